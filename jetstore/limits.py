@@ -1,0 +1,110 @@
+"""Every bound in one place, with its unit, what happens at the bound, and the relations between bounds.
+
+``Limits`` is an object (not module constants) so that the simulator can draw tiny ones from a seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+SECTOR_BYTES = 512
+"""What a disk writes whole or not at all."""
+BLOCK_ALIGN_BYTES = 4 * KIB
+"""Journal blocks start on this boundary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one node. At each bound the stated behaviour, never a surprise."""
+
+    # -- client connections ---------------------------------------------------------------------------------------
+    max_payload_bytes: int = MIB
+    """Header + body of one message; above: -ERR and close."""
+    max_control_line_bytes: int = 4 * KIB
+    """Argument part of a protocol line; above: -ERR and close."""
+    max_pending_bytes: int = 64 * MIB
+    """Unsent output of one connection; above: slow consumer, closed without -ERR."""
+    max_connections: int = 65_536
+    """Above: -ERR and close."""
+    socket_read_bytes: int = 256 * KIB
+    """Bytes taken from a socket at once; the size of a natural batch."""
+    write_pause_bytes: int = MIB
+    """Unsent output at which JetStream deliveries to that connection pause until it drains."""
+
+    # -- proposing ------------------------------------------------------------------------------------------------
+    entry_bytes_max: int = MIB
+    """One Raft entry (one batch of one stream), or one message; a larger batch is split."""
+    uncommitted_bytes_max: int = 64 * MIB
+    """Publishes waiting in one group; above: refused with 429 / err 10167."""
+    uncommitted_messages_max: int = 100_000
+    """Same, counted in messages."""
+    api_requests_max: int = 10_000
+    """API requests waiting; above: dropped without reply, as nats-server does."""
+
+    # -- journal --------------------------------------------------------------------------------------------------
+    journal_file_bytes: int = 64 * MIB
+    """Size of one journal file, zeroed in advance."""
+    journal_spare_files: int = 3
+    """Zeroed files that exist from birth, so that opening on a full disk needs no allocation."""
+    journal_bytes_max: int = GIB
+    """Total of journal files that are still needed; at this minus four files new publishes are refused."""
+    journal_group_bytes: int = 64 * MIB
+    """A group with more journal than this behind its checkpoint is checkpointed."""
+    journal_reappend_bytes: int = MIB
+    """A group that pins the oldest file with less than this is written again instead of checkpointed."""
+    block_bytes_max: int = 4 * MIB
+    """One journal block, or one message."""
+    zeroing_bytes: int = 4 * MIB
+    """Zeroed ahead per background step (one sync each)."""
+    idle_block_ms: int = 20
+    """An idle journal writes an empty block this long after the last one: the second evidence of every entry."""
+
+    # -- segments and index ---------------------------------------------------------------------------------------
+    segment_bytes: int = 64 * MIB
+    """A segment is sealed (footer written) when it has grown to this."""
+    frame_bytes_max: int = 32 * KIB
+    """A frame: the unit of checksum and of reads; or one message."""
+    segment_flush_bytes: int = 256 * KIB
+    """Applied frames of one stream held in memory before they are written to its segment."""
+    unflushed_bytes_max: int = 64 * MIB
+    """The same over all streams; above: the largest are written."""
+    segment_sync_bytes: int = 8 * MIB
+    """The writer syncs a segment whenever this much of it is unsynced, so a checkpoint never waits for more."""
+    index_tail_rows_max: int = 200_000
+    """Index rows changed since the last checkpoint; above: a checkpoint is forced."""
+
+    # -- streams and consumers ------------------------------------------------------------------------------------
+    dedupe_ids_max: int = 1_000_000
+    """Message ids remembered per stream; above: publishes with an id are refused, never an id forgotten."""
+    record_bytes_max: int = 32 * MIB
+    """One stored message."""
+    header_bytes_max: int = 65_535
+    """Header block of one stored message."""
+    delivery_batch_messages: int = 1_000
+    """Messages planned for delivery to one consumer in one step."""
+    delivery_batch_bytes: int = MIB
+    """Same, in bytes."""
+    read_cache_bytes: int = 32 * MIB
+    """Decoded frames and footers kept in memory over all streams."""
+
+    # -- disk room ------------------------------------------------------------------------------------------------
+    disk_reserve_bytes: int = GIB
+    """Free space below which new publishes are refused with 10023 (reads, acks, deletes go on)."""
+    disk_resume_bytes: int = GIB + 256 * MIB
+    """Free space above which they are accepted again."""
+
+    def __post_init__(self) -> None:
+        assert self.journal_file_bytes % BLOCK_ALIGN_BYTES == 0
+        assert self.zeroing_bytes % BLOCK_ALIGN_BYTES == 0
+        assert self.block_bytes_max >= 2 * BLOCK_ALIGN_BYTES
+        assert self.entry_bytes_max <= self.block_bytes_max
+        assert self.journal_bytes_max >= 8 * self.journal_file_bytes
+        assert self.journal_spare_files >= 1
+        assert self.frame_bytes_max <= self.segment_bytes
+        assert self.segment_flush_bytes <= self.unflushed_bytes_max
+        assert self.disk_resume_bytes >= self.disk_reserve_bytes
+        assert self.max_payload_bytes <= self.max_pending_bytes

@@ -1,0 +1,1 @@
+"""Room sign to be written."""

@@ -1,0 +1,170 @@
+"""The seams of the store: what the rest of the engine sees of journal, segments, checkpoints and index.
+
+Everything here is a plain value or a ``Protocol``. Real ones live beside this file; in-memory twins ship with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+from jetstore.types import GroupUid, RaftIndex, Term
+
+
+class Kind(IntEnum):
+    """Kinds of journal line (``docs/format/journal.md``). An unknown kind stops the group that has it."""
+
+    ENTRIES = 1
+    """A run of Raft entries of one term. At first_index i it removes everything ≥ i that stands before it."""
+    HARD = 2
+    """Term and vote; durable before any message that implies them."""
+    CKPT = 3
+    """A durable checkpoint (first_index = last_index = its index, crc = its head's hash)."""
+    RESET = 4
+    """A checkpoint was installed: entries ≤ its index are ignored."""
+    REPAIR = 5
+    """One repaired slot."""
+    GROUP = 6
+    """This member's generation in the group (0 = the group is gone: its tombstone)."""
+
+
+class Record(NamedTuple):
+    """One line of a journal block and its body. ``body`` is one bytes object; its crc32c is computed by the writer."""
+
+    kind: Kind
+    group: GroupUid
+    term: Term
+    prev_term: Term
+    first_index: RaftIndex
+    last_index: RaftIndex
+    message_count: int
+    """Messages in the record's publishes: what ``jetstore recover`` must skip if the body is lost."""
+    aux: int
+    """HARD: voted-for member number (0 = none) · CKPT/RESET: head hash · GROUP: generation · else 0."""
+    body: bytes
+
+
+class EntryRef(NamedTuple):
+    """Where recovery found an entry. ``faulty`` ones are evidenced by a line but unreadable."""
+
+    index: RaftIndex
+    term: Term
+    message_count: int
+    data: bytes | None
+    """The entry's bytes as the raft log encodes them; None when FAULTY."""
+
+
+@dataclass(slots=True)
+class GroupRecovery:
+    """What the journal proves about one group."""
+
+    uid: GroupUid
+    generation: int = 1
+    term: Term = Term(0)
+    vote: int = 0
+    hard_state_known: bool = True
+    """False: term and vote are unreadable everywhere (a lone voter may raise its term)."""
+    checkpoint_index: RaftIndex = RaftIndex(0)
+    checkpoint_term: Term = Term(0)
+    checkpoint_hash: int = 0
+    entries: list[EntryRef] = field(default_factory=list)
+    """Every index from checkpoint_index + 1 to last_index, in order, without holes (FAULTY ones included)."""
+    last_index: RaftIndex = RaftIndex(0)
+    """Evidenced last (term, index): from lines and group tables, never from what happens to be readable."""
+    last_term: Term = Term(0)
+
+
+@dataclass(slots=True)
+class JournalRecovery:
+    """What opening the journal found."""
+
+    groups: dict[GroupUid, GroupRecovery]
+    findings: list[str]
+    """One human-readable line per torn block, corruption, gap or skipped file, in file order."""
+    is_new: bool
+    """No journal was there."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStatus:
+    """Where the journal stands after a block. Drives checkpoints, re-appends and refusal of publishes."""
+
+    lsn: int
+    used_bytes: int
+    """Files that are still needed, in bytes."""
+    max_bytes: int
+    accepts_publishes: bool
+    """False at the maximum minus four files."""
+    pinned_by: tuple[tuple[GroupUid, RaftIndex], ...]
+    """Groups with live entries in the oldest needed file, and the first live index there (at most 64 named)."""
+    spare_files: int
+
+
+class Disk(Protocol):
+    """Durable writes, off the event loop, strictly in the order submitted.
+
+    A future that fails with ``DiskPoisoned`` is final: every later call fails too and the node must stop.
+    ``DiskFull`` fails that call only and changed nothing that counts.
+    """
+
+    def append(self, records: Sequence[Record]) -> asyncio.Future[JournalStatus]:
+        """Write one journal block (one write, one sync). Done when durable. Empty ``records`` = an idle block."""
+
+    def call(self, method: str, *args: Any) -> asyncio.Future[Any]:
+        """Run a writer command (``store/writer.py`` lists them) after everything submitted before it.
+
+        Segment writes and index commits may be overtaken by journal blocks, never by each other.
+        """
+
+    def close(self) -> asyncio.Future[None]:
+        """Finish what was submitted, then release the store."""
+
+
+class Message(NamedTuple):
+    """One stored message."""
+
+    seq: int
+    time_ns: int
+    subject: bytes
+    header: bytes
+    """The whole header block including ``NATS/1.0`` and the blank line, or b""."""
+    data: bytes
+
+
+class MessageMeta(NamedTuple):
+    """What removal and accounting need of a stored message without reading its body."""
+
+    seq: int
+    time_ns: int
+    subject: bytes
+    size_bytes: int
+    """Stored size as users see it (``stream state bytes``)."""
+
+
+class IndexRow(NamedTuple):
+    """What the subject index knows of one subject of one stream."""
+
+    first: int
+    last: int
+    count: int
+    last_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state machine at one applied index, ready to be made durable. Immutable."""
+
+    uid: GroupUid
+    index: RaftIndex
+    term: Term
+    head: bytes
+    """Small: names of chunks, configuration, counters, cursors."""
+    chunks: dict[str, bytes]
+    """New immutable chunks by name; unchanged ones are named in the head only."""
+    keep_chunks: frozenset[str]
+    """Every chunk name the head refers to."""
+    segments: dict[str, int]
+    """Segment name → bytes of it that belong to this checkpoint (what lies beyond is cut at recovery)."""

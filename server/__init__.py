@@ -1,0 +1,1 @@
+"""The NATS front end: uses jetstore; jetstore never uses it."""
