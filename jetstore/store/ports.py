@@ -168,3 +168,125 @@ class Checkpoint:
     """Every chunk name the head refers to."""
     segments: dict[str, int]
     """Segment name → bytes of it that belong to this checkpoint (what lies beyond is cut at recovery)."""
+
+
+class Columns(NamedTuple):
+    """Messages as columns, never as objects. All sequences have the same length, except ``header_lens``."""
+
+    subjects: Sequence[bytes]
+    header_lens: Sequence[int]
+    """Bytes of header block at the start of each payload; an empty sequence = no message here has headers."""
+    payloads: Sequence[bytes]
+    """Header block followed by body."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """A run of messages with consecutive sequences: the unit of checksum and of reads (``docs/format/segment.md``).
+
+    The body (all columns, encoded) carries no sequence, so one encoding serves the Raft entry and the segment;
+    the frame header, which does, is packed when the frame is appended to a segment.
+    Message i's time is ``base_time_ns + i``.
+    """
+
+    count: int
+    base_time_ns: int
+    body: bytes
+    body_crc: int
+    columns: Columns | None = None
+    """The decoded columns where they are at hand (on the node that proposed); else decoded from the body."""
+
+
+class MessageLog(Protocol):
+    """The messages of one stream: an in-memory tail of applied frames, then segment files. One user: its stream.
+
+    Synchronous; never awaits. Reads of what is no longer in memory go to the page cache through ``Vfs.pread``.
+    Removal is logical at once (``deleted`` runs and ``first_seq``) and physical later (whole segments, compaction).
+    A bad frame raises ``Corruption`` naming the sequences; nothing is ever returned from an unverified frame.
+    """
+
+    first_seq: int
+    """First sequence that may be live; ``last_seq + 1`` when empty."""
+    last_seq: int
+    """Last sequence ever appended or skipped; strictly monotone."""
+
+    def append(self, first_seq: int, frame: Frame) -> None:
+        """Take a frame whose messages get first_seq …; first_seq > last_seq (a jump is an explicit gap)."""
+
+    def skip_to(self, last_seq: int) -> None:
+        """Make ``last_seq`` at least this: the sequences between are an explicit gap."""
+
+    def remove(self, seq: int) -> MessageMeta | None:
+        """Remove one message; None if it is not there."""
+
+    def remove_range(self, first_seq: int, last_seq: int) -> tuple[list[bytes], list[int]]:
+        """Remove all live messages in the closed range; their subjects and stored sizes, in order."""
+
+    def is_live(self, seq: int) -> bool:
+        """Whether a message is stored at this sequence."""
+
+    def meta(self, seq: int) -> MessageMeta | None:
+        """What is known of a live message without reading its body."""
+
+    def read(self, seq: int) -> Message | None:
+        """The live message at this sequence."""
+
+    def read_many(self, seqs: Sequence[int], max_bytes: int) -> list[Message]:
+        """Live messages at these increasing sequences (missing ones left out), stopping after ``max_bytes``."""
+
+    def next_seqs(self, start_seq: int, subject_filter: SubjectFilter | None, max_count: int) -> list[int]:
+        """Up to ``max_count`` live sequences ≥ ``start_seq`` whose subject matches, in order.
+
+        Cost is proportional to the matches plus the number of segments, not to the messages between.
+        """
+
+    def previous_seq(self, below_seq: int, subject_filter: SubjectFilter | None) -> int:
+        """The greatest live matching sequence < ``below_seq``, or 0."""
+
+    def seq_at_time(self, time_ns: int) -> int:
+        """The first live sequence whose time is ≥ ``time_ns``; ``last_seq + 1`` if none."""
+
+    def deleted_count(self) -> int:
+        """Removed or skipped sequences strictly between first_seq and last_seq."""
+
+    def deleted_seqs(self, max_count: int) -> list[int]:
+        """Those sequences, at most this many."""
+
+
+class SubjectFilter(Protocol):
+    """A set of subjects: one or several NATS subject patterns (``jetstore/stream/subjects.py``)."""
+
+    literals: frozenset[bytes]
+    """The patterns without wildcards."""
+    has_wildcards: bool
+
+    def __call__(self, subject: bytes) -> bool:
+        """Whether this subject matches (memoised inside, bounded)."""
+
+
+class SubjectIndex(Protocol):
+    """Rows (subject → first, last, count, size of last) of one stream, as of its applied index.
+
+    Derived and self-checked: an answer that might be wrong is never given (``IndexDoubt`` is raised and the owner
+    rebuilds). ``first`` is a lower bound: removals at the head of a stream do not look for the next one.
+    """
+
+    def get(self, subject: bytes) -> IndexRow | None:
+        """The row, or None if the subject has no message."""
+
+    def get_many(self, subjects: Sequence[bytes]) -> list[IndexRow | None]:
+        """The same for many subjects."""
+
+    def put(self, subject: bytes, row: IndexRow) -> None:
+        """Replace the row."""
+
+    def delete(self, subject: bytes) -> None:
+        """The subject has no message any more."""
+
+    def __len__(self) -> int:
+        """Number of subjects."""
+
+    def matching(self, subject_filter: SubjectFilter | None, after: bytes = b"", max_count: int = 0) -> list[
+        tuple[bytes, IndexRow]
+    ]:
+        """Rows whose subject matches, sorted by subject, after ``after``; at most ``max_count`` (0 = all)."""
