@@ -3,7 +3,7 @@
 ::
 
     JetstoreError
-    ├── ApiError             the client's fault or a definite refusal: a JetStream error with code, err_code, description
+    ├── ApiError             a definite refusal: a JetStream error with code, err_code and description
     ├── NotNow               nothing was stored and never will be by this attempt; trying again later is sensible
     ├── OperatingError       something about the machine: handled where policy lives
     │   ├── DiskFull         a capacity event (ENOSPC on a reservation): new publishes are refused, the rest goes on

@@ -51,7 +51,11 @@ class Outlet(Protocol):
         """
 
     def publish(
-        self, subjects: Sequence[bytes], header_lens: Sequence[int], payloads: Sequence[bytes], replies: Sequence[bytes] = ()
+        self,
+        subjects: Sequence[bytes],
+        header_lens: Sequence[int],
+        payloads: Sequence[bytes],
+        replies: Sequence[bytes] = (),
     ) -> None:
         """Route messages as the system: answers, advisories, statuses, markers. Columns as in ``Inbound``."""
 

@@ -47,7 +47,8 @@ class Record(NamedTuple):
     body: bytes
 
 
-class EntryRef(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class EntryRef:
     """Where recovery found an entry. ``faulty`` ones are evidenced by a line but unreadable."""
 
     index: RaftIndex
@@ -148,8 +149,9 @@ class IndexRow(NamedTuple):
     """What the subject index knows of one subject of one stream."""
 
     first: int
+    """Lower bound of the first sequence of the subject."""
     last: int
-    count: int
+    messages: int
     last_size_bytes: int
 
 
@@ -286,7 +288,7 @@ class SubjectIndex(Protocol):
     def __len__(self) -> int:
         """Number of subjects."""
 
-    def matching(self, subject_filter: SubjectFilter | None, after: bytes = b"", max_count: int = 0) -> list[
-        tuple[bytes, IndexRow]
-    ]:
+    def matching(
+        self, subject_filter: SubjectFilter | None, after: bytes = b"", max_count: int = 0
+    ) -> list[tuple[bytes, IndexRow]]:
         """Rows whose subject matches, sorted by subject, after ``after``; at most ``max_count`` (0 = all)."""
