@@ -1,0 +1,144 @@
+"""What the cluster has decided to exist. Entries are JSON: creating a stream is rare, reading the log is not a hot path.
+
+Desired configurations are versioned here; only what a stream's own group has applied has effect (STORAGE: apply).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from jetstore.errors import ApiError, FormatUnknown
+from jetstore.model.api_errors import api_error
+from jetstore.store.ports import Checkpoint
+from jetstore.types import META_GROUP, GroupUid, Nanos, RaftIndex, Term
+
+HEAD_VERSION = 0
+FIRST_STREAM_UID = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAssignment:
+    """One stream that exists."""
+
+    uid: GroupUid
+    name: str
+    config: dict[str, Any]
+    """Desired configuration as its JSON object."""
+    version: int
+    """+1 with every accepted update; 1 at creation."""
+    created_ns: Nanos
+
+
+def encode_create(name: str, config: dict[str, Any], now_ns: Nanos, uid: GroupUid) -> bytes:
+    """Entry that creates a stream under ``uid``, which must be the state's ``next_uid`` or later."""
+    return _encode(op="create", name=name, config=config, now_ns=now_ns, uid=uid)
+
+
+def encode_update(name: str, config: dict[str, Any]) -> bytes:
+    """Entry that replaces a stream's desired configuration."""
+    return _encode(op="update", name=name, config=config)
+
+
+def encode_delete(name: str) -> bytes:
+    """Entry that deletes a stream."""
+    return _encode(op="delete", name=name)
+
+
+def encode_skip(uid: GroupUid) -> bytes:
+    """Entry that makes sure that no uid ≤ ``uid`` is ever given out (again)."""
+    return _encode(op="skip", uid=uid)
+
+
+def _encode(**fields: Any) -> bytes:
+    return json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
+
+
+class MetaState:
+    """State machine of the metadata group."""
+
+    def __init__(self) -> None:
+        """An empty cluster."""
+        self.applied_index = RaftIndex(0)
+        self.applied_term = Term(0)
+        self.streams: dict[str, StreamAssignment] = {}
+        self.next_uid = GroupUid(FIRST_STREAM_UID)
+
+    def apply(
+        self, index: RaftIndex, term: Term, data: bytes, cache: object = None
+    ) -> StreamAssignment | ApiError | None:
+        """Take one entry. Returns the stream it created, changed or deleted, or the error the requester gets."""
+        self.applied_index, self.applied_term = index, term
+        if not data:
+            return None
+        request = json.loads(data)
+        match request["op"]:
+            case "create":
+                return self._create(request)
+            case "update":
+                return self._update(request)
+            case "delete":
+                return self.streams.pop(request["name"], None) or api_error("JSStreamNotFoundErr")
+            case "skip":
+                self.next_uid = GroupUid(max(self.next_uid, request["uid"] + 1))
+                return None
+            case other:
+                raise FormatUnknown("meta entry", file="journal", offset=0, actual=other)
+
+    def _create(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
+        uid, name = GroupUid(request["uid"]), request["name"]
+        if name in self.streams:
+            return api_error("JSStreamNameExistErr")
+        if uid < self.next_uid:
+            return api_error("JSClusterNotAvailErr")
+        self.next_uid = GroupUid(uid + 1)
+        assignment = StreamAssignment(uid, name, request["config"], 1, Nanos(request["now_ns"]))
+        self.streams[name] = assignment
+        return assignment
+
+    def _update(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
+        old = self.streams.get(request["name"])
+        if old is None:
+            return api_error("JSStreamNotFoundErr")
+        new = StreamAssignment(old.uid, old.name, request["config"], old.version + 1, old.created_ns)
+        self.streams[new.name] = new
+        return new
+
+    def checkpoint(self) -> Checkpoint:
+        """The whole state as one head."""
+        head = {
+            "version": HEAD_VERSION,
+            "applied_index": self.applied_index,
+            "applied_term": self.applied_term,
+            "next_uid": self.next_uid,
+            "streams": [
+                {"uid": s.uid, "name": s.name, "config": s.config, "version": s.version, "created_ns": s.created_ns}
+                for s in sorted(self.streams.values(), key=lambda s: s.uid)
+            ],
+        }
+        return Checkpoint(
+            uid=META_GROUP,
+            index=self.applied_index,
+            term=self.applied_term,
+            head=json.dumps(head, separators=(",", ":"), sort_keys=True).encode(),
+            chunks={},
+            keep_chunks=frozenset(),
+            segments={},
+        )
+
+    @classmethod
+    def restore(cls, head: bytes) -> MetaState:
+        """The state that a checkpoint's head describes."""
+        fields = json.loads(head)
+        if fields["version"] != HEAD_VERSION:
+            raise FormatUnknown("meta head version", file="HEAD", offset=0, expected=0, actual=fields["version"])
+        state = cls()
+        state.applied_index = RaftIndex(fields["applied_index"])
+        state.applied_term = Term(fields["applied_term"])
+        state.next_uid = GroupUid(fields["next_uid"])
+        for s in fields["streams"]:
+            state.streams[s["name"]] = StreamAssignment(
+                GroupUid(s["uid"]), s["name"], s["config"], s["version"], Nanos(s["created_ns"])
+            )
+        return state

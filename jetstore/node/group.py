@@ -1,0 +1,268 @@
+"""One Raft group's driver on one node: proposals in, journal records out, applied outcomes back to who asked.
+
+``Group`` is what all groups share (the metadata group uses it as it is); ``StreamGroup`` adds publishes and consumers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import structlog
+
+from jetstore.errors import ApiError, NotNow
+from jetstore.limits import Limits
+from jetstore.node.group_commit import GroupCommit
+from jetstore.raft.core import HardState, RaftCore
+from jetstore.raft.log import Entry, RaftLog
+from jetstore.store.journal.entries import encode_entries
+from jetstore.store.ports import GroupRecovery, Kind, Record
+from jetstore.types import GroupUid, RaftIndex, Term
+
+log = structlog.get_logger(__name__)
+
+MEMBER = 1
+"""This node's member number in every group, as long as groups have one voter."""
+
+APPLY_SLICE_S = 0.008
+"""Apply runs at most about this long before other callbacks of the event loop get their turn."""
+
+
+class StateMachine(Protocol):
+    """A deterministic state machine: what a group's entries mean."""
+
+    applied_index: RaftIndex
+
+    def apply(self, index: RaftIndex, term: Term, data: bytes, cache: object = None) -> Any:
+        """Take the entry; its outcome, the same on every replica."""
+
+
+class Group:
+    """Drives one group. Everything happens on the event loop; nothing here awaits the disk."""
+
+    def __init__(
+        self,
+        *,
+        uid: GroupUid,
+        name: str,
+        machine: StateMachine,
+        recovery: GroupRecovery | None,
+        commit: GroupCommit,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        on_applied: Callable[[Group], None] | None = None,
+    ) -> None:
+        """A group as recovery found it, or (``recovery`` None) a new one whose first record founds it."""
+        self.uid = uid
+        self.name = name
+        self.machine = machine
+        self.limits = limits
+        self.loop = loop
+        self._commit = commit
+        self._on_applied = on_applied
+        self._founding = recovery is None
+        recovered = recovery or GroupRecovery(uid)
+        self.core = RaftCore(
+            member=MEMBER,
+            voters=frozenset({MEMBER}),
+            hard_state=HardState(recovered.term, recovered.vote),
+            log=RaftLog(
+                checkpoint_index=recovered.checkpoint_index,
+                checkpoint_term=recovered.checkpoint_term,
+                entries=[Entry(e.term, e.index, e.data, e.message_count) for e in recovered.entries],
+                resident_bytes_max=limits.journal_reappend_bytes,
+            ),
+        )
+        assert machine.applied_index == recovered.checkpoint_index, "the state machine must stand at the checkpoint"
+        self._waiters: deque[tuple[Term, RaftIndex, Callable[[Any], None]]] = deque()
+        self._extra_records: list[tuple[Record, Callable[[], None]]] = []
+        self._reappend = False
+        self._apply_scheduled = False
+        self._serving: asyncio.Future[None] = loop.create_future()
+        self.stopped = False
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Found the group if it is new, then stand for election."""
+        if self._founding:
+            self.add_record(Record(Kind.GROUP, self.uid, Term(0), Term(0), RaftIndex(0), RaftIndex(0), 0, 1, b""))
+        self.core.campaign()
+        self._commit.want(self)
+
+    def stop(self) -> None:
+        """Accept nothing more. What waits is dropped unanswered: its outcome is unknown."""
+        self.stopped = True
+        self._waiters.clear()
+        if not self._serving.done():
+            self._serving.cancel()
+
+    async def serving(self) -> None:
+        """Wait until this member leads and has applied everything that was committed before."""
+        await asyncio.shield(self._serving)
+
+    @property
+    def serves(self) -> bool:
+        """Whether answers from this member's state are up to date now."""
+        return self.core.serves and not self.stopped
+
+    @property
+    def is_faulty(self) -> bool:
+        """An entry that must be applied next is unreadable: apply stands still, and so does what depends on it."""
+        return self.core.log.faulty_index is not None
+
+    # -- proposing ------------------------------------------------------------------------------------------------
+
+    def propose(self, data: bytes, cache: object = None) -> asyncio.Future[Any]:
+        """The outcome of applying ``data`` once it is durable and committed.
+
+        Raises NotNow if this member cannot propose (then nothing was proposed). The future is never resolved if the
+        node stops before the outcome is known.
+        """
+        future: asyncio.Future[Any] = self.loop.create_future()
+
+        def resolve(outcome: Any) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self.propose_with(data, resolve, cache=cache)
+        return future
+
+    def propose_with(
+        self, data: bytes, on_outcome: Callable[[Any], None] | None, *, message_count: int = 0, cache: object = None
+    ) -> None:
+        """The same with a callback, for the hot path."""
+        if self.stopped or self.is_faulty:
+            raise NotNow(f"{self.name} is not available")
+        entry = self.core.propose(data, message_count, cache)
+        if on_outcome is not None:
+            self._waiters.append((entry.term, entry.index, on_outcome))
+        self._commit.want(self)
+
+    async def call(self, data: bytes, cache: object = None) -> Any:
+        """Propose and wait; an ``ApiError`` outcome is raised."""
+        outcome = await self.propose(data, cache)
+        if isinstance(outcome, ApiError):
+            raise outcome
+        return outcome
+
+    # -- journal --------------------------------------------------------------------------------------------------
+
+    def add_record(self, record: Record, on_durable: Callable[[], None] = lambda: None) -> None:
+        """Put a record that is no entry (GROUP, CKPT) into the next block."""
+        self._extra_records.append((record, on_durable))
+        self._commit.want(self)
+
+    def reappend(self) -> bool:
+        """Write the whole log above the checkpoint again, so that an old file is not held by it.
+
+        False if it is not all in memory: then only a checkpoint helps.
+        """
+        if self.core.log.resident() is None:
+            return False
+        self._reappend = True
+        self._commit.want(self)
+        return True
+
+    def fill(self, budget_bytes: int) -> bool:
+        """Turn what waits into proposals just before a block is composed; True if more is waiting than fitted."""
+        return False
+
+    def compose(self, budget_bytes: int) -> tuple[list[Record], Callable[[], None], bool]:
+        """Records for the next journal block (``group_commit.Composer``)."""
+        if self.stopped:
+            return [], lambda: None, False
+        more = self.fill(budget_bytes)
+        extra, self._extra_records = self._extra_records, []
+        records = [record for record, _ in extra]
+        core = self.core
+        if self._reappend:
+            self._reappend = False
+            resident = core.log.resident()
+            if resident:
+                records += self._entry_records(resident, core.log.checkpoint_term)
+        token = None
+        if core.has_ready():
+            ready = core.ready(budget_bytes)
+            token = ready.token
+            if ready.hard_state is not None:
+                hard = ready.hard_state
+                records.append(
+                    Record(Kind.HARD, self.uid, hard.term, Term(0), RaftIndex(0), RaftIndex(0), 0, hard.vote, b"")
+                )
+            records += self._entry_records(ready.entries, ready.prev_term)
+            more = more or core.has_ready()
+
+        def durable() -> None:
+            for _, on_durable in extra:
+                on_durable()
+            if token is not None:
+                core.stored(token)
+                if core.has_ready():
+                    self._commit.want(self)
+
+        return records, durable, more
+
+    def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
+        """One ENTRIES record per run of one term."""
+        records = []
+        start = 0
+        while start < len(entries):
+            end = start + 1
+            while end < len(entries) and entries[end].term == entries[start].term:
+                end += 1
+            run = entries[start:end]
+            body = encode_entries([(entry.message_count, entry.data or b"") for entry in run])
+            count = sum(entry.message_count for entry in run)
+            records.append(
+                Record(Kind.ENTRIES, self.uid, run[0].term, prev_term, run[0].index, run[-1].index, count, 0, body)
+            )
+            prev_term = run[-1].term
+            start = end
+        return records
+
+    # -- apply ----------------------------------------------------------------------------------------------------
+
+    def apply_committed(self) -> None:
+        """Apply committed entries, in slices, and hand each outcome to who proposed it."""
+        if self.stopped or self._apply_scheduled:
+            return
+        entries = self.core.to_apply()
+        if entries:
+            deadline = self.loop.time() + APPLY_SLICE_S
+            for position, entry in enumerate(entries):
+                self._apply(entry)
+                if self.loop.time() > deadline and position + 1 < len(entries):
+                    self._apply_scheduled = True
+                    self.loop.call_soon(self._apply_more)
+                    break
+            self.after_apply()
+            if self._on_applied is not None:
+                self._on_applied(self)
+        if self.core.serves and not self._serving.done():
+            self._serving.set_result(None)
+            log.info("group serves", group=self.name, term=self.core.term, index=self.core.log.applied_index)
+            self.on_serving()
+
+    def _apply_more(self) -> None:
+        self._apply_scheduled = False
+        self.apply_committed()
+
+    def _apply(self, entry: Entry) -> None:
+        assert entry.data is not None
+        outcome = self.machine.apply(entry.index, entry.term, entry.data, entry.cache)
+        self.core.applied(entry.index)
+        waiters = self._waiters
+        if waiters and waiters[0][1] <= entry.index:
+            term, index, on_outcome = waiters.popleft()
+            assert index == entry.index, "a proposal was passed over"
+            if term == entry.term:
+                on_outcome(outcome)
+
+    def after_apply(self) -> None:
+        """Hook: a slice of entries was applied."""
+
+    def on_serving(self) -> None:
+        """Hook: this member leads and is up to date, for the first time since start."""

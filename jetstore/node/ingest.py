@@ -1,0 +1,176 @@
+"""Publishes of one stream on their way into its log: gathered as columns, cut into entries, answered in bulk.
+
+The life of a batch here: ``on_messages`` (one socket read's run) → columns wait while a journal block is on its way →
+``fill`` encodes all of them into as few entries as fit → the entry is durable, committed, applied → ``_answer``
+sends all PubAcks of the entry with one call. Nothing is done per message on the good path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from jetstore.hot.frame import encode_frames
+from jetstore.model.api_errors import api_error
+from jetstore.model.json import encode
+from jetstore.node.ports import Inbound
+from jetstore.store.ports import Columns
+from jetstore.stream.entries import encode_publish
+from jetstore.stream.outcomes import Duplicate, PublishOutcome
+
+if TYPE_CHECKING:
+    from jetstore.node.stream_group import StreamGroup
+
+NO_HEADERS: tuple[int, ...] = ()
+
+
+class Ingest:
+    """The publish side of a stream's leader."""
+
+    def __init__(self, group: StreamGroup) -> None:
+        """Starts empty; the group subscribes it to the stream's subjects."""
+        self._group = group
+        self._name = group.name.encode()
+        self._subjects: list[bytes] = []
+        self._replies: list[bytes] = []
+        self._header_lens: list[int] = []
+        self._payloads: list[bytes] = []
+        self._has_headers = False
+        self._bytes = 0
+        self.in_flight_messages = 0
+        self.in_flight_bytes = 0
+        self.messages_total = 0
+        self.entries_total = 0
+
+    # -- in -------------------------------------------------------------------------------------------------------
+
+    def on_messages(self, batch: Inbound) -> None:
+        """Take a run of publishes (``InboundHandler``); refuse it at once where it definitely cannot be stored."""
+        group = self._group
+        payloads = batch.payloads
+        count = len(payloads)
+        size = sum(map(len, payloads)) + sum(map(len, batch.subjects))
+        limits = group.limits
+        refusal = group.refusal()
+        if refusal is not None:
+            self._refuse(batch.replies, encode_error(self._name, refusal))
+            return
+        if (
+            len(self._payloads) + self.in_flight_messages + count > limits.uncommitted_messages_max
+            or self._bytes + self.in_flight_bytes + size > limits.uncommitted_bytes_max
+        ):
+            self._refuse(
+                batch.replies,
+                encode_error(self._name, api_error("JSStreamTooManyRequests")),
+                header=b"NATS/1.0 429 Too Many Requests\r\n\r\n",
+            )
+            return
+        if batch.header_lens:
+            if not self._has_headers:
+                self._header_lens = [0] * len(self._payloads)
+                self._has_headers = True
+            self._header_lens += batch.header_lens
+        elif self._has_headers:
+            self._header_lens += [0] * count
+        self._subjects += batch.subjects
+        self._replies += batch.replies
+        self._payloads += payloads
+        self._bytes += size
+        group.want()
+
+    # -- to the log -----------------------------------------------------------------------------------------------
+
+    def fill(self, budget_bytes: int) -> bool:
+        """Propose what waits, up to about ``budget_bytes``; True if more is waiting."""
+        while self._payloads and budget_bytes > 0:
+            count = len(self._payloads)
+            if self._bytes > self._group.limits.entry_bytes_max:
+                count = self._entry_cut()
+            size = self._propose(count)
+            budget_bytes -= size
+        return bool(self._payloads)
+
+    def _entry_cut(self) -> int:
+        """How many of the waiting messages make one entry: as many as fit, at least one."""
+        bound = self._group.limits.entry_bytes_max
+        sizes = accumulate(map(len, self._payloads))
+        subject_sizes = accumulate(map(len, self._subjects))
+        cut = 0
+        for payload_bytes, subject_bytes in zip(sizes, subject_sizes, strict=True):
+            if payload_bytes + subject_bytes > bound:
+                break
+            cut += 1
+        return max(cut, 1)
+
+    def _propose(self, count: int) -> int:
+        group = self._group
+        if count == len(self._payloads):
+            subjects, replies, payloads = self._subjects, self._replies, self._payloads
+            header_lens: Sequence[int] = self._header_lens if self._has_headers else NO_HEADERS
+            self._subjects, self._replies, self._payloads, self._header_lens = [], [], [], []
+            self._has_headers = False
+            size, self._bytes = self._bytes, 0
+        else:
+            subjects, replies, payloads = self._subjects[:count], self._replies[:count], self._payloads[:count]
+            header_lens = self._header_lens[:count] if self._has_headers else NO_HEADERS
+            del self._subjects[:count], self._replies[:count], self._payloads[:count], self._header_lens[:count]
+            size = sum(map(len, payloads)) + sum(map(len, subjects))
+            self._bytes -= size
+        if header_lens and not any(header_lens):
+            header_lens = NO_HEADERS
+        now_ns = group.stream.next_time_ns(group.clock.wall_ns())
+        frames = encode_frames(Columns(subjects, header_lens, payloads), now_ns, group.limits.frame_bytes_max)
+        data = encode_publish(now_ns, frames)
+        self.in_flight_messages += count
+        self.in_flight_bytes += size
+        self.messages_total += count
+        self.entries_total += 1
+        wants_answer = any(replies)
+
+        def applied(outcome: PublishOutcome) -> None:
+            self.in_flight_messages -= count
+            self.in_flight_bytes -= size
+            if wants_answer and not group.stream.config.no_ack:
+                self._answer(outcome, replies)
+
+        group.propose_with(data, applied, message_count=count, cache=frames)
+        return size
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def _answer(self, outcome: PublishOutcome, replies: Sequence[bytes]) -> None:
+        outlet = self._group.outlet
+        exceptions = outcome.exceptions
+        if not exceptions:
+            outlet.pub_acks(self._name, replies, range(outcome.first_seq, outcome.first_seq + len(replies)))
+            return
+        answers = []
+        seq = outcome.first_seq
+        for position in range(len(replies)):
+            exception = exceptions.get(position)
+            if exception is None:
+                answers.append(b'{"stream":"%b","seq":%d}' % (self._name, seq))
+                seq += 1
+            elif isinstance(exception, Duplicate):
+                answers.append(b'{"stream":"%b","seq":%d,"duplicate": true}' % (self._name, exception.seq))
+            else:
+                answers.append(encode_error(self._name, exception))
+        wanted = [position for position, reply in enumerate(replies) if reply]
+        outlet.publish([replies[p] for p in wanted], NO_HEADERS, [answers[p] for p in wanted])
+
+    def _refuse(self, replies: Sequence[bytes], answer: bytes, header: bytes = b"") -> None:
+        wanted = [reply for reply in replies if reply]
+        if wanted and not self._group.stream.config.no_ack:
+            header_lens = [len(header)] * len(wanted) if header else NO_HEADERS
+            self._group.outlet.publish(wanted, header_lens, [header + answer] * len(wanted))
+
+
+def encode_error(stream: bytes, error: object) -> bytes:
+    """The PubAck of a refused publish."""
+    fields = {
+        "error": {"code": error.code, "err_code": error.err_code, "description": error.description},  # type: ignore[attr-defined]
+        "stream": stream.decode(),
+        "seq": 0,
+    }
+    return encode(fields)
