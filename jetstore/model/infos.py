@@ -1,0 +1,273 @@
+"""What the engine reports about its assets (plain values) and how each is shown as JSON.
+
+The ``*_json`` functions give dicts whose key order and omissions are those of the API (reference order, ``?`` fields
+left out when zero). Times are nanoseconds since 1970; 0 is "never" and shows as the year 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jetstore.model.consumer import ConsumerConfig
+from jetstore.model.levels import API_LEVEL, NATS_VERSION
+from jetstore.model.stream import StreamConfig
+from jetstore.model.times import format_time
+
+JsonDict = dict[str, Any]  # Any: a JSON value
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Counters of one stream. Never written: all zero. Emptied: first_seq = last_seq + 1, first_ts_ns = 0."""
+
+    messages: int = 0
+    bytes: int = 0
+    first_seq: int = 0
+    first_ts_ns: int = 0
+    last_seq: int = 0
+    last_ts_ns: int = 0
+    num_subjects: int = 0
+    num_deleted: int = 0
+    """Interior gaps only."""
+    consumer_count: int = 0
+    deleted: Sequence[int] = ()
+    """Only when asked for."""
+    subjects: Mapping[str, int] | None = None
+    """Only when asked for: one page of subject → message count, sorted by subject."""
+    lost_messages: Sequence[int] = ()
+    lost_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """A stream as its info shows it."""
+
+    config: StreamConfig
+    created_ns: int
+    state: StreamState
+    subjects_total: int = 0
+    """With a subjects_filter: how many subjects match in all; ``state.subjects`` is one page of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceInfo:
+    """A pair of positions and when it last moved (0 = never)."""
+
+    consumer_seq: int = 0
+    stream_seq: int = 0
+    last_active_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerInfo:
+    """A consumer as its info shows it."""
+
+    stream_name: str
+    name: str
+    created_ns: int
+    config: ConsumerConfig
+    delivered: SequenceInfo = SequenceInfo()
+    ack_floor: SequenceInfo = SequenceInfo()
+    num_ack_pending: int = 0
+    num_redelivered: int = 0
+    num_waiting: int = 0
+    num_pending: int = 0
+    push_bound: bool = False
+    paused: bool = False
+    pause_remaining_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """JetStream limits of an account; -1 = none."""
+
+    max_memory: int = -1
+    max_storage: int = -1
+    max_streams: int = -1
+    max_consumers: int = -1
+    max_ack_pending: int = -1
+    memory_max_stream_bytes: int = -1
+    storage_max_stream_bytes: int = -1
+    max_bytes_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInfo:
+    """JetStream usage of an account."""
+
+    memory: int = 0
+    storage: int = 0
+    reserved_memory: int = 0
+    reserved_storage: int = 0
+    streams: int = 0
+    consumers: int = 0
+    limits: AccountLimits = field(default_factory=AccountLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiStats:
+    """How many API requests were answered, how many of them with an error, how many are being worked on."""
+
+    total: int = 0
+    errors: int = 0
+    inflight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PauseState:
+    """Answer to a pause request: ``pause_until_ns`` 0 = not paused."""
+
+    paused: bool
+    pause_until_ns: int = 0
+    pause_remaining_ns: int = 0
+
+
+def stream_state_json(state: StreamState) -> JsonDict:
+    """The ``state`` object of a stream info."""
+    shown: JsonDict = {
+        "messages": state.messages,
+        "bytes": state.bytes,
+        "first_seq": state.first_seq,
+        "first_ts": format_time(state.first_ts_ns),
+        "last_seq": state.last_seq,
+        "last_ts": format_time(state.last_ts_ns),
+    }
+    if state.num_subjects:
+        shown["num_subjects"] = state.num_subjects
+    if state.subjects:
+        shown["subjects"] = dict(state.subjects)
+    if state.num_deleted:
+        shown["num_deleted"] = state.num_deleted
+    if state.deleted:
+        shown["deleted"] = list(state.deleted)
+    if state.lost_messages:
+        shown["lost"] = {"msgs": list(state.lost_messages), "bytes": state.lost_bytes}
+    shown["consumer_count"] = state.consumer_count
+    return shown
+
+
+def with_dynamic_metadata(shown_config: JsonDict) -> JsonDict:
+    """The configuration as INFO, CREATE and UPDATE show it: plus the server's version and API level."""
+    metadata = dict(shown_config.get("metadata", {}))
+    metadata["_nats.ver"] = NATS_VERSION
+    metadata["_nats.level"] = str(API_LEVEL)
+    shown = dict(shown_config)
+    shown["metadata"] = dict(sorted(metadata.items()))
+    return shown
+
+
+def stream_info_json(
+    info: StreamInfo, now_ns: int, *, dynamic_metadata: bool = False, cluster_leader: str = ""
+) -> JsonDict:
+    """A StreamInfo object (without the envelope)."""
+    config = info.config.to_json()
+    shown: JsonDict = {
+        "config": with_dynamic_metadata(config) if dynamic_metadata else config,
+        "created": format_time(info.created_ns),
+        "state": stream_state_json(info.state),
+    }
+    if cluster_leader:
+        shown["cluster"] = {"leader": cluster_leader}
+    shown["ts"] = format_time(now_ns)
+    return shown
+
+
+def sequence_info_json(sequence: SequenceInfo) -> JsonDict:
+    """``delivered`` or ``ack_floor`` of a consumer."""
+    shown: JsonDict = {"consumer_seq": sequence.consumer_seq, "stream_seq": sequence.stream_seq}
+    if sequence.last_active_ns:
+        shown["last_active"] = format_time(sequence.last_active_ns)
+    return shown
+
+
+def consumer_info_json(info: ConsumerInfo, now_ns: int, *, dynamic_metadata: bool = False) -> JsonDict:
+    """A ConsumerInfo object (without the envelope)."""
+    config = info.config.to_json()
+    shown: JsonDict = {
+        "stream_name": info.stream_name,
+        "name": info.name,
+        "created": format_time(info.created_ns),
+        "config": consumer_config_with_metadata(config) if dynamic_metadata else config,
+        "delivered": sequence_info_json(info.delivered),
+        "ack_floor": sequence_info_json(info.ack_floor),
+        "num_ack_pending": info.num_ack_pending,
+        "num_redelivered": info.num_redelivered,
+        "num_waiting": info.num_waiting,
+        "num_pending": info.num_pending,
+    }
+    if info.push_bound:
+        shown["push_bound"] = True
+    if info.paused:
+        shown["paused"] = True
+    if info.pause_remaining_ns:
+        shown["pause_remaining"] = info.pause_remaining_ns
+    shown["ts"] = format_time(now_ns)
+    return shown
+
+
+def consumer_config_with_metadata(shown_config: JsonDict) -> JsonDict:
+    """As ``with_dynamic_metadata``, keeping ``metadata`` in its place before ``pause_until`` and priority fields."""
+    metadata = with_dynamic_metadata(shown_config)["metadata"]
+    after = ("pause_until", "priority_groups", "priority_policy", "priority_timeout")
+    shown = {key: value for key, value in shown_config.items() if key not in after and key != "metadata"}
+    shown["metadata"] = metadata
+    shown.update((key, shown_config[key]) for key in after if key in shown_config)
+    return shown
+
+
+def account_limits_json(limits: AccountLimits) -> JsonDict:
+    """The ``limits`` object of an account info."""
+    return {
+        "max_memory": limits.max_memory,
+        "max_storage": limits.max_storage,
+        "max_streams": limits.max_streams,
+        "max_consumers": limits.max_consumers,
+        "max_ack_pending": limits.max_ack_pending,
+        "memory_max_stream_bytes": limits.memory_max_stream_bytes,
+        "storage_max_stream_bytes": limits.storage_max_stream_bytes,
+        "max_bytes_required": limits.max_bytes_required,
+    }
+
+
+def api_stats_json(stats: ApiStats) -> JsonDict:
+    """The ``api`` object of account infos and monitoring."""
+    shown: JsonDict = {"level": API_LEVEL, "total": stats.total, "errors": stats.errors}
+    if stats.inflight:
+        shown["inflight"] = stats.inflight
+    return shown
+
+
+def account_info_json(info: AccountInfo, api: ApiStats) -> JsonDict:
+    """An AccountInfo object (without the envelope)."""
+    return {
+        "memory": info.memory,
+        "storage": info.storage,
+        "reserved_memory": info.reserved_memory,
+        "reserved_storage": info.reserved_storage,
+        "streams": info.streams,
+        "consumers": info.consumers,
+        "limits": account_limits_json(info.limits),
+        "api": api_stats_json(api),
+    }
+
+
+def pause_state_json(state: PauseState) -> JsonDict:
+    """Body of a pause answer."""
+    shown: JsonDict = {"paused": state.paused, "pause_until": format_time(state.pause_until_ns)}
+    if state.pause_remaining_ns:
+        shown["pause_remaining"] = state.pause_remaining_ns
+    return shown
+
+
+def pub_ack_json(stream: str, seq: int, *, duplicate: bool = False, error: JsonDict | None = None) -> JsonDict:
+    """A publish acknowledgement, or its refusal."""
+    shown: JsonDict = {}
+    if error is not None:
+        shown["error"] = error
+    shown["stream"] = stream
+    shown["seq"] = seq
+    if duplicate:
+        shown["duplicate"] = True
+    return shown

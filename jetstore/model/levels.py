@@ -1,0 +1,13 @@
+"""What this server tells clients about its abilities.
+
+Clients switch features on the version string, so it names the nats-server whose surface we follow; the API level
+tells which JetStream features exist and is therefore our own honest figure.
+"""
+
+from __future__ import annotations
+
+NATS_VERSION = "2.15.1"
+"""The nats-server version whose protocol and API this build follows."""
+
+API_LEVEL = 1
+"""Highest JetStream API level whose features all work here (1: message TTL, delete markers, consumer pause)."""

@@ -1,0 +1,104 @@
+"""The engine as the ``$JS.API`` table sees it.
+
+Everything refused is an ``ApiError`` (``jetstore.model.api_errors.api_error``); ``NotNow`` and ``DiskFull`` may be
+raised by any method and are answered as "temporarily unavailable" / "insufficient resources". A method that changes
+something returns only when the change is durable.
+
+Who checks what: the table decodes requests, compares names in subject and body, and calls
+``stream_checks.checked_stream`` before ``create_stream``/``update_stream``, so configurations arrive here with their
+defaults set and valid in themselves. What depends on *other* assets or on the current state is the node's, inside its
+serialised path, by calling ``stream_checks.admit_create`` / ``admit_update`` and ``consumer_checks.checked_consumer`` /
+``admit_consumer`` / ``check_reset``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jetstore.model.consumer import ConsumerAction, ConsumerConfig
+from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, StreamInfo
+from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
+from jetstore.model.stream import StreamConfig
+from jetstore.store.ports import Message
+
+
+class JetStreamNode(Protocol):
+    """One account's JetStream. Names are plain ``str``; unknown ones raise 10059 (stream) or 10014 (consumer)."""
+
+    def account_info(self) -> AccountInfo:
+        """Usage and limits now."""
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    async def create_stream(self, config: StreamConfig) -> StreamInfo:
+        """Create it; an identical existing one (``admit_create`` says so) is simply returned."""
+
+    async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
+        """Replace the configuration; 10059 if there is no such stream; else as ``admit_update`` decides."""
+
+    async def delete_stream(self, name: str) -> None:
+        """Remove the stream, its consumers and its messages."""
+
+    def stream_configs(self) -> Sequence[StreamConfig]:
+        """All streams' configurations, sorted by name."""
+
+    async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
+        """Info after everything acknowledged before the call.
+
+        ``deleted_details`` fills ``state.deleted``. A ``subjects_filter`` fills ``subjects_total`` and, in
+        ``state.subjects``, the page of at most 100,000 from ``offset`` (sorted by subject).
+        """
+
+    async def purge_stream(self, name: str, request: PurgeRequest) -> int:
+        """How many messages were removed. 10109 sealed, 10110 deny_purge."""
+
+    async def get_message(self, name: str, request: MessageGet) -> Message:
+        """The selected message; 10037 if there is none."""
+
+    async def delete_message(self, name: str, seq: int, no_erase: bool) -> None:
+        """Remove one message; 10043 if it is not there; 10109 sealed; 10057 deny_delete."""
+
+    # -- direct reads ---------------------------------------------------------------------------------------------
+
+    def is_direct_readable(self, name: str) -> bool:
+        """Whether the stream exists here and has ``allow_direct``."""
+
+    async def direct_get(self, name: str, request: MessageGet) -> Message:
+        """The one selected message; 10037 if there is none."""
+
+    async def direct_get_batch(self, name: str, request: MessageGet) -> tuple[Sequence[Message], int, int]:
+        """``batch`` ≥ 1 or ``multi_last``: (messages in order, matched, up_to_seq); interior deletes skipped.
+
+        ``matched`` counts the matching messages from the first one returned on, so message i leaves matched - i - 1.
+        ``up_to_seq`` is the sequence up to which a ``multi_last`` answer is valid (else 0). 10037 if
+        nothing matches; ApiError with code 413 if ``multi_last`` matches more than 1,024 subjects.
+        """
+
+    # -- consumers ------------------------------------------------------------------------------------------------
+
+    async def create_consumer(
+        self, stream: str, config: ConsumerConfig, action: ConsumerAction, pedantic: bool
+    ) -> ConsumerInfo:
+        """Create or update as ``action`` says. ``config`` is as requested (not defaulted) but always has a name;
+
+        run ``consumer_checks.checked_consumer`` and ``admit_consumer`` on it inside the stream's serialised path.
+        """
+
+    def consumer_names(self, stream: str) -> Sequence[str]:
+        """Names of the stream's consumers (``direct`` ones left out), sorted."""
+
+    async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
+        """Info after everything acknowledged before the call."""
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Remove the consumer and its state."""
+
+    async def pause_consumer(self, stream: str, consumer: str, pause_until_ns: int) -> PauseState:
+        """Pause deliveries until then; 0 or a past time = resume."""
+
+    async def reset_consumer(self, stream: str, consumer: str, seq: int) -> tuple[ConsumerInfo, int]:
+        """Start again at ``seq`` (0 = just above the ack floor); the info and the sequence it starts from.
+
+        10204 where ``consumer_checks.check_reset`` says so.
+        """
