@@ -224,7 +224,7 @@ class MessageLog(Protocol):
         """The first live sequence whose time is ≥ ``time_ns``; ``last_seq + 1`` if none."""
 
     def deleted_count(self) -> int:
-        """Removed or skipped sequences strictly between first_seq and last_seq."""
+        """Removed or skipped sequences from first_seq to last_seq (both included: the last may be removed)."""
 
     def deleted_seqs(self, max_count: int) -> list[int]:
         """Those sequences, at most this many."""
@@ -233,6 +233,8 @@ class MessageLog(Protocol):
 class SubjectFilter(Protocol):
     """A set of subjects: one or several NATS subject patterns (``jetstore/stream/subjects.py``)."""
 
+    patterns: tuple[bytes, ...]
+    """All of them: what searches derive their prefixes from."""
     literals: frozenset[bytes]
     """The patterns without wildcards."""
     has_wildcards: bool
