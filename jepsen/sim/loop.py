@@ -1,0 +1,286 @@
+"""A virtual-time asyncio event loop: production ``async`` code runs on it unmodified, a run is a function of a seed.
+
+Theory of operation. There is no selector and no thread. Ready callbacks run in the order they were scheduled; when none
+is ready, time jumps to the next timer; timers of one instant run in the order they were made. When there is neither,
+nothing can ever happen again: ``SimDeadlock``. Sockets are replaced by ``network.py``; executors, signals and TLS are
+refused, because they would let the real world in.
+
+*Owners.* Many simulated processes share the loop. Each callback belongs to the ``Owner`` in its context, and callbacks
+of an owner that was killed never run again, not even ``finally`` blocks: that is what kill -9 means.
+
+*Determinism.* Tasks and futures hash by serial number, so that sets of them iterate in a fixed order. ``trace`` feeds a
+running sha256; two runs of one seed have equal hashes, or something outside the seed was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import heapq
+import struct
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from itertools import count
+from random import Random
+from typing import Any, TypeVar
+
+from jepsen.sim.faults import SimCrash
+from jepsen.sim.network import SimNetwork
+from jepsen.sim.owner import OWNER, Owner, SimForbidden
+
+T = TypeVar("T")
+
+
+class SimDeadlock(RuntimeError):
+    """Nothing is ready and no timer is set: what is awaited can never come."""
+
+
+class SimLivelock(RuntimeError):
+    """Too many callbacks without the main future getting done."""
+
+
+class SimTimeout(RuntimeError):
+    """Virtual time passed the deadline of the run."""
+
+
+class SimFuture(asyncio.Future[Any]):
+    """A future with a hash that does not depend on memory addresses."""
+
+    def __init__(self, *, loop: SimLoop) -> None:
+        self._serial = loop.next_serial()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._serial
+
+
+class SimTask(asyncio.Task[Any]):
+    """A task with a hash that does not depend on memory addresses."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: SimLoop, **options: Any) -> None:
+        self._serial = loop.next_serial()
+        super().__init__(coro, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self._serial
+
+
+class _Handle(asyncio.Handle):
+    """A callback that does not run once its owner is dead."""
+
+    __slots__ = ()
+    _context: contextvars.Context
+
+    def _run(self) -> None:
+        owner = self._context.get(OWNER)
+        if owner is None or owner.is_alive:
+            super()._run()
+
+
+class _TimerHandle(asyncio.TimerHandle):
+    """The same with a time; equal times keep the order in which the timers were made."""
+
+    __slots__ = ("_order",)
+    _context: contextvars.Context
+
+    def __init__(self, order: int, *args: Any) -> None:
+        super().__init__(*args)
+        self._order = order
+
+    def __lt__(self, other: object) -> bool:
+        assert isinstance(other, _TimerHandle)
+        return (self.when(), self._order) < (other.when(), other._order)
+
+    def _run(self) -> None:
+        owner = self._context.get(OWNER)
+        if owner is None or owner.is_alive:
+            super()._run()
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """The loop. See the module docstring."""
+
+    _stopping: bool
+    _exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None
+
+    def __init__(self, rng: Random, *, callback_cost_s: float = 1e-6, callbacks_max: int = 50_000_000) -> None:
+        """``rng`` decides latencies and how streams are cut into reads."""
+        super().__init__()
+        self.network = SimNetwork(self, rng)
+        self.set_debug(False)
+        self.set_task_factory(_make_task)
+        self.callback_cost_s = callback_cost_s
+        """Virtual time that each callback takes."""
+        self.time_cost_s = 0.0
+        """Virtual time that each look at the clock takes; makes code that limits its own slices do so."""
+        self.callbacks_max = callbacks_max
+        self.deadline_s = float("inf")
+        self.callbacks = 0
+        self.failures: list[str] = []
+        """What reached the exception handler: an unhandled error of the tested code, each a finding."""
+        self._now = 0.0
+        self._order = count()
+        self._serials = count(1)
+        self._timers: list[_TimerHandle] = []
+        self._queue: deque[asyncio.Handle] = deque()
+        self._hash = hashlib.sha256()
+
+    # -- time and order -------------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        self._now += self.time_cost_s
+        return self._now
+
+    def call_soon(  # type: ignore[override]  # typeshed's variadic form
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        handle = _Handle(callback, args, self, context)
+        self._queue.append(handle)
+        return handle
+
+    def call_soon_threadsafe(  # type: ignore[override]  # typeshed's variadic form
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]  # typeshed's variadic form
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        timer = _TimerHandle(next(self._order), when, callback, args, self, context)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def call_later(  # type: ignore[override]  # typeshed's variadic form
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Called by ``TimerHandle.cancel``: cancelled timers are skipped when their time comes."""
+
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        """A listener in ``network``."""
+        return self.network.listen(protocol_factory, host, port or 0, **options)
+
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """A connection in ``network``."""
+        return await self.network.connect(protocol_factory, host, port, **options)
+
+    def _run_once(self) -> None:
+        queue, timers = self._queue, self._timers
+        while timers and timers[0].cancelled():
+            heapq.heappop(timers)
+        if not queue:
+            if not timers:
+                if not self._stopping:
+                    raise SimDeadlock(f"nothing is ready and no timer is set at t={self._now:.6f}")
+                return
+            self._now = max(self._now, timers[0].when())
+            if self._now > self.deadline_s:
+                raise SimTimeout(f"virtual time passed {self.deadline_s} s")
+        while timers and (timers[0].when() <= self._now or timers[0].cancelled()):
+            timer = heapq.heappop(timers)
+            if not timer.cancelled():
+                queue.append(timer)
+        todo = len(queue)
+        self._hash.update(struct.pack("<dI", self._now, todo))
+        self.callbacks += todo
+        if self.callbacks > self.callbacks_max:
+            raise SimLivelock(f"{self.callbacks} callbacks by t={self._now:.6f}")
+        for _ in range(todo):
+            handle = queue.popleft()
+            if not handle.cancelled():
+                self._now += self.callback_cost_s
+                handle._run()
+
+    # -- making things --------------------------------------------------------------------------------------------
+
+    def next_serial(self) -> int:
+        """Hash of the next task or future."""
+        return next(self._serials)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return SimFuture(loop=self)
+
+    def call_owned(self, owner: Owner, function: Callable[..., T], *args: Any) -> T:
+        """Run ``function`` as that process: what it schedules dies with it."""
+        context = contextvars.copy_context()
+        context.run(OWNER.set, owner)
+        return context.run(function, *args)
+
+    def bury(self, owner: Owner) -> None:
+        """Throw away what a dead process left behind, without letting it act or complain."""
+        for task in owner.tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # private to asyncio.Task
+                try:
+                    task.get_coro().close()
+                except BaseException:  # noqa: BLE001, S110
+                    pass  # its clean-up met a dead machine
+        owner.tasks.clear()
+
+    # -- what a run leaves ----------------------------------------------------------------------------------------
+
+    def trace(self, *facts: object) -> None:
+        """Feed facts (str, int, float, bytes only) to the hash of the run."""
+        self._hash.update(repr((self._now, *facts)).encode())
+
+    def trace_hash(self) -> str:
+        """Hash of everything so far."""
+        return self._hash.hexdigest()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        owner = OWNER.get()
+        error = context.get("exception")
+        if isinstance(error, SimCrash) or (owner is not None and not owner.is_alive):
+            return
+        if isinstance(error, SimDeadlock | SimLivelock | SimTimeout):
+            raise error
+        self.failures.append(f"t={self._now:.6f} {context.get('message')}: {error!r}")
+        if self._exception_handler is not None:
+            self._exception_handler(self, context)
+
+    # -- the real world stays outside -----------------------------------------------------------------------------
+
+    def run_in_executor(self, *args: Any) -> Any:  # type: ignore[override]  # refuses whatever it is given
+        raise SimForbidden("run_in_executor: threads have no place in virtual time")
+
+    def add_signal_handler(self, *args: Any) -> None:  # type: ignore[override]  # refuses whatever it is given
+        raise SimForbidden("add_signal_handler: signals have no place in virtual time")
+
+    async def start_tls(self, *args: Any, **options: Any) -> Any:
+        raise SimForbidden("start_tls: not simulated")
+
+    def _write_to_self(self) -> None:
+        """There is no selector to wake."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """There are no events from outside."""
+
+    def close(self) -> None:
+        self._queue.clear()
+        self._timers.clear()
+        super().close()
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop,
+    coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+    context: contextvars.Context | None = None,
+    **options: Any,
+) -> asyncio.Task[Any]:
+    assert isinstance(loop, SimLoop)
+    task = SimTask(coro, loop=loop, context=context, **options)  # type: ignore[arg-type]  # generators: never here
+    owner = (context[OWNER] if context is not None and OWNER in context else None) or OWNER.get()
+    if owner is not None:
+        if len(owner.tasks) > 256:
+            owner.tasks = [kept for kept in owner.tasks if not kept.done()]
+        owner.tasks.append(task)
+    return task

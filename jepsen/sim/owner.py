@@ -1,0 +1,25 @@
+"""Whose callback runs: the simulated processes that share one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+
+class SimForbidden(RuntimeError):
+    """The code asked for the real world: a thread, a selector, a signal, TLS."""
+
+
+class Owner:
+    """A simulated process. ``SimLoop.call_owned`` runs code as it; once it is dead none of its callbacks runs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.tasks: list[asyncio.Task[Any]] = []
+        """Tasks it started (finished ones are dropped now and then)."""
+
+
+OWNER: contextvars.ContextVar[Owner | None] = contextvars.ContextVar("sim_owner", default=None)
+"""The process that the current callback belongs to; None for the harness itself."""
