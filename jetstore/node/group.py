@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from jetstore.errors import ApiError, NotNow
+from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.limits import Limits
 from jetstore.node.group_commit import GroupCommit
 from jetstore.raft.core import HardState, RaftCore
@@ -82,6 +82,8 @@ class Group:
         self._apply_scheduled = False
         self._serving: asyncio.Future[None] = loop.create_future()
         self.stopped = False
+        self.paused_by: Corruption | None = None
+        """Why apply stands still although the log is readable (an input of apply is not)."""
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -110,8 +112,8 @@ class Group:
 
     @property
     def is_faulty(self) -> bool:
-        """An entry that must be applied next is unreadable: apply stands still, and so does what depends on it."""
-        return self.core.log.faulty_index is not None
+        """Apply stands still at something unreadable, and so does everything that depends on the newest state."""
+        return self.core.log.faulty_index is not None or self.paused_by is not None
 
     # -- proposing ------------------------------------------------------------------------------------------------
 
@@ -227,13 +229,17 @@ class Group:
 
     def apply_committed(self) -> None:
         """Apply committed entries, in slices, and hand each outcome to who proposed it."""
-        if self.stopped or self._apply_scheduled:
+        if self.stopped or self._apply_scheduled or self.paused_by is not None:
             return
         entries = self.core.to_apply()
         if entries:
             deadline = self.loop.time() + APPLY_SLICE_S
             for position, entry in enumerate(entries):
-                self._apply(entry)
+                try:
+                    self._apply(entry)
+                except Corruption as error:
+                    self._pause(error)
+                    break
                 if self.loop.time() > deadline and position + 1 < len(entries):
                     self._apply_scheduled = True
                     self.loop.call_soon(self._apply_more)
@@ -249,6 +255,12 @@ class Group:
     def _apply_more(self) -> None:
         self._apply_scheduled = False
         self.apply_committed()
+
+    def _pause(self, error: Corruption) -> None:
+        """Apply never skips: it stands still at this entry until the store is repaired."""
+        self.paused_by = error
+        self._waiters.clear()  # their outcome is unknown: nobody is told anything
+        log.error("apply paused", group=self.name, error=str(error))
 
     def _apply(self, entry: Entry) -> None:
         assert entry.data is not None

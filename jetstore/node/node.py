@@ -1,0 +1,291 @@
+"""One server's engine: opens the store, leads every group, and owns their common journal, storage and life.
+
+Start here to see what lives when: ``Node.start`` → metadata group → one ``StreamGroup`` per stream → serving;
+``Node.stop`` → no new work → what is due is written → checkpoints → the writer is released.
+``streams_api.py`` is what the ``$JS.API`` table calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from jetstore.clock import Clock
+from jetstore.errors import ApiError, DiskPoisoned
+from jetstore.limits import Limits
+from jetstore.meta.state import MetaState, StreamAssignment, encode_skip
+from jetstore.model.api_errors import api_error
+from jetstore.model.stream import StreamConfig
+from jetstore.node.group import Group
+from jetstore.node.group_commit import GroupCommit
+from jetstore.node.opening import GroupFiles, IndexOpener
+from jetstore.node.ports import Outlet
+from jetstore.node.storage import Storage
+from jetstore.node.stream_group import StreamGroup
+from jetstore.store.ports import Checkpoint, Disk, GroupRecovery, JournalRecovery, JournalStatus, Kind, Record
+from jetstore.store.vfs import Vfs
+from jetstore.stream.entries import encode_config
+from jetstore.types import META_GROUP, GroupUid, RaftIndex, Term
+
+log = structlog.get_logger(__name__)
+
+ROOM_CHECK_S = 0.25
+"""How often free disk space is looked at while the node is busy."""
+CHECKPOINT_AT_STOP_BYTES = 1 << 20
+"""At a clean stop, groups with more journal than this are checkpointed, so that the next start replays little."""
+STOP_DRAIN_S = 5.0
+"""How long a clean stop waits for what was already proposed."""
+
+
+class MetaGroup(Group):
+    """The metadata group with its checkpoints: one head, no chunks, no segments."""
+
+    machine: MetaState
+
+    @property
+    def group(self) -> Group:
+        """Itself."""
+        return self
+
+    def unflushed_bytes(self) -> int:
+        return 0
+
+    def take_unflushed(self) -> tuple[()]:
+        return ()
+
+    def flushed(self) -> None:
+        """Nothing was taken."""
+
+    def flush_failed(self) -> None:
+        """Nothing was taken."""
+
+    def capture(self) -> Checkpoint:
+        return self.machine.checkpoint()
+
+    def checkpointed(self, checkpoint: Checkpoint) -> tuple[()]:
+        return ()
+
+    def index_commit(self, checkpoint: Checkpoint) -> None:
+        return None
+
+    def index_committed(self, checkpoint: Checkpoint) -> None:
+        """There is no index."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What a node is built from; the composition root and the simulator fill it differently."""
+
+    vfs: Vfs
+    disk: Disk
+    recovery: JournalRecovery
+    indexes: IndexOpener
+    limits: Limits
+    clock: Clock
+    loop: asyncio.AbstractEventLoop
+    outlet: Outlet
+    on_poison: Callable[[BaseException], None]
+    """Called once when the disk failed: the process must end; nothing may be acknowledged after it."""
+
+
+class Node:
+    """All groups of one server. Everything happens on its event loop."""
+
+    def __init__(self, parts: NodeParts) -> None:
+        """Nothing runs before ``start``."""
+        self.parts = parts
+        self.limits, self.loop, self.clock, self.outlet = parts.limits, parts.loop, parts.clock, parts.outlet
+        self.commit = GroupCommit(
+            parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self._on_disk_failure
+        )
+        self.storage = Storage(parts.disk, parts.limits, parts.loop)
+        self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
+        self.streams: dict[str, StreamGroup] = {}
+        self.lost: dict[str, StreamAssignment] = {}
+        """Streams that the metadata names and the store does not hold any more: alarmed, never founded again."""
+        self.meta: MetaGroup
+        self.meta_lock = asyncio.Lock()
+        self.poisoned_by: BaseException | None = None
+        self.is_stopping = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._room_checked_at = float("-inf")
+        self._has_room = True
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open everything and return when every readable stream serves."""
+        recovery = self.parts.recovery
+        for finding in recovery.findings:
+            log.warning("journal finding", finding=finding)
+        self._own(self.storage.run())
+        self.meta = self._open_meta(recovery.groups.get(META_GROUP))
+        self.meta.start()
+        await self.meta.serving()
+        assigned = {assignment.uid: assignment for assignment in self.meta.machine.streams.values()}
+        for uid in sorted(set(recovery.groups) - assigned.keys() - {META_GROUP}):
+            await self._bury(uid)
+        for assignment in sorted(assigned.values(), key=lambda a: a.uid):
+            self._open_stream(assignment, recovery.groups.get(assignment.uid))
+        self.files.quarantine_unknown(assigned.keys() | {META_GROUP}, self.clock.wall_ns())
+        for group in list(self.streams.values()):
+            group.start()
+        for group in list(self.streams.values()):
+            if group.is_faulty:
+                log.error(
+                    "stream faulty",
+                    stream=group.name,
+                    index=group.core.log.faulty_index,
+                    last_index=group.core.log.last_index,
+                )
+                group.announce_fault()
+            else:
+                await group.serving()
+        for group in self.streams.values():
+            await self.bring_config_up(group)
+
+    async def stop(self) -> None:
+        """Clean stop: answer what is due, make the state durable, release the store. Never raises on a sick disk."""
+        self.is_stopping = True
+        for group in self.streams.values():
+            group.delivery.shut_down()
+        deadline = self.loop.time() + STOP_DRAIN_S
+        while not self.commit.idle and self.poisoned_by is None and self.loop.time() < deadline:
+            await asyncio.sleep(0.002)
+        try:
+            if self.poisoned_by is None:
+                for member in [self.meta, *self.streams.values()]:
+                    if member.core.log.bytes_above_checkpoint > CHECKPOINT_AT_STOP_BYTES and not member.is_faulty:
+                        await self.storage.checkpoint(member)
+        except Exception as error:  # noqa: BLE001 - a checkpoint at stop is a favour to the next start, not a duty
+            log.warning("checkpoint at stop failed", error=str(error))
+        self.abandon()
+        await self.parts.disk.close()
+
+    def abandon(self) -> None:
+        """Stop at once, answering nothing more."""
+        self.commit.stop()
+        for group in self.streams.values():
+            group.stop()
+        if hasattr(self, "meta"):
+            self.meta.stop()
+        for task in self._tasks:
+            task.cancel()
+        self.files.close()
+
+    def _own(self, coroutine: Any) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._on_disk_failure(task.exception())
+
+    def _on_disk_failure(self, error: BaseException | None) -> None:
+        if self.poisoned_by is not None:
+            return
+        self.poisoned_by = error or DiskPoisoned("unknown failure")
+        log.critical("disk failed: this node stops", error=str(error))
+        self.abandon()
+        self.parts.on_poison(self.poisoned_by)
+
+    # -- opening ----------------------------------------------------------------------------------------------------
+
+    def _open_meta(self, recovered: GroupRecovery | None) -> MetaGroup:
+        machine = MetaState()
+        if recovered is not None and recovered.checkpoint_index:
+            machine = MetaState.restore(self.files.read_head(recovered))
+        meta = MetaGroup(
+            uid=META_GROUP,
+            name="_meta_",
+            machine=machine,
+            recovery=recovered,
+            commit=self.commit,
+            limits=self.limits,
+            loop=self.loop,
+            on_applied=lambda group: self.storage.note_applied(meta),
+        )
+        self.storage.add(meta)
+        return meta
+
+    def _open_stream(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> None:
+        if recovered is None:
+            self.lost[assignment.name] = assignment
+            log.error("stream lost", stream=assignment.name, uid=assignment.uid)
+            return
+        self.add_group(assignment, recovered)
+
+    def add_group(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> StreamGroup:
+        """The driver of a stream's group, recovered or (None) new. Not started yet."""
+        group = StreamGroup(
+            uid=assignment.uid,
+            name=assignment.name,
+            stream=self.files.open_stream(assignment.uid, recovered),
+            recovery=recovered,
+            commit=self.commit,
+            limits=self.limits,
+            loop=self.loop,
+            clock=self.clock,
+            outlet=self.outlet,
+            admission=self.admission,
+            on_applied=lambda applied: self.storage.note_applied(group),
+        )
+        self.streams[assignment.name] = group
+        self.storage.add(group)
+        return group
+
+    async def bring_config_up(self, group: StreamGroup) -> None:
+        """Propose the desired configuration to the stream's own group if that has not applied it yet."""
+        assignment = self.meta.machine.streams.get(group.name)
+        if assignment is None or group.is_faulty or group.stream.config_version >= assignment.version:
+            return
+        config = StreamConfig.from_json(assignment.config)
+        await group.call(encode_config(assignment.version, assignment.created_ns, config))
+
+    # -- the end of a group -------------------------------------------------------------------------------------------
+
+    async def _bury(self, uid: GroupUid) -> None:
+        """A group that no metadata names: its stream was deleted, or its creation was cut off."""
+        if uid >= self.meta.machine.next_uid:
+            await self.meta.call(encode_skip(uid))
+        self.entomb(uid)
+
+    def entomb(self, uid: GroupUid) -> None:
+        """Write the group's tombstone; its files go once that is durable."""
+        record = Record(Kind.GROUP, uid, Term(0), Term(0), RaftIndex(0), RaftIndex(0), 0, 0, b"")
+        self.meta.add_record(record, lambda: self._remove_files(uid))
+
+    def _remove_files(self, uid: GroupUid) -> None:
+        self.storage.discard(uid)
+        future = self.parts.disk.call("remove_group", uid)
+        future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+
+    # -- admission ----------------------------------------------------------------------------------------------------
+
+    def admission(self) -> ApiError | None:
+        """Why publishes are refused now (before they are proposed), or None."""
+        if self.is_stopping:
+            return api_error("JSClusterNotAvailErr")
+        now = self.loop.time()
+        if now - self._room_checked_at >= ROOM_CHECK_S:
+            self._room_checked_at = now
+            free = self.parts.vfs.free_bytes()
+            bound = self.limits.disk_reserve_bytes if self._has_room else self.limits.disk_resume_bytes
+            has_room = free >= bound
+            if has_room != self._has_room:
+                log.warning("disk room", free_bytes=free, accepts_publishes=has_room)
+            self._has_room = has_room
+        status = self.commit.status
+        if not self._has_room or (status is not None and not status.accepts_publishes):
+            return api_error("JSInsufficientResourcesErr")
+        return None
+
+    def _on_status(self, status: JournalStatus) -> None:
+        self.storage.relieve(status)
+        self.storage.trim_memory()

@@ -1,0 +1,219 @@
+"""From memory to files: segment flushes, checkpoints and the removal of what they make superfluous.
+
+Nothing here is on the way of an acknowledgement; the journal has every byte until a checkpoint is durable. The order of
+a checkpoint is that of ``docs/format/checkpoint.md``: segments written and synced → chunks and both copies of the head,
+read back → CKPT line in the journal, durable → only then the journal forgets, old files go, the index is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from jetstore.errors import DiskFull
+from jetstore.limits import Limits
+from jetstore.node.group import Group
+from jetstore.store.ports import Checkpoint, Disk, JournalStatus, Kind, Record
+from jetstore.types import GroupUid, RaftIndex, Term
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT_RETRY_S = 1.0
+"""After a checkpoint found no space, how long until it is tried again."""
+
+
+class Checkpointable(Protocol):
+    """A group's state machine together with its files, as the checkpointer needs it."""
+
+    group: Group
+
+    def unflushed_bytes(self) -> int:
+        """Applied frames that are not in a segment file yet."""
+
+    def take_unflushed(self) -> Sequence[tuple[str, int, Sequence[bytes]]]:
+        """All of them as (path, offset, buffers), in order; from now on they count as being written."""
+
+    def flushed(self) -> None:
+        """The oldest ``take_unflushed`` that was not confirmed yet is in the files now."""
+
+    def flush_failed(self) -> None:
+        """No space: everything taken counts as unflushed again."""
+
+    def capture(self) -> Checkpoint:
+        """The state as of now. Everything it refers to was taken by ``take_unflushed`` before."""
+
+    def checkpointed(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """It is durable, and so is its CKPT line; paths that nothing refers to any more."""
+
+    def index_commit(self, checkpoint: Checkpoint) -> tuple[Any, ...] | None:
+        """Arguments of the index transaction that makes the index stand at this checkpoint, or None."""
+
+    def index_committed(self, checkpoint: Checkpoint) -> None:
+        """That transaction is done."""
+
+
+class Storage:
+    """Flushes and checkpoints all groups of a node, one at a time, driven by bytes."""
+
+    def __init__(self, disk: Disk, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        """``run`` does the work; the other methods only say what is wanted."""
+        self._disk = disk
+        self._limits = limits
+        self._loop = loop
+        self._members: dict[GroupUid, Checkpointable] = {}
+        self._wanted: dict[GroupUid, None] = {}
+        self._wake = asyncio.Event()
+        self._flushing: set[GroupUid] = set()
+        self.checkpoints_total = 0
+        self.is_full = False
+        """The last flush or checkpoint found no space."""
+
+    def add(self, member: Checkpointable) -> None:
+        """Take care of this group from now on."""
+        self._members[member.group.uid] = member
+
+    def discard(self, uid: GroupUid) -> None:
+        """The group is gone."""
+        self._members.pop(uid, None)
+        self._wanted.pop(uid, None)
+
+    def want_checkpoint(self, uid: GroupUid) -> None:
+        """Checkpoint this group soon."""
+        if uid in self._members and uid not in self._wanted:
+            self._wanted[uid] = None
+            self._wake.set()
+
+    # -- driven by bytes --------------------------------------------------------------------------------------------
+
+    def note_applied(self, member: Checkpointable) -> None:
+        """Entries of this group were applied: flush or checkpoint it if it has grown enough."""
+        if member.unflushed_bytes() >= self._limits.segment_flush_bytes:
+            self.flush(member)
+        if member.group.core.log.bytes_above_checkpoint > self._limits.journal_group_bytes:
+            self.want_checkpoint(member.group.uid)
+
+    def relieve(self, status: JournalStatus) -> None:
+        """Free the oldest journal file if the journal has grown beyond half of what it may take."""
+        if status.used_bytes * 2 < status.max_bytes:
+            return
+        for uid, _ in status.pinned_by:
+            member = self._members.get(uid)
+            if member is None or member.group.is_faulty or uid in self._wanted:
+                continue
+            if not member.group.reappend():
+                self.want_checkpoint(uid)
+
+    def trim_memory(self) -> None:
+        """Flush the largest tails if all together hold more than ``unflushed_bytes_max``."""
+        total = sum(member.unflushed_bytes() for member in self._members.values())
+        if total <= self._limits.unflushed_bytes_max:
+            return
+        for member in sorted(self._members.values(), key=lambda m: (-m.unflushed_bytes(), m.group.uid)):
+            if total <= self._limits.unflushed_bytes_max // 2:
+                break
+            total -= member.unflushed_bytes()
+            self.flush(member)
+
+    # -- work -------------------------------------------------------------------------------------------------------
+
+    def flush(self, member: Checkpointable) -> asyncio.Future[Any] | None:
+        """Hand a group's unflushed frames to the writer; a future for the last write, None if there was nothing."""
+        writes = member.take_unflushed()
+        if not writes:
+            return None
+        future: asyncio.Future[Any] | None = None
+        for path, offset, buffers in writes:
+            future = self._disk.call("write_segment", path, offset, list(buffers))
+            future.add_done_callback(_retrieve)
+        assert future is not None
+        future.add_done_callback(lambda done: self._flush_done(member, done))
+        return future
+
+    def _flush_done(self, member: Checkpointable, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            if not future.cancelled() and isinstance(future.exception(), DiskFull):
+                self.is_full = True
+                member.flush_failed()
+            return  # a poisoned disk is reported by the journal's own failure
+        self.is_full = False
+        member.flushed()
+
+    async def run(self) -> None:
+        """Checkpoint what is wanted, for as long as the node lives."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._wanted:
+                uid = next(iter(self._wanted))
+                member = self._members.get(uid)
+                try:
+                    if member is not None:
+                        await self.checkpoint(member)
+                except DiskFull as error:
+                    self.is_full = True
+                    log.warning(
+                        "no space for a checkpoint", group=member.group.name if member else uid, error=str(error)
+                    )
+                    await asyncio.sleep(CHECKPOINT_RETRY_S)
+                finally:
+                    self._wanted.pop(uid, None)
+
+    async def checkpoint(self, member: Checkpointable) -> None:
+        """Make one group's applied state durable and let the journal forget what it covers.
+
+        Raises DiskFull if there was no space; then everything is as it was.
+        """
+        group = member.group
+        core = group.core
+        if group.stopped or core.log.applied_index <= core.log.checkpoint_index:
+            return
+        started = self._loop.time()
+        self.flush(member)
+        checkpoint = member.capture()
+        applied_bytes = core.log.applied_bytes_total
+        head_hash = await self._disk.call(
+            "write_checkpoint", checkpoint.uid, checkpoint.head, checkpoint.chunks, checkpoint.segments
+        )
+        if group.stopped:
+            return
+        durable: asyncio.Future[None] = self._loop.create_future()
+        group.add_record(
+            Record(
+                Kind.CKPT,
+                checkpoint.uid,
+                checkpoint.term,
+                Term(0),
+                checkpoint.index,
+                checkpoint.index,
+                0,
+                head_hash,
+                b"",
+            ),
+            lambda: durable.done() or durable.set_result(None),
+        )
+        await durable
+        core.log.checkpointed(RaftIndex(checkpoint.index), Term(checkpoint.term), applied_bytes)
+        superfluous = member.checkpointed(checkpoint)
+        if superfluous:
+            await self._disk.call("remove_files", list(superfluous))
+        index_commit = member.index_commit(checkpoint)
+        if index_commit is not None:
+            await self._disk.call("index_commit", *index_commit)
+            member.index_committed(checkpoint)
+        self.checkpoints_total += 1
+        self.is_full = False
+        log.debug(
+            "checkpoint durable",
+            group=group.name,
+            index=checkpoint.index,
+            took_ms=round((self._loop.time() - started) * 1000, 1),
+        )
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Mark a failure as seen: it is handled where the last write of the flush is."""
+    if not future.cancelled():
+        future.exception()

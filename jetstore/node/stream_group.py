@@ -1,0 +1,200 @@
+"""One stream on the node that leads it: its group, its publishes, its consumers' deliveries, its clock-driven work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from jetstore.clock import Clock
+from jetstore.errors import ApiError, NotNow
+from jetstore.limits import Limits
+from jetstore.model.api_errors import api_error
+from jetstore.node.delivery import Delivery
+from jetstore.node.group import Group
+from jetstore.node.group_commit import GroupCommit
+from jetstore.node.ingest import Ingest
+from jetstore.node.ports import InternalSubscription, Outlet
+from jetstore.store.ports import Checkpoint, GroupRecovery
+from jetstore.stream.entries import encode_expire
+from jetstore.stream.stream import Stream
+from jetstore.types import GroupUid
+
+log = structlog.get_logger(__name__)
+
+EXPIRY_SLACK_S = 0.05
+"""Clock-driven removals wait at least this long, so that messages of about the same age go in one entry."""
+EXPIRY_WAIT_MAX_S = 3600.0
+"""A timer never waits longer than this: the wall clock may have jumped meanwhile."""
+
+
+class StreamGroup(Group):
+    """A stream's group, leading. ``stream`` is the applied state; only apply changes it."""
+
+    machine: Stream
+
+    def __init__(
+        self,
+        *,
+        uid: GroupUid,
+        name: str,
+        stream: Stream,
+        recovery: GroupRecovery | None,
+        commit: GroupCommit,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        outlet: Outlet,
+        admission: Callable[[], ApiError | None],
+        on_applied: Callable[[Group], None],
+    ) -> None:
+        """As ``Group``; ``admission`` says why the node takes no publishes now, or None."""
+        super().__init__(
+            uid=uid,
+            name=name,
+            machine=stream,
+            recovery=recovery,
+            commit=commit,
+            limits=limits,
+            loop=loop,
+            on_applied=on_applied,
+        )
+        self.stream = stream
+        self.clock = clock
+        self.outlet = outlet
+        self.lock = asyncio.Lock()
+        """Serialises configuration changes of the stream and of its consumers."""
+        self.ingest = Ingest(self)
+        self.delivery = Delivery(self, outlet)
+        self._admission = admission
+        self._subscriptions: dict[str, InternalSubscription] = {}
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._expiring = False
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Leave the router and stop; deliveries say goodbye first."""
+        for subscription in self._subscriptions.values():
+            subscription.close()
+        self._subscriptions.clear()
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        self.delivery.stop()
+        super().stop()
+
+    def on_serving(self) -> None:
+        """Subscribe to the stream's subjects and start delivering."""
+        self._subscribe()
+        self.delivery.start()
+        self._schedule_expiry()
+
+    def announce_fault(self) -> None:
+        """Apply stands still: take the stream's subjects all the same, to answer every publish with 10008."""
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        config = self.stream.config
+        wanted = set(config.subjects) if config is not None else set()
+        for subject in sorted(self._subscriptions.keys() - wanted):
+            self._subscriptions.pop(subject).close()
+        for subject in sorted(wanted - self._subscriptions.keys()):
+            self._subscriptions[subject] = self.outlet.subscribe(subject.encode(), self.ingest)
+
+    # -- proposing --------------------------------------------------------------------------------------------------
+
+    def want(self) -> None:
+        """There is something for the next journal block."""
+        self._commit.want(self)
+
+    def fill(self, budget_bytes: int) -> bool:
+        """Propose the publishes that wait (``Group.compose`` calls this)."""
+        return self.ingest.fill(budget_bytes) if self.core.is_leader else False
+
+    def refusal(self) -> ApiError | None:
+        """Why a publish is refused before it is proposed, or None."""
+        if self.stopped or self.is_faulty or not self.core.is_leader:
+            return api_error("JSClusterNotAvailErr")
+        return self._admission()
+
+    def require_serving(self) -> Stream:
+        """The applied state, for an answer that must be up to date. Raises ApiError 10008 while it is not."""
+        if not self.serves or self.is_faulty:
+            raise api_error("JSClusterNotAvailErr")
+        return self.stream
+
+    # -- after apply ------------------------------------------------------------------------------------------------
+
+    def after_apply(self) -> None:
+        """Follow configuration changes, wake consumers, move the expiry timer."""
+        if self.serves:
+            self._subscribe()
+            self.delivery.on_applied()
+            self._schedule_expiry()
+
+    # -- the clock ----------------------------------------------------------------------------------------------------
+
+    def _schedule_expiry(self) -> None:
+        due_ns = self.stream.next_expiry_ns()
+        if due_ns is None or self._expiring:
+            return
+        wait_s = max((due_ns - self.clock.wall_ns()) / 1e9, 0.0) + EXPIRY_SLACK_S
+        when = self.loop.time() + min(wait_s, EXPIRY_WAIT_MAX_S)
+        if self._expiry_timer is not None:
+            if not self._expiry_timer.cancelled() and self._expiry_timer.when() <= when:
+                return
+            self._expiry_timer.cancel()
+        self._expiry_timer = self.loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry_timer = None
+        due_ns = self.stream.next_expiry_ns()
+        now_ns = self.clock.wall_ns()
+        if due_ns is None or self.stopped:
+            return
+        if due_ns > now_ns:
+            self._schedule_expiry()
+            return
+        self._expiring = True
+
+        def expired(outcome: Any) -> None:
+            self._expiring = False
+            self._schedule_expiry()
+
+        try:
+            self.propose_with(encode_expire(self.stream.next_time_ns(now_ns)), expired)
+        except NotNow:
+            self._expiring = False
+
+    # -- files (storage.Checkpointable) -------------------------------------------------------------------------------
+
+    @property
+    def group(self) -> Group:
+        """Itself."""
+        return self
+
+    def unflushed_bytes(self) -> int:
+        return self.stream.log.unflushed_bytes
+
+    def take_unflushed(self) -> Sequence[tuple[str, int, Sequence[bytes]]]:
+        return self.stream.log.take_unflushed()
+
+    def flushed(self) -> None:
+        self.stream.log.flushed()
+
+    def flush_failed(self) -> None:
+        self.stream.log.flush_failed()
+
+    def capture(self) -> Checkpoint:
+        return self.stream.checkpoint(self.core.log.applied_term)
+
+    def checkpointed(self, checkpoint: Checkpoint) -> Sequence[str]:
+        return self.stream.log.checkpointed(checkpoint)
+
+    def index_commit(self, checkpoint: Checkpoint) -> tuple[Any, ...] | None:
+        return self.stream.index.commit_request(checkpoint)
+
+    def index_committed(self, checkpoint: Checkpoint) -> None:
+        self.stream.index.committed(checkpoint)
