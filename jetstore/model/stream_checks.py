@@ -1,0 +1,333 @@
+"""Defaults and refusals for stream configurations, with nats-server's texts.
+
+Order of use: ``checked_stream`` (the configuration in itself) before anything is looked up; then, where the set of
+streams cannot change in between, ``admit_create`` or ``admit_update``. All are pure; all raise ``ApiError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, Final
+
+from jetstore.errors import ApiError
+from jetstore.model.api_errors import api_error
+from jetstore.model.consumer import ConsumerConfig
+from jetstore.model.infos import AccountLimits
+from jetstore.model.server_limits import ServerLimits
+from jetstore.model.stream import (
+    DiscardPolicy,
+    PersistMode,
+    RetentionPolicy,
+    StorageType,
+    StoreCompression,
+    StreamConfig,
+)
+from jetstore.model.subjects import collide, collides_any, is_subset, is_valid_subject
+from jetstore.model.times import format_duration
+
+NAME_BYTES_MAX: Final = 255
+DESCRIPTION_BYTES_MAX: Final = 4 * 1024
+METADATA_BYTES_MAX: Final = 128 * 1024
+REPLICAS_MAX: Final = 5
+MILLISECOND: Final = 1_000_000
+SECOND: Final = 1_000_000_000
+DUPLICATE_WINDOW_NS: Final = 120 * SECOND
+SHORTEST_NS: Final = 100 * MILLISECOND
+"""Shortest max_age and duplicate_window."""
+
+LEVEL_KEY: Final = "_nats.req.level"
+DYNAMIC_KEYS: Final = frozenset({"_nats.ver", "_nats.level"})
+"""Metadata that is shown in answers and never kept."""
+
+
+def _invalid(text: str) -> ApiError:
+    return api_error("JSStreamInvalidConfigF", err=text)
+
+
+def _pedantic(text: str) -> ApiError:
+    return api_error("JSPedanticErrF", err=text)
+
+
+def is_asset_name(name: str) -> bool:
+    """Whether a stream or consumer may be called this (length apart)."""
+    return bool(name) and not any(character in " \t\r\n\f.*>\\/" for character in name)
+
+
+def metadata_bytes(metadata: Mapping[str, str]) -> int:
+    """Size of metadata as its limit counts it."""
+    return sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+
+
+def without_server_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the user wrote: without the keys that servers add."""
+    return {key: value for key, value in metadata.items() if key not in DYNAMIC_KEYS and key != LEVEL_KEY}
+
+
+def refuse_unsupported(config: StreamConfig) -> None:
+    """10052 naming the first feature this version does not have."""
+    wanted = (
+        ("mirror", config.mirror is not None),
+        ("sources", bool(config.sources)),
+        ("subject_transform", config.subject_transform is not None),
+        ("republish", config.republish is not None),
+        ("compression s2", config.compression is StoreCompression.S2),
+        ("persist_mode async", config.persist_mode is PersistMode.ASYNC),
+        ("allow_msg_counter", config.allow_msg_counter),
+        ("allow_atomic", config.allow_atomic),
+        ("allow_batched", config.allow_batched),
+        ("allow_msg_schedules", config.allow_msg_schedules),
+        ("placement tags", config.placement is not None and bool(config.placement.tags)),
+    )
+    for feature, is_wanted in wanted:
+        if is_wanted:
+            raise _invalid(f"{feature} is not supported by this version of jetstore")
+
+
+def checked_stream(
+    config: StreamConfig, *, pedantic: bool = False, server: ServerLimits | None = None, is_create: bool = True
+) -> StreamConfig:
+    """The configuration with its defaults set; ``ApiError`` if it cannot be, whatever else exists.
+
+    ``is_create`` adds what only a new stream may not have (``sealed``, ``mirror_direct`` without a mirror).
+    """
+    server = server or ServerLimits()
+    _check_names(config)
+    changes: dict[str, Any] = {}  # Any: field values
+    if config.num_replicas > REPLICAS_MAX:
+        raise _invalid(f"maximum replicas is {REPLICAS_MAX}")
+    if config.num_replicas < 0:
+        raise api_error("JSReplicasCountCannotBeNegative")
+    changes["num_replicas"] = config.num_replicas or 1
+    for name in ("max_msgs", "max_msgs_per_subject", "max_bytes", "max_msg_size", "max_consumers"):
+        value = getattr(config, name)
+        if value < -1 and pedantic:
+            raise _pedantic(f"{name} must be set to -1")
+        changes[name] = -1 if value < 1 else value
+    changes["duplicate_window"] = _duplicate_window(config, pedantic, server)
+    _check_policies(config)
+    if config.deny_purge and config.allow_rollup_hdrs:
+        raise _invalid("roll-ups require the purge permission")
+    changes.update(_marker_changes(config, pedantic))
+    if is_create and config.sealed:
+        raise _invalid("stream configuration for create can not be sealed")
+    if is_create and config.mirror_direct and config.mirror is None:
+        raise _invalid("stream has no mirror but does have mirror direct")
+    if config.placement is not None:
+        if config.placement.preferred:
+            raise _invalid("preferred server not permitted in placement")
+        if not config.placement.cluster and not config.placement.tags:
+            changes["placement"] = None
+    refuse_unsupported(config)
+    changes["subjects"] = _checked_subjects(config)
+    if config.sealed:
+        changes.update(max_age=0, discard=DiscardPolicy.NEW, deny_delete=True, deny_purge=True, allow_rollup_hdrs=False)
+    allows_ttl = changes.get("allow_msg_ttl", config.allow_msg_ttl)
+    changes["metadata"] = dict(
+        sorted({**without_server_metadata(config.metadata), LEVEL_KEY: "1" if allows_ttl else "0"}.items())
+    )
+    return config.model_copy(update=changes)
+
+
+def _check_names(config: StreamConfig) -> None:
+    if not is_asset_name(config.name):
+        raise _invalid("stream name is required and can not contain '.', '*', '>', '\\', '/'")
+    if len(config.name.encode()) > NAME_BYTES_MAX:
+        raise _invalid(f"stream name is too long, maximum allowed is {NAME_BYTES_MAX}")
+    if len(config.description.encode()) > DESCRIPTION_BYTES_MAX:
+        raise _invalid(f"stream description is too long, maximum allowed is {DESCRIPTION_BYTES_MAX}")
+    if metadata_bytes(config.metadata) > METADATA_BYTES_MAX:
+        raise _invalid(f"stream metadata exceeds maximum size of {METADATA_BYTES_MAX} bytes")
+
+
+def _duplicate_window(config: StreamConfig, pedantic: bool, server: ServerLimits) -> int:
+    if config.max_age < 0:
+        raise _invalid("max age can not be negative")
+    if 0 < config.max_age < SHORTEST_NS:
+        raise _invalid("max age needs to be >= 100ms")
+    window = config.duplicate_window
+    if window < 0:
+        raise _invalid("duplicates window can not be negative")
+    if window == 0 and config.mirror is None and not config.sources:
+        window = DUPLICATE_WINDOW_NS
+        if 0 < server.duplicate_window_ns < window:
+            if pedantic:
+                raise _pedantic("duplicate window limits are higher than current limits")
+            window = server.duplicate_window_ns
+        if 0 < config.max_age < window:
+            if pedantic:
+                raise _pedantic("duplicate window cannot be bigger than max age")
+            window = config.max_age
+        return window
+    if 0 < config.max_age < window:
+        raise _invalid("duplicates window can not be larger then max age")
+    if 0 < server.duplicate_window_ns < window:
+        raise _invalid(
+            "duplicates window can not be larger then server limit of " + format_duration(server.duplicate_window_ns)
+        )
+    if 0 < window < SHORTEST_NS:
+        raise _invalid("duplicates window needs to be >= 100ms")
+    return window
+
+
+def _check_policies(config: StreamConfig) -> None:
+    if config.discard_new_per_subject:
+        if config.discard is not DiscardPolicy.NEW:
+            raise _invalid("discard new per subject requires discard new policy to be set")
+        if config.max_msgs_per_subject <= 0:
+            raise _invalid("discard new per subject requires max msgs per subject > 0")
+
+
+def _marker_changes(config: StreamConfig, pedantic: bool) -> dict[str, bool]:
+    ttl = config.subject_delete_marker_ttl
+    if ttl == 0:
+        return {}
+    if ttl < 0:
+        raise _invalid("subject delete marker TTL must not be negative")
+    if ttl < SECOND:
+        raise _invalid("subject delete marker TTL must be at least 1 second")
+    if pedantic and not config.allow_msg_ttl:
+        raise _invalid("subject delete marker cannot be set if message TTLs are disabled")
+    if pedantic and not config.allow_rollup_hdrs:
+        raise _invalid("subject delete marker cannot be set if roll-ups are disabled")
+    return {"allow_msg_ttl": True, "allow_rollup_hdrs": True}
+
+
+def _checked_subjects(config: StreamConfig) -> tuple[str, ...]:
+    subjects = config.subjects
+    if not subjects:
+        return (config.name,)
+    for subject in subjects:
+        if not is_valid_subject(subject):
+            raise _invalid("invalid subject")
+        if config.no_ack:
+            continue
+        if subject == ">":
+            raise _invalid("capturing all subjects requires no-ack to be true")
+        for reserved in ("$JS.>", "$JSC.>", "$NRG.>"):
+            if collide(subject, reserved) and not is_subset(subject, "$JS.EVENT.>"):
+                raise _invalid("subjects that overlap with jetstream api require no-ack to be true")
+        if collide(subject, "$SYS.>") and not is_subset(subject, "$SYS.ACCOUNT.>"):
+            raise _invalid("subjects that overlap with system api require no-ack to be true")
+    for left, right in combinations(subjects, 2):
+        if collide(left, right):
+            raise _invalid(f'subject "{left}" overlaps with "{right}"')
+    return subjects
+
+
+def is_same_stream(left: StreamConfig, right: StreamConfig) -> bool:
+    """Whether both ask for the same stream: everything but what servers add to the metadata."""
+    if without_server_metadata(left.metadata) != without_server_metadata(right.metadata):
+        return False
+    return left.model_copy(update={"metadata": {}}) == right.model_copy(update={"metadata": {}})
+
+
+def _check_room(
+    config: StreamConfig, existing: Mapping[str, StreamConfig], account: AccountLimits, server: ServerLimits
+) -> None:
+    in_memory = config.storage is StorageType.MEMORY
+    if config.max_bytes <= 0 and account.max_bytes_required:
+        raise api_error("JSStreamMaxBytesRequired")
+    per_stream = account.memory_max_stream_bytes if in_memory else account.storage_max_stream_bytes
+    if per_stream > 0 and config.max_bytes > per_stream:
+        raise api_error("JSStreamMaxStreamBytesExceeded")
+    if config.max_bytes <= 0:
+        return
+    reserved = config.max_bytes + sum(
+        other.max_bytes
+        for name, other in existing.items()
+        if name != config.name and other.storage is config.storage and other.max_bytes > 0
+    )
+    room = (
+        (account.max_memory, server.max_memory_bytes) if in_memory else (account.max_storage, server.max_storage_bytes)
+    )
+    if any(0 < bound < reserved for bound in room):
+        raise api_error("JSMemoryResourcesExceededErr" if in_memory else "JSStorageResourcesExceededErr")
+
+
+def _check_overlap(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> None:
+    for name, other in existing.items():
+        if name != config.name and any(collides_any(subject, other.subjects) for subject in config.subjects):
+            raise api_error("JSStreamSubjectOverlapErr")
+
+
+def _check_replicas(config: StreamConfig) -> None:
+    if config.num_replicas > 1:
+        raise api_error("JSStreamReplicasNotSupportedErr")
+
+
+def admit_create(
+    config: StreamConfig,
+    existing: Mapping[str, StreamConfig],
+    account: AccountLimits | None = None,
+    server: ServerLimits | None = None,
+) -> bool:
+    """True if the stream is to be created, False if an identical one exists. ``config`` must be checked already.
+
+    10058 (exists, different), 10074 (replicas), 10027 (too many streams), 10113/10122/10028/10047 (room),
+    10065 (subject overlap).
+    """
+    account = account or AccountLimits()
+    _check_replicas(config)
+    current = existing.get(config.name)
+    if current is not None:
+        if is_same_stream(current, config):
+            return False
+        raise api_error("JSStreamNameExistErr")
+    if 0 <= account.max_streams <= len(existing):
+        raise api_error("JSMaximumStreamsLimitErr")
+    _check_room(config, existing, account, server or ServerLimits())
+    _check_overlap(config, existing)
+    return True
+
+
+def admit_update(
+    current: StreamConfig,
+    config: StreamConfig,
+    existing: Mapping[str, StreamConfig],
+    *,
+    consumers: Sequence[ConsumerConfig] = (),
+    pedantic: bool = False,
+    account: AccountLimits | None = None,
+    server: ServerLimits | None = None,
+) -> StreamConfig:
+    """The configuration to apply in place of ``current``; ``ApiError`` where the change is not allowed.
+
+    ``config`` must be checked already (``is_create=False``).
+    """
+    if config.storage is not current.storage:
+        raise _invalid("stream configuration update can not change storage type")
+    if config.retention is not current.retention and RetentionPolicy.WORKQUEUE in (config.retention, current.retention):
+        raise _invalid("stream configuration update can not change retention policy to/from workqueue")
+    if current.sealed and not config.sealed:
+        raise _invalid("stream configuration update can not unseal a sealed stream")
+    if current.deny_delete and not config.deny_delete:
+        raise _invalid("stream configuration update can not cancel deny message deletes")
+    if current.deny_purge and not config.deny_purge:
+        raise _invalid("stream configuration update can not cancel deny purge")
+    if current.allow_msg_ttl and not config.allow_msg_ttl:
+        raise _invalid("message TTL status can not be disabled")
+    if _durable_mode(config) != _durable_mode(current):
+        raise _invalid("stream configuration update can not change persist mode")
+    _check_replicas(config)
+    limits = config.consumer_limits
+    if limits != current.consumer_limits:
+        violators = [consumer.name for consumer in consumers if _violates(consumer, config)]
+        if violators:
+            raise api_error(
+                "JSStreamUpdateErrF", err="change to limits violates consumers: " + ", ".join(sorted(violators))
+            )
+    _check_room(config, existing, account or AccountLimits(), server or ServerLimits())
+    _check_overlap(config, existing)
+    return config
+
+
+def _durable_mode(config: StreamConfig) -> PersistMode:
+    return PersistMode.DEFAULT if config.persist_mode is PersistMode.UNSET else config.persist_mode
+
+
+def _violates(consumer: ConsumerConfig, config: StreamConfig) -> bool:
+    limits = config.consumer_limits
+    too_many = 0 < limits.max_ack_pending < consumer.max_ack_pending
+    too_long = 0 < limits.inactive_threshold < consumer.inactive_threshold
+    return too_many or too_long
