@@ -192,6 +192,46 @@ def decode_frame(body: bytes, count: int) -> Columns:
     return Columns(subjects, header_lens, payloads)
 
 
+def decode_item(body: bytes, count: int, position: int) -> tuple[bytes, int, bytes]:
+    """Subject, header length and payload of one message of a verified body, without decoding the others.
+
+    Raises as ``decode_frame`` does where it notices that lengths do not add up.
+    """
+    assert 0 <= position < count, (position, count)
+    try:
+        flags = body[0]
+        if flags & ~_KNOWN_FLAGS:
+            raise FormatUnknown("unknown frame flags", file="frame", offset=0, expected=_KNOWN_FLAGS, actual=flags)
+        at = 1
+        header_len = 0
+        if flags & HAS_HEADERS:
+            (header_len,) = unpack_from("<H", body, at + 2 * position)
+            at += 2 * count
+        if flags & SAME_SIZE:
+            (size,) = unpack_from("<I", body, at)
+            before, at = size * position, at + 4
+        else:
+            *lens, size = unpack_from(f"<{position + 1}I", body, at)
+            before, at = sum(lens), at + 4 * count
+        if flags & ONE_SUBJECT:
+            (subject_len,) = unpack_from("<H", body, at)
+            at += 2
+            subject = body[at : at + subject_len]
+            at += subject_len
+        else:
+            subject_lens = unpack_from(f"<{count}H", body, at)
+            at += 2 * count
+            start = at + sum(subject_lens[:position])
+            subject = body[start : start + subject_lens[position]]
+            at += sum(subject_lens)
+    except (struct.error, IndexError):
+        raise Corruption("frame body shorter than its columns", file="frame", offset=0) from None
+    at += before
+    if at + size > len(body):
+        raise Corruption("frame lengths do not add up", file="frame", offset=0, expected=at + size, actual=len(body))
+    return subject, header_len, body[at : at + size]
+
+
 def encode_frame_run(frames: Sequence[Frame]) -> bytes:
     """Frames as one byte string for a Raft entry: a checksummed table (count, time, length, crc), then the bodies."""
     table = b"".join([_RUN_ROW.pack(f.count, f.base_time_ns, len(f.body), f.body_crc) for f in frames])

@@ -12,6 +12,7 @@ from jetstore.hot.frame import (
     FRAME_MESSAGES_MAX,
     decode_frame,
     decode_frame_run,
+    decode_item,
     encode_columns,
     encode_frame_run,
     encode_frames,
@@ -54,6 +55,8 @@ def test_round_trip_and_bound(rows: list[tuple[bytes, int, bytes]], with_headers
     for kind in range(3):
         assert [x for c in decoded for x in plain(c)[kind]] == plain(columns)[kind]
         assert [x for f in frames for x in plain(frame_columns(f))[kind]] == plain(columns)[kind]
+    items = [decode_item(f.body, f.count, i) for f in frames for i in range(f.count)]
+    assert items == list(zip(*plain(columns), strict=True))
     run = decode_frame_run(encode_frame_run(frames))
     assert [(f.count, f.base_time_ns, f.body, f.body_crc) for f in run] == [
         (f.count, f.base_time_ns, f.body, f.body_crc) for f in frames
