@@ -49,6 +49,7 @@ class GroupCommit:
         self._in_flight = False
         self._pump_scheduled = False
         self._stopped = False
+        self._idle_waiters: list[asyncio.Future[None]] = []
         self.status: JournalStatus | None = None
         self.blocks = 0
         self.records = 0
@@ -71,6 +72,13 @@ class GroupCommit:
     def idle(self) -> bool:
         """Nothing is on its way and nobody wants anything written."""
         return not self._in_flight and not self._wanting
+
+    async def drained(self) -> None:
+        """Wait until everything wanted so far, and what follows from it, is durable and applied (or has failed)."""
+        while not (self.idle or self._stopped):
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle_waiters.append(waiter)
+            await waiter
 
     def _pump(self) -> None:
         self._pump_scheduled = False
@@ -116,6 +124,7 @@ class GroupCommit:
             failure = future.exception()
         if failure is not None:
             self._stopped = True
+            self._release_idle_waiters()
             self._on_failure(failure)
             return
         self._note_sync(self._loop.time() - started)
@@ -126,6 +135,14 @@ class GroupCommit:
         for composer, _ in done:
             composer.apply_committed()
         self._on_status(self.status)
+        if self.idle:
+            self._release_idle_waiters()
+
+    def _release_idle_waiters(self) -> None:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _note_sync(self, seconds: float) -> None:
         self.last_sync_seconds = seconds

@@ -37,6 +37,8 @@ ROOM_CHECK_S = 0.25
 """How often free disk space is looked at while the node is busy."""
 CHECKPOINT_AT_STOP_BYTES = 1 << 20
 """At a clean stop, groups with more journal than this are checkpointed, so that the next start replays little."""
+TRIM_EVERY_BLOCKS = 16
+"""How often (in journal blocks, each ≤ 4 MiB) the unflushed tails of all streams are added up."""
 STOP_DRAIN_S = 5.0
 """How long a clean stop waits for what was already proposed."""
 
@@ -153,9 +155,11 @@ class Node:
         self.is_stopping = True
         for group in self.streams.values():
             group.delivery.shut_down()
-        deadline = self.loop.time() + STOP_DRAIN_S
-        while not self.commit.idle and self.poisoned_by is None and self.loop.time() < deadline:
-            await asyncio.sleep(0.002)
+        try:
+            async with asyncio.timeout(STOP_DRAIN_S):
+                await self.commit.drained()
+        except TimeoutError:
+            log.warning("stopping although the disk is busy", waited_s=STOP_DRAIN_S)
         try:
             if self.poisoned_by is None:
                 for member in [self.meta, *self.streams.values()]:
@@ -288,4 +292,5 @@ class Node:
 
     def _on_status(self, status: JournalStatus) -> None:
         self.storage.relieve(status)
-        self.storage.trim_memory()
+        if self.commit.blocks % TRIM_EVERY_BLOCKS == 0:
+            self.storage.trim_memory()

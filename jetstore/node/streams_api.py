@@ -1,0 +1,278 @@
+"""What the ``$JS.API`` table asks of the engine (``server/jsapi/ports.py``), answered from one node's groups.
+
+Every change goes the same way: checked under a lock against what exists, proposed, and answered after it is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
+from jetstore.errors import ApiError, NotNow
+from jetstore.meta import state as meta_entries
+from jetstore.meta.state import StreamAssignment
+from jetstore.model.api_errors import api_error
+from jetstore.model.consumer import ConsumerAction, ConsumerConfig
+from jetstore.model.consumer_checks import admit_consumer, check_reset, checked_consumer
+from jetstore.model.infos import (
+    AccountInfo,
+    AccountLimits,
+    ConsumerInfo,
+    PauseState,
+    StreamInfo,
+)
+from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
+from jetstore.model.server_limits import ServerLimits
+from jetstore.model.stream import StorageType, StreamConfig
+from jetstore.model.stream_checks import admit_create, admit_update
+from jetstore.node.node import Node
+from jetstore.node.stream_group import StreamGroup
+from jetstore.store.ports import Message
+from jetstore.stream.entries import encode_config, encode_purge
+from jetstore.stream.entries import encode_delete as encode_delete_message
+from jetstore.types import GroupUid
+
+
+class StreamsApi:
+    """One account's streams and consumers on a standalone node."""
+
+    def __init__(self, node: Node, server_limits: ServerLimits, account_limits: AccountLimits | None = None) -> None:
+        """``server_limits``: what the operator allows."""
+        self._node = node
+        self._server_limits = server_limits
+        self._account_limits = account_limits or AccountLimits()
+        self._parsed: dict[str, tuple[StreamAssignment, StreamConfig]] = {}
+
+    # -- lookups ------------------------------------------------------------------------------------------------------
+
+    def _group(self, name: str) -> StreamGroup:
+        group = self._node.streams.get(name)
+        if group is None:
+            if name in self._node.lost:
+                raise api_error("JSClusterNotAvailErr")
+            raise api_error("JSStreamNotFoundErr")
+        return group
+
+    def _configs(self) -> dict[str, StreamConfig]:
+        """Desired configurations of all streams, lost ones included: their subjects stay taken."""
+        parsed = self._parsed
+        configs: dict[str, StreamConfig] = {}
+        for name, assignment in self._node.meta.machine.streams.items():
+            known = parsed.get(name)
+            if known is None or known[0] is not assignment:
+                known = parsed[name] = (assignment, StreamConfig.from_json(assignment.config))
+            configs[name] = known[1]
+        if len(parsed) > len(configs):
+            self._parsed = {name: parsed[name] for name in configs}
+        return configs
+
+    def account_info(self) -> AccountInfo:
+        """Usage and limits now."""
+        memory = storage = reserved_memory = reserved_storage = consumers = 0
+        for group in self._node.streams.values():
+            config = group.stream.config
+            if config is None:
+                continue
+            reserved = max(config.max_bytes, 0)
+            if config.storage is StorageType.MEMORY:
+                memory += group.stream.bytes
+                reserved_memory += reserved
+            else:
+                storage += group.stream.bytes
+                reserved_storage += reserved
+            consumers += len(group.stream.consumers)
+        return AccountInfo(
+            memory=memory,
+            storage=storage,
+            reserved_memory=reserved_memory,
+            reserved_storage=reserved_storage,
+            streams=len(self._node.meta.machine.streams),
+            consumers=consumers,
+            limits=self._account_limits,
+        )
+
+    # -- streams ------------------------------------------------------------------------------------------------------
+
+    async def create_stream(self, config: StreamConfig) -> StreamInfo:
+        """Create it; an identical existing one is returned as it is."""
+        node = self._node
+        async with node.meta_lock:
+            if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
+                return self._info(self._group(config.name))
+            refusal = node.admission()
+            if refusal is not None:
+                raise refusal
+            machine = node.meta.machine
+            uid = GroupUid(machine.next_uid)
+            created_ns = node.clock.wall_ns()
+            assignment = StreamAssignment(uid, config.name, config.to_json(), 1, created_ns)
+            # The group's founding record goes into the block that creates the stream (docs/decisions/0003).
+            group = node.add_group(assignment, None)
+            group.start()
+            try:
+                outcome = await node.meta.propose(
+                    meta_entries.encode_create(config.name, config.to_json(), created_ns, uid)
+                )
+                if isinstance(outcome, ApiError):
+                    raise outcome
+            except (ApiError, NotNow):
+                node.forget_group(config.name)
+                node.entomb(uid)
+                raise
+            await group.serving()
+            await group.call(encode_config(1, created_ns, config))
+        return self._info(group)
+
+    async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
+        """Replace the configuration."""
+        node = self._node
+        async with node.meta_lock:
+            group = self._group(config.name)
+            stream = group.require_serving()
+            assert stream.config is not None
+            config = admit_update(
+                stream.config,
+                config,
+                {name: other for name, other in self._configs().items() if name != config.name},
+                consumers=[consumer.config for consumer in stream.consumers.values()],
+                pedantic=pedantic,
+                account=self._account_limits,
+                server=self._server_limits,
+            )
+            async with group.lock:
+                assignment = await node.meta.call(meta_entries.encode_update(config.name, config.to_json()))
+                await group.call(encode_config(assignment.version, assignment.created_ns, config))
+        return self._info(group)
+
+    async def delete_stream(self, name: str) -> None:
+        """Remove the stream, its consumers and its messages."""
+        node = self._node
+        async with node.meta_lock:
+            if name not in node.meta.machine.streams:
+                raise api_error("JSStreamNotFoundErr")
+            assignment = await node.meta.call(meta_entries.encode_delete(name))
+            node.lost.pop(name, None)
+            node.forget_group(name)
+            node.entomb(assignment.uid)
+
+    def stream_configs(self) -> Sequence[StreamConfig]:
+        """All streams' configurations, sorted by name."""
+        configs = self._configs()
+        return [configs[name] for name in sorted(configs)]
+
+    async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
+        """Info after everything acknowledged before the call."""
+        return self._info(self._group(name), request)
+
+    def _info(self, group: StreamGroup, request: StreamInfoRequest | None = None) -> StreamInfo:
+        return group.require_serving().info(request or StreamInfoRequest())
+
+    async def purge_stream(self, name: str, request: PurgeRequest) -> int:
+        """How many messages were removed."""
+        group = self._group(name)
+        group.require_serving()
+        outcome = await group.call(encode_purge(request))
+        return int(outcome.purged)
+
+    async def get_message(self, name: str, request: MessageGet) -> Message:
+        """The selected message; 10037 if there is none."""
+        group = self._group(name)
+        if request.seq and not request.next_by_subj and group.is_faulty:
+            return group.stream.get_message(request)  # by sequence, reads go on up to the fault
+        return group.require_serving().get_message(request)
+
+    async def delete_message(self, name: str, seq: int, no_erase: bool) -> None:
+        """Remove one message."""
+        group = self._group(name)
+        group.require_serving()
+        await group.call(encode_delete_message(seq))
+
+    # -- direct reads -------------------------------------------------------------------------------------------------
+
+    def is_direct_readable(self, name: str) -> bool:
+        """Whether the stream exists here and has ``allow_direct``."""
+        group = self._node.streams.get(name)
+        return group is not None and group.stream.config is not None and group.stream.config.allow_direct
+
+    async def direct_get(self, name: str, request: MessageGet) -> Message:
+        """The one selected message; 10037 if there is none."""
+        return await self.get_message(name, request)
+
+    async def direct_get_batch(self, name: str, request: MessageGet) -> tuple[Sequence[Message], int, int]:
+        """Several messages; see ``server/jsapi/ports.py``."""
+        return self._group(name).require_serving().get_batch(request)
+
+    # -- consumers ----------------------------------------------------------------------------------------------------
+
+    async def create_consumer(
+        self, stream: str, config: ConsumerConfig, action: ConsumerAction, pedantic: bool
+    ) -> ConsumerInfo:
+        """Create or update as ``action`` says."""
+        group = self._group(stream)
+        async with group.lock:
+            state = group.require_serving()
+            assert state.config is not None
+            checked = checked_consumer(
+                config, state.config, pedantic=pedantic, account=self._account_limits, server=self._server_limits
+            )
+            existing = {name: consumer.config for name, consumer in state.consumers.items()}
+            current = existing.get(checked.name)
+            in_use = bool(
+                current is not None
+                and current.deliver_subject
+                and group.outlet.has_interest(current.deliver_subject.encode(), current.deliver_group.encode())
+            )
+            admitted = admit_consumer(
+                checked,
+                state.config,
+                existing,
+                action,
+                is_deliver_subject_in_use=in_use,
+                account=self._account_limits,
+            )
+            if admitted is not None:
+                await group.call(encode_set(admitted.name, group.now_ns(), admitted.to_json()))
+        return await self.consumer_info(stream, checked.name)
+
+    def consumer_names(self, stream: str) -> Sequence[str]:
+        """Names of the stream's consumers (``direct`` ones left out), sorted."""
+        consumers = self._group(stream).require_serving().consumers
+        return sorted(name for name, consumer in consumers.items() if not consumer.config.direct)
+
+    async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
+        """Info after everything acknowledged before the call."""
+        group = self._group(stream)
+        self._require_consumer(group, consumer)
+        return group.delivery.consumer_info(consumer)
+
+    def _require_consumer(self, group: StreamGroup, consumer: str) -> None:
+        if consumer not in group.require_serving().consumers:
+            raise api_error("JSConsumerNotFoundErr")
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Remove the consumer and its state."""
+        group = self._group(stream)
+        async with group.lock:
+            self._require_consumer(group, consumer)
+            await group.call(encode_delete(consumer, group.now_ns()))
+
+    async def pause_consumer(self, stream: str, consumer: str, pause_until_ns: int) -> PauseState:
+        """Pause deliveries until then; 0 or a past time = resume."""
+        group = self._group(stream)
+        async with group.lock:
+            self._require_consumer(group, consumer)
+            now_ns = group.now_ns()
+            until_ns = pause_until_ns if pause_until_ns > now_ns else 0
+            await group.call(encode_pause(consumer, now_ns, until_ns))
+        return PauseState(bool(until_ns), until_ns, max(until_ns - now_ns, 0))
+
+    async def reset_consumer(self, stream: str, consumer: str, seq: int) -> tuple[ConsumerInfo, int]:
+        """Start again at ``seq`` (0 = just above the ack floor)."""
+        group = self._group(stream)
+        async with group.lock:
+            self._require_consumer(group, consumer)
+            state = group.stream.consumers[consumer]
+            first = group.stream.contents.seq_at_time(state.config.opt_start_time) if state.config.opt_start_time else 0
+            check_reset(state.config, seq, first)
+            outcome = await group.call(encode_reset(consumer, group.now_ns(), seq))
+        return await self.consumer_info(stream, consumer), int(outcome.result)
