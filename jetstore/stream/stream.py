@@ -1,0 +1,203 @@
+"""``Stream``: the state machine of one stream. Everything that changes it is an entry; everything else only looks.
+
+``apply`` takes one entry to one outcome, the same on every replica: a pure function of state and entry. It never fails
+on what a client sent; it raises only when its own input is unreadable (``Corruption``): then the group stands still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jetstore.consumer.apply import apply_entry as apply_consumer_entry
+from jetstore.consumer.state import ConsumerState
+from jetstore.limits import Limits
+from jetstore.model.infos import StreamInfo, StreamState
+from jetstore.model.requests import MessageGet, StreamInfoRequest
+from jetstore.model.stream import StreamConfig
+from jetstore.store.ports import Checkpoint, Columns, Frame, Message, MessageLog, SubjectIndex
+from jetstore.stream import checkpoint, entries, reads, removals, retention
+from jetstore.stream.apply_publish import apply_publish
+from jetstore.stream.contents import Contents
+from jetstore.stream.dedupe import Dedupe
+from jetstore.stream.entries import EntryKind
+from jetstore.stream.outcomes import ConfigOutcome, ConsumerOutcome, NoopOutcome, Outcome
+from jetstore.stream.settings import Settings
+from jetstore.stream.subjects import filter_of
+from jetstore.stream.ttl import TtlSchedule
+from jetstore.types import GroupUid, RaftIndex, Term
+
+
+class Stream:
+    """One stream and its consumers, as of ``applied_index``."""
+
+    def __init__(self, uid: GroupUid, log: MessageLog, index: SubjectIndex, limits: Limits) -> None:
+        """A stream without configuration: its first CONFIG entry brings that. ``restore`` makes others."""
+        self.uid = uid
+        self.limits = limits
+        self.applied_index = RaftIndex(0)
+        self.applied_term = Term(0)
+        self.config: StreamConfig | None = None
+        self.config_version = 0
+        """0 = no configuration yet: every publish is refused."""
+        self.created_ns = 0
+        self.settings = Settings.of(StreamConfig())
+        self.contents = Contents(log, index)
+        self.contents.on_removed = self._on_removed
+        self.dedupe = Dedupe(0)
+        self.ttls = TtlSchedule()
+        self.last_msg_id = b""
+        """Message id of the last stored message; b"" if it had none."""
+        self.consumers: dict[str, ConsumerState] = {}
+        self.age_cursor = 0
+        """All live messages below never expire (derived: where the search for the next one to expire begins)."""
+        self.durable_chunks: frozenset[str] = frozenset()
+        """Chunks that the last durable checkpoint refers to: they need not be written again."""
+        self._now_ns = 0
+        self._proposed_time_ns = 0
+
+    # -- apply ----------------------------------------------------------------------------------------------------
+
+    def apply(self, index: RaftIndex, term: Term, data: bytes, cache: Sequence[Frame] | None = None) -> Outcome:
+        """Take the next entry. ``cache`` is a publish entry's frames where they are at hand, else decoded here.
+
+        Raises ``FormatUnknown`` or ``Corruption`` for an unreadable entry; nothing is changed then.
+        """
+        assert index == self.applied_index + 1, (index, self.applied_index)
+        kind = entries.entry_kind(data)
+        outcome: Outcome
+        if kind is EntryKind.PUBLISH:
+            if cache is None:
+                self._now_ns, frames = entries.decode_publish(data)
+            else:
+                self._now_ns, frames = entries.publish_time_ns(data), list(cache)
+            outcome = apply_publish(self, frames)
+        elif kind is EntryKind.NOOP:
+            outcome = NoopOutcome()
+        elif kind is EntryKind.CONFIG:
+            outcome = self._apply_config(entries.decode_config(data))
+        elif kind is EntryKind.PURGE:
+            outcome = removals.apply_purge(self, entries.decode_purge(data))
+        elif kind is EntryKind.DELETE_MSG:
+            outcome = removals.apply_delete(self, entries.decode_delete(data))
+        elif kind is EntryKind.EXPIRE:
+            expire = entries.decode_expire(data)
+            self._now_ns = expire.time_ns
+            outcome = removals.apply_expire(self, expire)
+        else:
+            outcome = self._apply_consumer(data)
+        self.applied_index = index
+        self.applied_term = term
+        return outcome
+
+    def _apply_config(self, entry: entries.ConfigEntry) -> ConfigOutcome:
+        if entry.version <= self.config_version:
+            return ConfigOutcome(self.config_version, is_stale=True)
+        before = self.settings
+        is_first = not self.config_version
+        self.config = entry.config
+        self.config_version = entry.version
+        self.settings = settings = Settings.of(entry.config)
+        self.dedupe.window_ns = settings.duplicate_window_ns
+        self.age_cursor = 0
+        removed = 0
+        if is_first:
+            self.created_ns = entry.created_ns
+            if settings.first_seq > 1:
+                self.contents.skip_to(settings.first_seq - 1)
+        else:
+            removed = retention.enforce_limits(self, retention.overfull_subjects(self))
+            if settings.is_interest and not before.is_interest:
+                removed += retention.remove_unneeded(self)
+        return ConfigOutcome(entry.version, removed=removed)
+
+    def _apply_consumer(self, data: bytes) -> ConsumerOutcome:
+        applied = apply_consumer_entry(self.consumers, data, filter_of, self.contents)
+        removed = 0
+        if applied.settled:
+            removed = retention.remove_settled(self, applied.name, applied.settled)
+        if applied.gone:
+            removed = retention.remove_unneeded(self)
+        return ConsumerOutcome(applied.name, applied.result, removed)
+
+    def store(self, frame: Frame, columns: Columns) -> None:
+        """Give a frame's messages the next sequences, tell the consumers, enforce the limits. Part of apply only."""
+        first_seq = self.contents.last_seq + 1
+        overfull = self.contents.append(first_seq, frame, columns, self.settings)
+        for consumer in self.consumers.values():
+            consumer.on_stored(first_seq, columns.subjects)
+        retention.enforce_limits(self, overfull)
+
+    def _on_removed(self, first: int, last: int, subjects: Sequence[bytes]) -> None:
+        for consumer in self.consumers.values():
+            if first == last:
+                consumer.on_removed((first,), subjects, self._now_ns)
+            else:
+                consumer.on_removed_range(first, last, subjects, self._now_ns)
+
+    # -- for the leader -------------------------------------------------------------------------------------------
+
+    def next_time_ns(self, now_ns: int, count: int = 1) -> int:
+        """The time for an entry with ``count`` messages: now, or just after every time given or stored before.
+
+        Only a proposer's convenience: apply itself sees to it that stored times strictly increase.
+        """
+        time_ns = max(now_ns, self.contents.last_time_ns + 1, self._proposed_time_ns + 1)
+        self._proposed_time_ns = time_ns + count - 1
+        return time_ns
+
+    def next_expiry_ns(self) -> int | None:
+        """The earliest time at which an EXPIRE entry would remove something, or None. May be in the past."""
+        return removals.next_expiry_ns(self)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> MessageLog:
+        """The messages."""
+        return self.contents.log
+
+    @property
+    def index(self) -> SubjectIndex:
+        """The subject index."""
+        return self.contents.index
+
+    @property
+    def name(self) -> str:
+        """The stream's name; "" before its configuration is known."""
+        return self.config.name if self.config else ""
+
+    @property
+    def messages(self) -> int:
+        """Stored messages."""
+        return self.contents.messages
+
+    @property
+    def bytes(self) -> int:
+        """Their size as users see it."""
+        return self.contents.bytes
+
+    def state(self) -> StreamState:
+        """The counters of an info."""
+        return reads.state(self)
+
+    def info(self, request: StreamInfoRequest) -> StreamInfo:
+        """What STREAM.INFO shows."""
+        return reads.info(self, request)
+
+    def get_message(self, request: MessageGet) -> Message:
+        """The selected message. Raises ``ApiError`` 10037 if there is none."""
+        return reads.get_message(self, request)
+
+    def get_batch(self, request: MessageGet, max_bytes: int = 0) -> tuple[list[Message], int, int]:
+        """Several messages: (in order, how many match from the first one on, up_to_seq). See ``reads.get_batch``."""
+        return reads.get_batch(self, request, max_bytes)
+
+    # -- checkpoint -----------------------------------------------------------------------------------------------
+
+    def checkpoint(self, term: Term) -> Checkpoint:
+        """The applied state, ready to be made durable; ``term`` is that of the last applied entry."""
+        return checkpoint.capture(self, term)
+
+    def checkpointed(self, done: Checkpoint) -> None:
+        """This checkpoint is durable: what it wrote need not be written again."""
+        self.durable_chunks = done.keep_chunks
