@@ -1,0 +1,266 @@
+"""kill -9 under full load, again and again on one store: nothing acknowledged may be missing afterwards.
+
+A round: several connections publish to three streams as fast as they can, a durable pull consumer acknowledges part of
+it; at a random moment every process of the server gets SIGKILL (sometimes once more while it starts again); it is
+started on the same store; everything is read and held against every promise made since the streams were created.
+Every few rounds the consumer must come to the end of its stream, and new streams take over: a round stays short.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .control import Control, ControlError
+from .ledger import ConsumerLedger, Findings, StreamLedger
+from .load import LoadProcess, Published, PublishSpec
+from .process import ServerError, ServerProcess
+from .readers import drain
+
+SIZE = 128
+CONSUMER = "puller"
+ACK_WAIT_NS = 1_000_000_000
+
+
+@dataclass
+class Result:
+    """What the rounds came to."""
+
+    rounds: int = 0
+    acked: int = 0
+    read: int = 0
+    confirmed: int = 0
+    starts_s: list[float] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+
+
+@dataclass
+class Generation:
+    """The streams of a few consecutive rounds."""
+
+    streams: list[StreamLedger]
+    consumer: ConsumerLedger = field(default_factory=ConsumerLedger)
+
+    @property
+    def subjects(self) -> list[str]:
+        """One subject in each stream."""
+        return [f"{ledger.name}.x" for ledger in self.streams]
+
+
+class Rounds:
+    """Runs rounds against one server. ``disaster`` is what happens to it at the random moment (default: kill)."""
+
+    def __init__(
+        self,
+        server: ServerProcess,
+        seed: int,
+        *,
+        generation_rounds: int = 5,
+        load_s: tuple[float, float] = (0.02, 0.3),
+        disaster: Callable[[], None] | None = None,
+        say: Callable[[str], None] = print,
+        extra_kills: bool = True,
+    ) -> None:
+        self.server = server
+        self.random = random.Random(seed)
+        self.generation_rounds = generation_rounds
+        self.load_s = load_s
+        self.disaster = disaster or server.kill
+        self.say = say
+        self.extra_kills = extra_kills
+        self.result = Result()
+        self.number = 0
+        self.generation: Generation | None = None
+        self.publishers = LoadProcess()
+        self.fetchers = LoadProcess()
+
+    def close(self) -> None:
+        """End the load processes; the server is the caller's."""
+        self.publishers.close()
+        self.fetchers.close()
+
+    def run(self, rounds: int) -> Result:
+        """Run so many rounds; stops at the first violation."""
+        self.result.starts_s.append(self.server.start())
+        for _ in range(rounds):
+            self.one_round()
+            if self.result.findings.total:
+                break
+        return self.result
+
+    def one_round(self) -> None:
+        """Load, disaster, restart, read everything, check."""
+        if self.generation is None:
+            self.generation = self._new_generation()
+        self.number += 1
+        generation = self.generation
+        findings = self.result.findings
+        began = time.monotonic()
+        load_s, published = self._load_until_disaster(generation)
+        extra = self._start_again()
+        acked = 0
+        for ledger in generation.streams:
+            acked += sum(ledger.published(result, findings) for result in published)
+        for result in published:
+            findings.add("publish refused", len(result.refusals), str(result.refusals[:1]))
+        read = self._read_everything(generation)
+        self.result.rounds += 1
+        self.result.acked += acked
+        self.result.read = read
+        ready_s = self.result.starts_s[-1]
+        self.say(
+            f"round {self.number}: killed after {load_s * 1000:.0f} ms{extra}, acked {acked:,}, ready in "
+            f"{ready_s * 1000:.0f} ms, read {read:,}, floor {generation.consumer.floor:,}, confirmed acks "
+            f"{len(generation.consumer.confirmed):,}, violations: {findings} ({time.monotonic() - began:.1f} s)"
+        )
+        if self.number % self.generation_rounds == 0 and not findings.total:
+            self._finish_generation(generation)
+            self.generation = None
+
+    def _new_generation(self) -> Generation:
+        names = [f"{letter}{self.number + 1}" for letter in "ABC"]
+        with Control(self.server.port) as control:
+            for name in names:
+                control.api(f"STREAM.CREATE.{name}", {"name": name, "subjects": [f"{name}.>"]})
+            config = {
+                "durable_name": CONSUMER,
+                "ack_policy": "explicit",
+                "ack_wait": ACK_WAIT_NS,
+                "max_ack_pending": 20_000,
+            }
+            control.api(f"CONSUMER.DURABLE.CREATE.{names[0]}.{CONSUMER}", {"stream_name": names[0], "config": config})
+        return Generation([StreamLedger(name) for name in names])
+
+    def _load_until_disaster(self, generation: Generation) -> tuple[float, list[Published]]:
+        first, *others = generation.subjects
+        tag = self.number * 10
+        endless = 10**9
+        specs = [
+            PublishSpec(tag, (first,), endless, 4096, SIZE),
+            PublishSpec(tag + 1, (*others, others[0], others[1]), endless, 2048, SIZE),
+            PublishSpec(tag + 2, (first, others[0], first, others[1]), endless, 16, SIZE),
+        ]
+        port = self.server.port
+        stream = generation.streams[0].name
+        moment = self.random.uniform(*self.load_s)
+        floor = generation.consumer.floor
+        self.publishers.submit("publish", port=port, specs=specs)
+        began = time.monotonic()
+        self.fetchers.submit(
+            "fetch", port=port, stream=stream, consumer=CONSUMER, total=endless, batch=100, confirm=True, size=SIZE
+        )
+        with Control(port) as control:
+            self._sample_floor(control, generation)
+            while time.monotonic() - began < moment:
+                self._sample_floor(control, generation)
+                time.sleep(0.01)
+        self.disaster()
+        lasted = time.monotonic() - began
+        published: list[Published] = self.publishers.result()
+        delivered, confirmed = self.fetchers.result()
+        generation.consumer.fetched(delivered, set(confirmed), floor, self.result.findings)
+        self.result.confirmed += len(confirmed)
+        return lasted, published
+
+    def _sample_floor(self, control: Control, generation: Generation) -> None:
+        try:
+            info = control.api(f"CONSUMER.INFO.{generation.streams[0].name}.{CONSUMER}")
+        except ControlError as error:
+            self.result.findings.add("consumer info failed", 1, str(error))
+            return
+        generation.consumer.floor_seen(info["ack_floor"]["stream_seq"], self.result.findings)
+
+    def _start_again(self) -> str:
+        extra = 0
+        while self.extra_kills and self.random.random() < 0.2:
+            extra += 1
+            self.server.spawn()
+            time.sleep(self.random.uniform(0.0, 0.4))
+            self.disaster()
+        self.result.starts_s.append(self.server.start())
+        return f" and {extra} times while starting" if extra else ""
+
+    def _read_everything(self, generation: Generation) -> int:
+        findings = self.result.findings
+        total = 0
+        with Control(self.server.port) as control:
+            for ledger in generation.streams:
+                state = control.api(f"STREAM.INFO.{ledger.name}")["state"]
+                count = state["messages"]
+                if state["last_seq"] < max(ledger.acked, default=0):
+                    text = f"{ledger.name}: last_seq {state['last_seq']}, acknowledged {max(ledger.acked)}"
+                    findings.add("last sequence below an acknowledged one", 1, text)
+                contents = drain(self.server.port, ledger.name, count, size=SIZE)
+                ledger.check(contents, findings)
+                total += count
+                for sequence in self.random.sample(sorted(ledger.acked), min(3, len(ledger.acked))):
+                    found = control.get(ledger.name, sequence)
+                    if found is None or int(found[:20]) != ledger.seen[sequence]:
+                        findings.add("get by sequence differs", 1, f"{ledger.name} {sequence}: {found!r}")
+            self._sample_floor(control, generation)
+        return total
+
+    def _finish_generation(self, generation: Generation) -> None:
+        """The consumer gets to the end of its stream; then the streams go."""
+        ledger, consumer, findings = generation.streams[0], generation.consumer, self.result.findings
+        deadline = time.monotonic() + 30
+        while not consumer.delivered >= ledger.seen.keys() - ledger.lost:
+            left = len(ledger.seen.keys() - ledger.lost - consumer.delivered)
+            if time.monotonic() > deadline:
+                missing = sorted(ledger.seen.keys() - consumer.delivered)
+                findings.add("message never delivered to the consumer", left, f"{ledger.name}: {missing[:5]}")
+                break
+            floor = consumer.floor
+            delivered, confirmed = self.fetchers.call(
+                "fetch",
+                port=self.server.port,
+                stream=ledger.name,
+                consumer=CONSUMER,
+                total=left,
+                batch=min(1000, left),
+                confirm=True,
+                size=SIZE,
+            )
+            consumer.fetched(delivered, set(confirmed), floor, findings)
+        with Control(self.server.port) as control:
+            for each in generation.streams:
+                control.api(f"STREAM.DELETE.{each.name}")
+        self.say(f"  consumer got all {len(consumer.delivered):,} of {ledger.name}; streams deleted")
+
+
+def run(
+    server: str,
+    rounds: int,
+    seed: int,
+    say: Callable[[str], None] = print,
+    *,
+    keep: bool = False,
+    folder: Path | None = None,
+    tolerated: frozenset[str] = frozenset(),
+) -> Result:
+    """Run the kill test; the store is removed afterwards unless something was found, or ``keep`` or ``folder`` given."""
+    keep = keep or folder is not None
+    folder = folder or Path(tempfile.mkdtemp(prefix="jepsen-kill-"))
+    process = ServerProcess(server, folder / "store")
+    runner = Rounds(process, seed, say=say)
+    runner.result.findings.tolerated = tolerated
+    try:
+        result = runner.run(rounds)
+    except (ServerError, ControlError) as error:
+        runner.result.findings.add("server or connection failed", 1, str(error))
+        result = runner.result
+    finally:
+        runner.close()
+        process.kill()
+    if result.findings.total:
+        for example in result.findings.examples:
+            say(f"  {example}")
+        say(f"store and log kept in {folder}")
+    elif not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return result

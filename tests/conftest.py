@@ -1,0 +1,56 @@
+"""Fixtures that start real servers: each on a free port of the loopback interface, on a store of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jepsen.real.process import JETSTORE, NATS_SERVER, NATS_SERVER_ALWAYS, ServerProcess, find_nats_server
+
+StartServer = Callable[..., ServerProcess]
+
+SERVERS = [
+    pytest.param(JETSTORE, marks=pytest.mark.real),
+    pytest.param(NATS_SERVER, marks=[pytest.mark.real, pytest.mark.oracle]),
+]
+"""For tests of what both servers must do."""
+
+
+def require(server: str) -> None:
+    """Skip the running test when this server cannot run here."""
+    if server in (NATS_SERVER, NATS_SERVER_ALWAYS) and find_nats_server() is None:
+        pytest.skip("no nats-server binary on PATH")
+    if server == JETSTORE and importlib.util.find_spec("server.app") is None:
+        pytest.skip("this tree has no server.app")
+
+
+@pytest.fixture
+def require_server() -> Callable[[str], None]:
+    """``require_server(name)`` skips the test, with the reason, when that server cannot run here."""
+    return require
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """``start_server(name, **fields of ServerProcess)`` → a ready server; killed at the end of the test."""
+    started: list[ServerProcess] = []
+
+    def start(server: str, **fields: object) -> ServerProcess:
+        require(server)
+        process = ServerProcess(server, tmp_path / f"store{len(started)}", **fields)  # type: ignore[arg-type]
+        started.append(process)
+        process.start()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, start_server: StartServer) -> ServerProcess:
+    """A ready server on an empty store, once jetstore and once nats-server."""
+    return start_server(request.param)
