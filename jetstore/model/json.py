@@ -46,10 +46,12 @@ class GoTime:
 
 @dataclass(frozen=True, slots=True)
 class GoEnum:
-    """Marks an enumeration: how a bad value is worded, whether letter case counts, and aliases."""
+    """Marks an enumeration: how a bad value is worded and whether letter case counts."""
 
     text: str = "can not unmarshal {quoted}"
     ignore_case: bool = False
+    is_go_string: bool = False
+    """Other JSON types are reported as not being a string."""
 
 
 Int = Annotated[int, GoInt("int", -(2**63), 2**63 - 1)]
@@ -234,6 +236,8 @@ def _enum_decoder(enum: type[EnumT], marker: GoEnum) -> Decoder:
             for member in enum:
                 if member.value == text:
                     return member
+        elif value is not None and marker.is_go_string:
+            raise DecodeError(f"json: cannot unmarshal {_kind(value)} into Go value of type string")
         raw = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         raise DecodeError(marker.text.format(quoted=json.dumps(raw, ensure_ascii=False), raw=raw))
 

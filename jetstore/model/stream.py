@@ -131,7 +131,9 @@ class StreamConfig(_Model):
     placement: Placement | None = None
     mirror: StreamSource | None = None
     sources: tuple[StreamSource, ...] = ()
-    compression: Annotated[StoreCompression, GoEnum("unknown compression algorithm")] = StoreCompression.NONE
+    compression: Annotated[StoreCompression, GoEnum("unknown compression algorithm", is_go_string=True)] = (
+        StoreCompression.NONE
+    )
     first_seq: Uint64 = 0
     subject_transform: SubjectTransformConfig | None = None
     republish: RePublish | None = None

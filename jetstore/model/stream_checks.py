@@ -190,7 +190,7 @@ def _marker_changes(config: StreamConfig, pedantic: bool) -> dict[str, bool]:
         raise _invalid("subject delete marker cannot be set if message TTLs are disabled")
     if pedantic and not config.allow_rollup_hdrs:
         raise _invalid("subject delete marker cannot be set if roll-ups are disabled")
-    return {"allow_msg_ttl": True, "allow_rollup_hdrs": True}
+    return {"allow_msg_ttl": True, "allow_rollup_hdrs": True, "deny_purge": False}
 
 
 def _checked_subjects(config: StreamConfig) -> tuple[str, ...]:

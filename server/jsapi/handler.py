@@ -1,0 +1,283 @@
+"""``ApiHandler``: takes API requests off the router, answers them in order per stream, and audits them.
+
+Theory of operation. Requests arrive as ``Inbound`` runs. Each is put in the lane of the stream it names (account-wide
+ones share a lane); a lane is a queue with one task that lives while the queue is not empty, so requests for one
+stream are answered in the order they came and streams do not wait for each other. At most
+``limits.api_requests_max`` requests wait; what comes on top is dropped without reply, as nats-server does. Direct
+gets have a lane of their own whose replies leave in one publish per run. A handler that fails in a way it should not
+leaves its request unanswered (the outcome is unknown), is logged, and the lane goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+import structlog
+
+from jetstore.clock import Clock
+from jetstore.errors import ApiError, Corruption, DiskFull, NotNow, OperatingError
+from jetstore.limits import Limits
+from jetstore.model.api_errors import api_error, error_json
+from jetstore.model.infos import ApiStats
+from jetstore.model.json import encode
+from jetstore.model.levels import API_LEVEL
+from jetstore.model.names import Dice, unique_id
+from jetstore.model.server_limits import ServerLimits
+from jetstore.model.times import format_time
+from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription, Outlet
+from server.jsapi.direct import Replies, direct_get, status_header
+from server.jsapi.ports import JetStreamNode
+from server.jsapi.request import Backend, JsonDict, Request
+from server.jsapi.table import DIRECT_PATTERN, SUBSCRIBED, Endpoint, find_endpoint
+
+log = structlog.get_logger("jsapi")
+
+AUDIT_SUBJECT: Final = b"$JS.EVENT.ADVISORY.API"
+LEVEL_HEADER: Final = b"Nats-Required-Api-Level"
+_TYPE: Final = "io.nats.jetstream.api.v1.{}_response"
+_REPLIES_AT_ONCE: Final = 256
+
+
+class ApiHandler:
+    """The JetStream API of one account. ``start`` subscribes, ``close`` ends; counters are plain ints."""
+
+    def __init__(
+        self,
+        node: JetStreamNode,
+        outlet: Outlet,
+        clock: Clock,
+        dice: Dice,
+        limits: Limits,
+        *,
+        server_name: str,
+        client_info: Callable[[object], JsonDict],
+        server_limits: ServerLimits | None = None,
+        is_strict: bool = True,
+    ) -> None:
+        self.total = 0
+        """Requests answered or being answered, direct gets left out."""
+        self.errors = 0
+        self.dropped = 0
+        self._outlet = outlet
+        self._limits = limits
+        self._client_info = client_info
+        self._backend = Backend(node, clock, dice, server_name, server_limits or ServerLimits(), self.stats, is_strict)
+        self._lanes: dict[str, deque[tuple[Endpoint, Request]]] = {}
+        self._direct: deque[Request] = deque()
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions: list[InternalSubscription] = []
+        self._is_closed = False
+
+    def stats(self) -> ApiStats:
+        """The counters as infos and monitoring show them; the request being answered counts as done."""
+        return ApiStats(self.total, self.errors, self._waiting)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        direct: InboundHandler = _DirectInbound(self)
+        self._subscriptions = [self._outlet.subscribe(pattern.encode(), self) for pattern in SUBSCRIBED]
+        self._subscriptions.append(self._outlet.subscribe(DIRECT_PATTERN.encode(), direct))
+
+    async def close(self) -> None:
+        """Stop answering; requests that wait get no reply. Idempotent."""
+        self._is_closed = True
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._subscriptions.clear()
+        self._lanes.clear()
+        self._direct.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- intake ---------------------------------------------------------------------------------------------------
+
+    def on_messages(self, batch: Inbound) -> None:
+        """A run of API requests. Unknown subjects are swallowed."""
+        for i, request in enumerate(_requests(batch)):
+            found = find_endpoint(batch.subjects[i].decode("utf-8", "replace"))
+            if found is None:
+                continue
+            if self._waiting >= self._limits.api_requests_max:
+                self.dropped += 1
+                continue
+            endpoint, names = found
+            self._waiting += 1
+            lane = names[0] if names else ""
+            queue = self._lanes.get(lane)
+            if queue is None:
+                queue = self._lanes[lane] = deque()
+                self._spawn_lane(lane)
+            queue.append((endpoint, _with_names(request, names)))
+
+    def on_direct(self, batch: Inbound) -> None:
+        """A run of direct gets."""
+        was_idle = not self._direct
+        for i, request in enumerate(_requests(batch)):
+            if self._waiting + len(self._direct) >= self._limits.api_requests_max:
+                self.dropped += 1
+                continue
+            tokens = batch.subjects[i].decode("utf-8", "replace").split(".")
+            self._direct.append(_with_names(request, tuple(tokens[4:])))
+        if was_idle and self._direct:
+            self._own(self._answer_direct(), lambda: self._restart_direct())
+
+    def _spawn_lane(self, lane: str) -> None:
+        self._own(self._answer_lane(lane), lambda: self._restart_lane(lane))
+
+    def _own(self, work: Coroutine[None, None, None], restart: Callable[[], None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled() or self._is_closed:
+                return
+            error = task.exception()
+            if error is not None:
+                log.error("api request failed", error=repr(error), exc_info=error)
+                restart()
+
+        task.add_done_callback(done)
+
+    def _restart_lane(self, lane: str) -> None:
+        if self._lanes.get(lane):
+            self._spawn_lane(lane)
+        else:
+            self._lanes.pop(lane, None)
+
+    def _restart_direct(self) -> None:
+        if self._direct:
+            self._own(self._answer_direct(), lambda: self._restart_direct())
+
+    # -- answering ------------------------------------------------------------------------------------------------
+
+    async def _answer_lane(self, lane: str) -> None:
+        queue = self._lanes[lane]
+        while queue:
+            endpoint, request = queue.popleft()
+            self._waiting -= 1
+            self.total += 1
+            await self._answer(endpoint, request)
+        self._lanes.pop(lane, None)
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> None:
+        try:
+            _check_level(request)
+            fields = await endpoint.handler(self._backend, request)
+        except OperatingError as error:
+            if not isinstance(error, DiskFull):
+                log.error("api request without a known outcome", subject=request.subject.decode(), error=repr(error))
+                return
+            self._reply(endpoint, request, None, api_error("JSInsufficientResourcesErr"))
+        except ApiError as error:
+            self._reply(endpoint, request, None, error)
+        except NotNow:
+            self._reply(endpoint, request, None, api_error("JSClusterNotAvailErr"))
+        except Corruption as error:
+            self._reply(endpoint, request, None, api_error("JSStreamGeneralErrorF", err=error))
+        else:
+            if fields is not None:
+                self._reply(endpoint, request, fields, None)
+
+    def _reply(self, endpoint: Endpoint, request: Request, fields: JsonDict | None, error: ApiError | None) -> None:
+        is_create = endpoint.words == "STREAM.INFO" and request.header_value(b"Nats-Response-Type") == b"create"
+        body: JsonDict = {"type": _TYPE.format("stream_create" if is_create else endpoint.response)}
+        if error is not None:
+            self.errors += 1
+            body["error"] = error_json(error)
+            body.update(endpoint.on_error)
+        else:
+            body.update(fields or {})
+        payload = encode(body)
+        if request.reply:
+            self._outlet.publish([request.reply], (), [payload])
+        if (error is not None or endpoint.audits_success) and self._outlet.has_interest(AUDIT_SUBJECT):
+            self._audit(request, payload)
+
+    def _audit(self, request: Request, response: bytes) -> None:
+        advisory: JsonDict = {
+            "type": "io.nats.jetstream.advisory.v1.api_audit",
+            "id": unique_id(self._backend.dice),
+            "timestamp": format_time(self._backend.clock.wall_ns()),
+            "server": self._backend.server_name,
+            "client": self._client_info(request.client),
+            "subject": request.subject.decode("utf-8", "replace"),
+        }
+        if request.body:
+            advisory["request"] = request.body.decode("utf-8", "replace")
+        advisory["response"] = response.decode()
+        self._outlet.publish([AUDIT_SUBJECT], (), [encode(advisory)])
+
+    async def _answer_direct(self) -> None:
+        queue, replies = self._direct, Replies()
+        try:
+            while queue:
+                # Left in the queue until answered: a run that arrives meanwhile must not start a second task.
+                request = queue[0]
+                try:
+                    if _is_level_too_high(request):
+                        replies.add(request.reply, status_header("412 Required Api Level"))
+                    else:
+                        await direct_get(self._backend, request, replies)
+                finally:
+                    if queue:
+                        queue.popleft()
+                if len(replies.subjects) >= _REPLIES_AT_ONCE:
+                    self._send(replies)
+                    replies = Replies()
+        finally:
+            self._send(replies)
+
+    def _send(self, replies: Replies) -> None:
+        wanted = [i for i, subject in enumerate(replies.subjects) if subject]
+        if not wanted or self._is_closed:
+            return
+        self._outlet.publish(
+            [replies.subjects[i] for i in wanted],
+            [replies.header_lens[i] for i in wanted],
+            [replies.payloads[i] for i in wanted],
+        )
+
+
+class _DirectInbound:
+    """The direct gets' side of an ``ApiHandler``."""
+
+    def __init__(self, handler: ApiHandler) -> None:
+        self._handler = handler
+
+    def on_messages(self, batch: Inbound) -> None:
+        self._handler.on_direct(batch)
+
+
+def _requests(batch: Inbound) -> list[Request]:
+    has_headers = bool(batch.header_lens)
+    requests = []
+    for i, subject in enumerate(batch.subjects):
+        payload = batch.payloads[i]
+        header_len = batch.header_lens[i] if has_headers else 0
+        requests.append(
+            Request(subject, (), batch.replies[i], payload[:header_len], payload[header_len:], batch.client)
+        )
+    return requests
+
+
+def _with_names(request: Request, names: tuple[str, ...]) -> Request:
+    return Request(request.subject, names, request.reply, request.header, request.body, request.client)
+
+
+def _is_level_too_high(request: Request) -> bool:
+    asked = request.header_value(LEVEL_HEADER) if request.header else b""
+    if not asked:
+        return False
+    return not (asked.isdigit() and len(asked) < 10 and int(asked) <= API_LEVEL)
+
+
+def _check_level(request: Request) -> None:
+    if _is_level_too_high(request):
+        raise api_error("JSRequiredApiLevelErr")

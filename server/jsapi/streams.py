@@ -1,0 +1,150 @@
+"""Handlers of account info and of the stream endpoints that do not touch single messages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from pydantic import BaseModel
+
+from jetstore.errors import ApiError
+from jetstore.model.api_errors import api_error
+from jetstore.model.infos import StreamInfo, stream_info_json
+from jetstore.model.json import Int, Uint64
+from jetstore.model.requests import PurgeRequest, StreamInfoRequest
+from jetstore.model.stream import StreamConfig
+from jetstore.model.stream_checks import checked_stream
+from jetstore.model.subjects import collides_any, is_valid_subject
+from server.jsapi.request import Backend, JsonDict, Request, page, require_empty
+
+NAMES_PER_PAGE: Final = 1024
+INFOS_PER_PAGE: Final = 256
+SUBJECTS_PER_PAGE: Final = 100_000
+_NOT_FOUND: Final = 10059
+
+
+class _StreamConfigRequest(StreamConfig):
+    pedantic: bool = False
+
+
+class _ListRequest(BaseModel):
+    offset: Int = 0
+    subject: str = ""
+
+
+class _InfoRequest(BaseModel):
+    offset: Int = 0
+    deleted_details: bool = False
+    subjects_filter: str = ""
+
+
+class _PurgeRequest(BaseModel):
+    filter: str = ""
+    seq: Uint64 = 0
+    keep: Uint64 = 0
+
+
+def _decode_config(backend: Backend, request: Request) -> tuple[StreamConfig, bool]:
+    fields = backend.decode(_StreamConfigRequest, request.body, "StreamConfigRequest")
+    pedantic = fields.pop("pedantic", False)
+    config = StreamConfig(**fields)
+    if config.name != request.names[0]:
+        raise api_error("JSStreamMismatchErr")
+    if "/" in config.name or "\\" in config.name:
+        raise api_error("JSStreamNameContainsPathSeparatorsErr")
+    return config, pedantic
+
+
+def _shown(backend: Backend, info: StreamInfo) -> JsonDict:
+    return stream_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True)
+
+
+async def create_stream(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.CREATE: StreamInfo and ``did_create``."""
+    config, pedantic = _decode_config(backend, request)
+    checked = checked_stream(config, pedantic=pedantic, server=backend.server_limits)
+    shown = _shown(backend, await backend.node.create_stream(checked))
+    shown["did_create"] = True
+    return shown
+
+
+async def update_stream(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.UPDATE: a full replacement of the configuration."""
+    config, pedantic = _decode_config(backend, request)
+    checked = checked_stream(config, pedantic=pedantic, server=backend.server_limits, is_create=False)
+    return _shown(backend, await backend.node.update_stream(checked, pedantic))
+
+
+def _names(backend: Backend, subject: str) -> list[str]:
+    configs = backend.node.stream_configs()
+    if not subject:
+        return [config.name for config in configs]
+    if not is_valid_subject(subject):
+        return []
+    return [config.name for config in configs if collides_any(subject, config.subjects)]
+
+
+async def stream_names(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.NAMES, optionally only those that a subject (or pattern) can reach."""
+    asked = _ListRequest(**backend.decode_optional(_ListRequest, request.body, "JSApiStreamNamesRequest"))
+    shown, names = page(_names(backend, asked.subject), asked.offset, NAMES_PER_PAGE)
+    shown["streams"] = list(names) or None
+    return shown
+
+
+async def list_streams(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.LIST: infos, a page at a time. A stream deleted meanwhile is left out."""
+    asked = _ListRequest(**backend.decode_optional(_ListRequest, request.body, "JSApiStreamListRequest"))
+    shown, names = page(_names(backend, asked.subject), asked.offset, INFOS_PER_PAGE)
+    infos = []
+    for name in names:
+        try:
+            info = await backend.node.stream_info(name, StreamInfoRequest())
+        except ApiError as error:
+            if error.err_code != _NOT_FOUND:
+                raise
+            continue
+        infos.append(stream_info_json(info, backend.clock.wall_ns()))
+        if len(infos) % 32 == 0:
+            await asyncio.sleep(0)
+    shown["streams"] = infos
+    return shown
+
+
+async def stream_info(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.INFO, with a page of subjects or the deleted sequences where asked for."""
+    asked = _InfoRequest(**backend.decode_optional(_InfoRequest, request.body, "JSApiStreamInfoRequest"))
+    info = await backend.node.stream_info(
+        request.names[0],
+        StreamInfoRequest(
+            deleted_details=asked.deleted_details,
+            subjects_filter=asked.subjects_filter,
+            offset=max(asked.offset, 0),
+        ),
+    )
+    shown: JsonDict = {"total": 0, "offset": 0, "limit": 0}
+    if asked.subjects_filter and info.subjects_total:
+        start = min(max(asked.offset, 0), info.subjects_total)
+        shown = {"total": info.subjects_total, "offset": start, "limit": SUBJECTS_PER_PAGE}
+    shown.update(
+        stream_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True, cluster_leader=backend.server_name)
+    )
+    return shown
+
+
+async def delete_stream(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.DELETE."""
+    require_empty(request.body)
+    await backend.node.delete_stream(request.names[0])
+    return {"success": True}
+
+
+async def purge_stream(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.PURGE: everything, or by filter, up to a sequence, or all but the newest."""
+    asked = _PurgeRequest(**backend.decode_optional(_PurgeRequest, request.body, "JSApiStreamPurgeRequest"))
+    if asked.seq and asked.keep:
+        raise api_error("JSBadRequestErr")
+    purged = await backend.node.purge_stream(
+        request.names[0], PurgeRequest(filter=asked.filter, seq=asked.seq, keep=asked.keep)
+    )
+    return {"success": True, "purged": purged}

@@ -1,0 +1,114 @@
+"""The API table: for each subject its handler, response type, and the fields an error reply carries besides it.
+
+A subject is ``$JS.API.`` + words + names. Endpoints are found by their words, longest first. What is not in the table
+gets no reply at all, as in nats-server; pull requests (``CONSUMER.MSG.NEXT``) are answered by the delivery code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from jetstore.model.api_errors import api_error
+from jetstore.model.infos import account_info_json
+from jetstore.model.times import ZERO_TIME
+from server.jsapi import consumers, messages, streams
+from server.jsapi.request import Backend, JsonDict, Request, require_body
+
+PREFIX: Final = "$JS.API."
+Handler = Callable[[Backend, Request], Awaitable[JsonDict | None]]
+ANY: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row."""
+
+    words: str
+    response: str
+    """Response type without ``io.nats.jetstream.api.v1.`` and ``_response``."""
+    handler: Handler
+    names_min: int
+    names_max: int
+    on_error: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
+    """What stands beside ``error``."""
+    audits_success: bool = True
+
+
+async def _account_info(backend: Backend, _request: Request) -> JsonDict:
+    return account_info_json(backend.node.account_info(), backend.api_stats())
+
+
+async def _needs_cluster(_backend: Backend, _request: Request) -> JsonDict:
+    raise api_error("JSClusterRequiredErr")
+
+
+async def _snapshot(_backend: Backend, request: Request) -> JsonDict:
+    require_body(request.body)
+    raise api_error("JSStreamSnapshotErrF", err="stream backup is not supported by this version of jetstore")
+
+
+async def _restore(_backend: Backend, request: Request) -> JsonDict:
+    require_body(request.body)
+    raise api_error("JSStreamRestoreErrF", err="stream restore is not supported by this version of jetstore")
+
+
+_PAGING: Final = {"total": 0, "offset": 0, "limit": 0}
+
+TABLE: Final[tuple[Endpoint, ...]] = (
+    Endpoint("INFO", "account_info", _account_info, 0, 0),
+    Endpoint("STREAM.CREATE", "stream_create", streams.create_stream, 1, 1),
+    Endpoint("STREAM.UPDATE", "stream_update", streams.update_stream, 1, 1),
+    Endpoint("STREAM.NAMES", "stream_names", streams.stream_names, 0, 0, {**_PAGING, "streams": None}),
+    Endpoint("STREAM.LIST", "stream_list", streams.list_streams, 0, 0, {**_PAGING, "streams": []}),
+    Endpoint("STREAM.INFO", "stream_info", streams.stream_info, 1, 1, _PAGING),
+    Endpoint("STREAM.DELETE", "stream_delete", streams.delete_stream, 1, 1),
+    Endpoint("STREAM.PURGE", "stream_purge", streams.purge_stream, 1, 1, {"purged": 0}),
+    Endpoint("STREAM.MSG.GET", "stream_msg_get", messages.get_message, 1, 1, audits_success=False),
+    Endpoint("STREAM.MSG.DELETE", "stream_msg_delete", messages.delete_message, 1, 1),
+    Endpoint("STREAM.SNAPSHOT", "stream_snapshot", _snapshot, 1, 1),
+    Endpoint("STREAM.RESTORE", "stream_restore", _restore, 1, 1, {"deliver_subject": ""}),
+    Endpoint("STREAM.LEADER.STEPDOWN", "stream_leader_stepdown", _needs_cluster, 1, 1),
+    Endpoint("STREAM.PEER.REMOVE", "stream_remove_peer", _needs_cluster, 1, 1),
+    Endpoint("STREAM.PEER.EVACUATE", "stream_evacuate_peer", _needs_cluster, 1, 1),
+    Endpoint("STREAM.CANCEL_MOVE", "stream_cancel_move", _needs_cluster, 1, 1),
+    Endpoint("CONSUMER.CREATE", "consumer_create", consumers.create_consumer, 1, ANY),
+    Endpoint("CONSUMER.DURABLE.CREATE", "consumer_create", consumers.create_durable, 2, 2),
+    Endpoint("CONSUMER.NAMES", "consumer_names", consumers.consumer_names, 1, 1, {**_PAGING, "consumers": []}),
+    Endpoint("CONSUMER.LIST", "consumer_list", consumers.list_consumers, 1, 1, {**_PAGING, "consumers": []}),
+    Endpoint("CONSUMER.INFO", "consumer_info", consumers.consumer_info, 2, 2),
+    Endpoint("CONSUMER.DELETE", "consumer_delete", consumers.delete_consumer, 2, 2),
+    Endpoint(
+        "CONSUMER.PAUSE", "consumer_pause", consumers.pause_consumer, 2, 2, {"paused": False, "pause_until": ZERO_TIME}
+    ),
+    Endpoint("CONSUMER.RESET", "consumer_reset", consumers.reset_consumer, 2, 2, audits_success=False),
+    Endpoint("CONSUMER.UNPIN", "consumer_unpin", consumers.unpin_consumer, 2, 2),
+    Endpoint("CONSUMER.LEADER.STEPDOWN", "consumer_leader_stepdown", _needs_cluster, 2, 2),
+    Endpoint("CONSUMER.PEER.REMOVE", "consumer_remove_peer", _needs_cluster, 2, 2),
+    Endpoint("CONSUMER.PEER.EVACUATE", "consumer_evacuate_peer", _needs_cluster, 2, 2),
+)
+
+_BY_WORDS: Final = {tuple(endpoint.words.split(".")): endpoint for endpoint in TABLE}
+_WORDS_MAX: Final = max(len(words) for words in _BY_WORDS)
+
+SUBSCRIBED: Final[tuple[str, ...]] = (
+    "$JS.API.INFO",
+    "$JS.API.STREAM.>",
+    *(f"$JS.API.CONSUMER.{word}.>" for word in ("CREATE", "DURABLE", "NAMES", "LIST", "INFO", "DELETE", "PAUSE")),
+    *(f"$JS.API.CONSUMER.{word}.>" for word in ("RESET", "UNPIN", "LEADER", "PEER")),
+)
+"""Patterns that the handler listens to. Not ``$JS.API.>``: pull requests have their own, hotter way."""
+
+DIRECT_PATTERN: Final = "$JS.API.DIRECT.GET.>"
+
+
+def find_endpoint(subject: str) -> tuple[Endpoint, tuple[str, ...]] | None:
+    """The row for an API subject and the names in it; None if nobody answers it."""
+    tokens = tuple(subject[len(PREFIX) :].split("."))
+    for count in range(min(_WORDS_MAX, len(tokens)), 0, -1):
+        endpoint = _BY_WORDS.get(tokens[:count])
+        if endpoint is not None:
+            names = tokens[count:]
+            return (endpoint, names) if endpoint.names_min <= len(names) <= endpoint.names_max else None
+    return None

@@ -1,0 +1,82 @@
+"""Asks a real nats-server the scenario's requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def oracle_binary() -> str | None:
+    """Path of a nats-server, beside the interpreter or on PATH."""
+    beside = Path(sys.executable).with_name("nats-server")
+    return str(beside) if beside.exists() else shutil.which("nats-server")
+
+
+def _ports_text(directory: Path) -> str:
+    return "".join(path.read_text() for path in directory.glob("*.ports"))
+
+
+async def _port(directory: Path) -> int:
+    async with asyncio.timeout(20):
+        while not (text := _ports_text(directory)).endswith("}"):
+            await asyncio.sleep(0.02)
+    return int(json.loads(text)["nats"][0].rpartition(":")[2])
+
+
+async def ask_oracle(requests: list[tuple[str, str]], directory: Path) -> list[Any]:
+    """Its answers; None where it does not reply within the wait."""
+    config = directory / "oracle.conf"
+    config.write_text(
+        f"listen: 127.0.0.1:-1\nserver_name: ORC\nports_file_dir: {directory}\n"
+        f"jetstream {{ store_dir: {directory}/data, max_mem: 256MB, max_file: 1GB }}\n"
+    )
+    binary = oracle_binary()
+    assert binary is not None
+    process = await asyncio.create_subprocess_exec(binary, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", await _port(directory))
+        try:
+            return await _converse(reader, writer, requests)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requests: list[tuple[str, str]]
+) -> list[Any]:
+    await reader.readline()
+    writer.write(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nSUB in.* 1\r\n')
+    replies: list[Any] = []
+    for i, (subject, body) in enumerate(requests):
+        payload = body.encode()
+        writer.write(b"PUB %b in.%d %d\r\n%b\r\n" % (subject.encode(), i, len(payload), payload))
+        replies.append(await _reply(reader, b"in.%d" % i))
+    return replies
+
+
+async def _reply(reader: asyncio.StreamReader, inbox: bytes) -> Any:
+    try:
+        async with asyncio.timeout(0.5):
+            while True:
+                line = await reader.readline()
+                if line.startswith(b"MSG"):
+                    _, subject, _, size = line.split()
+                    body = (await reader.readexactly(int(size) + 2))[:-2]
+                    if subject == inbox:
+                        return json.loads(body)
+                elif line.startswith(b"HMSG"):
+                    parts = line.split()
+                    payload = (await reader.readexactly(int(parts[-1]) + 2))[:-2]
+                    body = payload[int(parts[-2]) :]
+                    if parts[1] == inbox:
+                        return json.loads(body) if body else None
+    except TimeoutError:
+        return None
