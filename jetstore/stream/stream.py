@@ -6,7 +6,8 @@ on what a client sent; it raises only when its own input is unreadable (``Corrup
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from jetstore.consumer.apply import apply_entry as apply_consumer_entry
 from jetstore.consumer.state import ConsumerState
@@ -25,6 +26,9 @@ from jetstore.stream.settings import Settings
 from jetstore.stream.subjects import filter_of
 from jetstore.stream.ttl import TtlSchedule
 from jetstore.types import GroupUid, RaftIndex, Term
+
+Blob: TypeAlias = bytes
+"""``bytes`` inside the class is a counter."""
 
 
 class Stream:
@@ -52,6 +56,9 @@ class Stream:
         """All live messages below never expire (derived: where the search for the next one to expire begins)."""
         self.durable_chunks: frozenset[str] = frozenset()
         """Chunks that the last durable checkpoint refers to: they need not be written again."""
+        self.ttl_chunk_name = ""
+        """The chunk that held ``ttls`` when it had counted ``ttl_chunk_changes`` changes; "" before the first."""
+        self.ttl_chunk_changes = 0
         self._now_ns = 0
         self._proposed_time_ns = 0
 
@@ -197,6 +204,19 @@ class Stream:
     def checkpoint(self, term: Term) -> Checkpoint:
         """The applied state, ready to be made durable; ``term`` is that of the last applied entry."""
         return checkpoint.capture(self, term)
+
+    @classmethod
+    def restore(
+        cls,
+        uid: GroupUid,
+        head: Blob,
+        chunks: Mapping[str, Blob],
+        log: MessageLog,
+        index: SubjectIndex,
+        limits: Limits,
+    ) -> Stream:
+        """The stream of a checkpoint, over its log and index opened at that checkpoint (``checkpoint.parts_of``)."""
+        return checkpoint.restore(cls, uid, head, chunks, log, index, limits)
 
     def checkpointed(self, done: Checkpoint) -> None:
         """This checkpoint is durable: what it wrote need not be written again."""

@@ -5,10 +5,18 @@ Removed messages stay in their bucket until its time comes; their sequences mean
 
 from __future__ import annotations
 
+import sys
 from array import array
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from struct import Struct
+
+from jetstore.errors import Corruption, FormatUnknown
 
 SECOND_NS = 1_000_000_000
+_HEAD = Struct("<IIQ")
+"""version, seconds, exemptions; then u64 columns: exemptions, seconds, their counts, their sequences."""
+_VERSION = 0
 
 
 class TtlSchedule:
@@ -73,13 +81,41 @@ class TtlSchedule:
         rows += [[second, *self._by_second[second]] for second in sorted(self._by_second)]
         return rows
 
+    def to_bytes(self) -> bytes:
+        """As a chunk of a checkpoint (``docs/format/stream-head.md``)."""
+        seconds = sorted(self._by_second)
+        buckets = [self._by_second[second] for second in seconds]
+        columns: list[Sequence[int]] = [sorted(self.never), seconds, list(map(len, buckets)), *buckets]
+        return _HEAD.pack(_VERSION, len(seconds), len(self.never)) + b"".join(map(_column, columns))
+
     @classmethod
-    def from_rows(cls, rows: list[list[int]]) -> TtlSchedule:
-        """The schedule that ``to_rows`` described."""
+    def from_bytes(cls, name: str, data: bytes) -> TtlSchedule:
+        """The schedule that ``to_bytes`` described. Raises ``Corruption`` or ``FormatUnknown``."""
+        if len(data) < _HEAD.size or len(data) % 8:
+            raise Corruption("chunk of expiry times", file=name, offset=0, actual=len(data))
+        version, seconds, exempt = _HEAD.unpack_from(data)
+        if version != _VERSION:
+            raise FormatUnknown("version of expiry times", file=name, offset=0, expected=_VERSION, actual=version)
+        numbers = array("Q", data[_HEAD.size :])
+        if sys.byteorder == "big":
+            numbers.byteswap()
         schedule = cls()
-        schedule.never = set(rows[0])
-        for second, *seqs in rows[1:]:
-            schedule._by_second[second] = array("Q", seqs)
-            schedule._seconds.append(second)
+        schedule.changes = 1
+        schedule.never = set(numbers[:exempt])
+        at = exempt + 2 * seconds
+        counts = numbers[exempt + seconds : at]
+        if at + sum(counts) != len(numbers):
+            raise Corruption("chunk of expiry times does not add up", file=name, offset=0, actual=len(numbers))
+        for second, count in zip(numbers[exempt : exempt + seconds], counts, strict=True):
+            schedule._by_second[second] = numbers[at : at + count]
+            at += count
+        schedule._seconds = list(schedule._by_second)
         heapify(schedule._seconds)
         return schedule
+
+
+def _column(numbers: Sequence[int]) -> bytes:
+    column = array("Q", numbers)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
