@@ -65,10 +65,10 @@ class Operation:
 
     def line(self) -> str:
         """The operation as one line of text."""
-        facts = {**self.args, **{k: v for k, v in self.result.items() if k != "seen"}}
+        facts = {**self.args, **{k: v for k, v in self.result.items() if not isinstance(v, list)}}
         told = " ".join(f"{key}={value}" for key, value in facts.items())
         if self.seen:
-            told += f" seen={[message.seq for message in self.seen]}"
+            told += f" seen={[message.seq for message in self.seen[:20]]}" + "…" * (len(self.seen) > 20)
         end = "-" if self.end_ns == NEVER_NS else f"{self.end_ns / 1e9:.6f}"
         return (
             f"{self.number} p{self.process} {self.start_ns / 1e9:.6f} {end} {self.outcome} {self.f} {told} {self.note}"

@@ -32,34 +32,38 @@ def check_redelivered(history: History, consumer: str) -> list[str]:
 
 def check_holders(history: History, consumer: str, ack_wait_ns: int) -> list[str]:
     """Two holders of one message inside the ack wait (only for runs whose clocks did not jump)."""
-    last: dict[int, tuple[int, Operation]] = {}
-    released: dict[int, int] = {}
-    events: list[tuple[int, int, Operation]] = []
-    for operation in _of(history, consumer, "fetch", "nak"):
-        at_ns = operation.end_ns if operation.f == "fetch" else operation.start_ns
-        events.append((at_ns, operation.number, operation))
+    arrivals: list[tuple[int, int, int, Operation]] = []
+    for fetch in _of(history, consumer, "fetch"):
+        times = fetch.result.get("arrived_ns") or [fetch.end_ns] * len(fetch.seen)
+        arrivals += [
+            (at_ns, fetch.number, message.seq, fetch) for at_ns, message in zip(times, fetch.seen, strict=True)
+        ]
+    naks = [(op.start_ns, op.number, op.args["seq"], op) for op in _of(history, consumer, "nak")]
+    last: dict[int, Operation] = {}
     problems = []
-    for at_ns, _, operation in sorted(events, key=lambda event: event[:2]):
+    for at_ns, _, seq, operation in sorted([*arrivals, *naks], key=lambda event: event[:3]):
         if operation.f == "nak":
-            released[operation.args["seq"]] = at_ns
+            last.pop(seq, None)
             continue
-        for message in operation.seen:
-            before = last.get(message.seq)
-            if before is not None and released.get(message.seq, -1) < before[0]:
-                # The wait began at the earliest when the earlier fetch did.
-                held_ns = at_ns - before[1].start_ns
-                if held_ns < ack_wait_ns:
-                    problems.append(f"wq: seq {message.seq} held by {before[1].line()} and by {operation.line()}")
-            last[message.seq] = (at_ns, operation)
+        before = last.get(seq)
+        # The wait began when the earlier fetch did, or later.
+        if before is not None and at_ns - before.start_ns < ack_wait_ns:
+            problems.append(f"wq: seq {seq} held by {before.line()} and by {operation.line()}")
+        last[seq] = operation
     return problems
 
 
-def check_work_queue(history: History, final: FinalStream, consumers: Iterable[str]) -> list[str]:
-    """Of a work queue, after everything: acked = removed, never acked = still there."""
+def check_work_queue(
+    history: History, final: FinalStream, consumers: Iterable[str], *, until: int | None = None
+) -> list[str]:
+    """Of a work queue: acked = removed, never acked = still there. ``until``: operations from this number on began
+    after the final read."""
     acked: dict[int, Operation] = {}
     touched: set[int] = set()
     for consumer in consumers:
         for operation in _of(history, consumer, "ack", "term"):
+            if until is not None and operation.number >= until:
+                break
             if operation.outcome == OK:
                 acked.setdefault(operation.args["seq"], operation)
             if operation.outcome != FAIL:

@@ -1,1 +1,9 @@
-"""Room sign to be written."""
+"""Workloads: what clients do in a run, and which checkers judge it. The letters are those of the fault matrix.
+
+A · append.py · unique values appended and read     B · register.py · KV keys: put, get, compare-and-set, delete
+C · queue.py · work queue with disjoint filters      D · idempotent.py · retries with message ids
+G · acks.py · durable consumers of every ack policy  I · removal.py · deletes, purges and limits
+
+Start with ``base.py``: the setting every workload runs in, how a client's process lives, and how a stream is finally
+read. Workloads speak to any NATS server through ``jepsen.sim.client`` on whatever event loop runs them.
+"""

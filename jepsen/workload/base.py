@@ -1,0 +1,255 @@
+"""What every workload needs: the setting of a run, the life of a client, classes of outcomes, final reads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from jepsen.history import FinalStream, History, Operation, Seen, payload
+from jepsen.sim.client import ApiFailure, Client, Msg, NoResponders, NotSent, Unknown
+
+NOT_FOUND = 10037
+UNAVAILABLE = 10008
+READ_WINDOW = 64
+"""Reads in flight while a stream is read message by message."""
+
+
+@dataclass(slots=True)
+class Setting:
+    """What a run gives to its workloads."""
+
+    history: History
+    rng: Random
+    connect: Callable[[str], Awaitable[Client]]
+    is_over: Callable[[], bool]
+    """Whether clients should come to an end."""
+    pace_s: float = 0.02
+    """Mean pause between two operations of one process."""
+    payload_bytes_max: int = 400
+    clocks_jump: bool = False
+    is_damaged: bool = False
+    """Stored bytes were destroyed on purpose: what was lost must be named, and may not be served."""
+    next_process: int = 0
+    problems: list[str] = field(default_factory=list)
+    """What workloads noticed while running."""
+
+
+class Workload(Protocol):
+    """One workload in one run."""
+
+    async def setup(self, client: Client) -> None:
+        """Create streams and consumers. Called again if the connection was lost half way."""
+
+    def processes(self) -> list[Callable[[Client, int], Awaitable[None]]]:
+        """What its clients do; each is called with a fresh connection and process number until the run is over."""
+
+    async def finish(self, client: Client) -> None:
+        """Final reads, after everything has healed."""
+
+    def check(self) -> list[str]:
+        """Problems found."""
+
+
+async def pause(setting: Setting) -> None:
+    """A random wait."""
+    await asyncio.sleep(setting.rng.expovariate(1 / setting.pace_s))
+
+
+async def live(setting: Setting, name: str, body: Callable[[Client, int], Awaitable[None]]) -> None:
+    """The life of one client: connect, work, and after a lost connection or an unknown outcome a fresh process."""
+    while not setting.is_over():
+        process = setting.next_process = setting.next_process + 1
+        try:
+            client = await setting.connect(f"{name}p{process}")
+        except (NotSent, Unknown):
+            await asyncio.sleep(setting.rng.uniform(0.02, 0.2))
+            continue
+        try:
+            await body(client, process)
+        except (NotSent, Unknown, ApiFailure, NoResponders):
+            await asyncio.sleep(setting.rng.uniform(0.001, 0.05))
+        if client.errors:
+            setting.problems.append(f"err: {name} got {client.errors[0]}")
+        if setting.rng.random() < 0.3:
+            client.abort()
+        else:
+            client.close()
+
+
+async def persist(setting: Setting, client_name: str, work: Callable[[Client], Awaitable[Any]], *, tries: int) -> Any:
+    """Do something until it succeeds once; each try has a fresh connection. The last error is raised."""
+    for attempt in range(tries):
+        try:
+            client = await setting.connect(f"{client_name}t{attempt}")
+            try:
+                return await work(client)
+            finally:
+                client.close()
+        except (NotSent, Unknown, NoResponders) as error:
+            failure: Exception = error
+        except ApiFailure as error:
+            if error.err_code != UNAVAILABLE:
+                raise
+            failure = error
+        await asyncio.sleep(min(2.0, 0.05 * 2**attempt))
+    raise failure
+
+
+# -- publishing -------------------------------------------------------------------------------------------------------
+
+
+class Publisher:
+    """Unique values for one process, and publishes with their outcome in the history."""
+
+    def __init__(self, setting: Setting, stream: str, client: Client, process: int) -> None:
+        self.setting, self.stream, self.client, self.process = setting, stream, client, process
+        self.count = 0
+        self.outstanding = 0
+        self._room: asyncio.Future[None] | None = None
+
+    def value(self) -> str:
+        self.count += 1
+        return f"{self.stream}-{self.process}-{self.count}"
+
+    def begin(self, subject: str, value: str, headers: dict[str, str], **facts: Any) -> Operation:
+        """Send a publish; its operation ends by itself. ``NotSent`` fails it."""
+        setting = self.setting
+        if setting.rng.random() < 0.2:
+            headers = {**headers, "X-Sim": value}
+        operation = setting.history.begin(
+            self.process, "publish", stream=self.stream, subject=subject, value=value, link=self.process, **facts
+        )
+        operation.args["headers"] = tuple(headers)
+        data = payload(value, setting.rng.choice((0, 0, 100, setting.payload_bytes_max)))
+        self.outstanding += 1
+
+        def finish(message: Msg | None) -> None:
+            self.outstanding -= 1
+            if self._room is not None and not self._room.done():
+                self._room.set_result(None)
+            conclude(operation, message)
+
+        try:
+            self.client.request_with(subject, data, finish, headers=headers)
+        except NotSent as error:
+            self.outstanding -= 1
+            operation.fail(str(error))
+            raise
+        return operation
+
+    async def below(self, outstanding: int) -> None:
+        """Wait until fewer publishes than this are unanswered."""
+        while self.outstanding >= outstanding:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    async def one(self, subject: str, value: str, headers: dict[str, str] | None = None, **facts: Any) -> Operation:
+        """Publish and wait for the outcome."""
+        operation = self.begin(subject, value, headers or {}, **facts)
+        await self.below(1)
+        return operation
+
+
+def conclude(operation: Operation, message: Msg | None) -> None:
+    """End a publish by what came back."""
+    if message is None:
+        operation.info("no answer")
+    elif message.status == 503:
+        operation.fail("503")
+    else:
+        try:
+            answer = message.json()
+        except ApiFailure as error:
+            operation.fail(str(error), err_code=error.err_code)
+        else:
+            operation.ok(seq=answer["seq"], duplicate=bool(answer.get("duplicate")))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def seen_of(stream: str, message: dict[str, Any]) -> Seen:
+    """A message of a ``STREAM.MSG.GET`` answer."""
+    return Seen(
+        stream,
+        message["seq"],
+        message["subject"],
+        base64.b64decode(message.get("data", "")),
+        base64.b64decode(message.get("hdrs", "")),
+    )
+
+
+async def get(client: Client, stream: str, request: dict[str, Any]) -> Seen | None:
+    """One stored message, None if there is none; other refusals are raised."""
+    try:
+        answer = await client.api(f"STREAM.MSG.GET.{stream}", request)
+    except ApiFailure as error:
+        if error.err_code == NOT_FOUND:
+            return None
+        raise
+    return seen_of(stream, answer["message"])
+
+
+async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
+    """Every sequence up to the last, one by one. ``highest``: how far to look when the stream cannot say itself."""
+    messages: dict[int, Seen] = {}
+    unreadable: set[int] = set()
+    is_halted = False
+    try:
+        state = (await client.api(f"STREAM.INFO.{stream}"))["state"]
+        first, last, count = state["first_seq"], state["last_seq"], state["messages"]
+    except ApiFailure as error:
+        if error.err_code != UNAVAILABLE:
+            raise
+        is_halted, first, last, count = True, 0, highest, 0
+
+    async def one(seq: int) -> None:
+        try:
+            found = await get(client, stream, {"seq": seq})
+        except ApiFailure as error:
+            if error.err_code != UNAVAILABLE:
+                raise
+            unreadable.add(seq)
+            return
+        if found is not None:
+            messages[seq] = found
+
+    for start in range(1, last + 1, READ_WINDOW):
+        await asyncio.gather(*(one(seq) for seq in range(start, min(start + READ_WINDOW, last + 1))))
+    return FinalStream(stream, dict(sorted(messages.items())), first, last, count, frozenset(unreadable), is_halted)
+
+
+async def drain(client: Client, final: FinalStream) -> list[str]:
+    """Read the stream once more, through a consumer, and tell where that differs."""
+    answer = await client.api(
+        f"CONSUMER.CREATE.{final.name}", {"stream_name": final.name, "config": {"ack_policy": "none"}}
+    )
+    consumer, pending = answer["name"], answer["num_pending"]
+    got: dict[int, bytes] = {}
+    order: list[int] = []
+    while len(got) < pending:
+        batch = await client.fetch(final.name, consumer, 200, 1.0)
+        if not batch:
+            break
+        for message in batch:
+            seq = int(message.reply.split(".")[-4])
+            got[seq] = message.data
+            order.append(seq)
+    problems = []
+    if order != sorted(order):
+        problems.append(f"drain: {final.name} was delivered out of order")
+    if pending != len(final.messages):
+        problems.append(
+            f"drain: num_pending {pending} of a new consumer, {len(final.messages)} messages in {final.name}"
+        )
+    expected = {seq: message.data for seq, message in final.messages.items()}
+    problems += [
+        f"drain: seq {seq} of {final.name} is {got.get(seq)!r:.60} through a consumer, {expected.get(seq)!r:.60} by get"
+        for seq in sorted(got.keys() | expected.keys())
+        if got.get(seq) != expected.get(seq)
+    ]
+    return problems
