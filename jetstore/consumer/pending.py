@@ -168,8 +168,10 @@ class Runs:
             return []
         return sorted((run for run in self._runs if run.due_ns <= now_ns), key=lambda run: (run.due_ns, run.first))
 
-    def next_due_ns(self) -> int:
-        """The earliest due time; a time beyond any clock when there are no runs."""
+    def next_due_ns(self, after_ns: int = 0) -> int:
+        """The earliest due time (of those later than ``after_ns``); a time beyond any clock if there is none."""
+        if after_ns and self.next_due_ns() <= after_ns:
+            return min((due for due in self._due_messages if due > after_ns), default=NEVER_NS)
         dues, known = self._dues, self._due_messages
         while dues and dues[0] not in known:
             heappop(dues)

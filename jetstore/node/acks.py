@@ -1,0 +1,166 @@
+"""Acknowledgements of one consumer on their way into the log: gathered, logged together, confirmed once applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Protocol
+
+from jetstore.consumer import counts, entries
+from jetstore.consumer.cursor import runs_of
+from jetstore.consumer.entries import AckOp, AckRuns, SeqRange
+from jetstore.consumer.state import ConsumerState
+from jetstore.node.ack_parser import ParsedAcks, parse_acks
+from jetstore.node.advisories import Advisories
+from jetstore.node.ports import Inbound, Outlet
+
+ACK_DELAY_S = 0.02
+"""Acknowledgements nobody waits for are logged at most this much later, together."""
+ACKS_FLUSH = 500
+"""When this many are waiting they are logged at once."""
+ACKS_PER_ENTRY = 20_000
+"""Acknowledged messages of one entry; more make another one."""
+
+
+class AckOwner(Protocol):
+    """The engine of the consumer."""
+
+    name: str
+    state: ConsumerState
+    outlet: Outlet
+    advisories: Advisories
+    rng: Random
+    loop: asyncio.AbstractEventLoop
+    stopped: bool
+    generation: int
+
+    @property
+    def is_blocked(self) -> bool: ...
+    def now_ns(self) -> int: ...
+    def arm(self) -> None: ...
+    def touch(self) -> None: ...
+    def on_acked(self) -> None: ...
+    def on_next_request(self, reply: bytes, body: bytes) -> None: ...
+    def propose(self, data: bytes, on_result: Callable[[object], None]) -> None: ...
+
+
+class AckIntake:
+    """Takes what is published on one consumer's ack subjects."""
+
+    def __init__(self, owner: AckOwner) -> None:
+        self._owner = owner
+        self._waiting = ParsedAcks()
+        self.due_s = 0.0
+        """Loop time at which what waits must be logged; 0 = nothing waits."""
+
+    def on_messages(self, batch: Inbound) -> None:
+        """A run of acknowledgements (``InboundHandler``)."""
+        for acks in parse_acks(batch.subjects, batch.replies, batch.header_lens, batch.payloads).values():
+            self.take(acks)
+
+    def take(self, acks: ParsedAcks) -> None:
+        """Clients acknowledged. It is logged soon: at once if somebody waits for it."""
+        owner = self._owner
+        owner.touch()
+        if self.due_s:
+            self._waiting.extend(acks)
+        else:
+            self._waiting = acks
+        if self._waiting.is_urgent or self._waiting.count >= ACKS_FLUSH or owner.is_blocked:
+            self.flush()
+        elif not self.due_s:
+            self.due_s = owner.loop.time() + ACK_DELAY_S
+            owner.arm()
+
+    def flush(self) -> None:
+        """Log the acknowledgements that wait for company."""
+        owner = self._owner
+        acks, self._waiting = self._waiting, ParsedAcks()
+        self.due_s = 0.0
+        if owner.stopped:
+            return
+        for reply, body in acks.requests:
+            owner.on_next_request(reply, body)
+        ops: list[AckRuns] = []
+        size = 0
+        for op, delay_ns, seqs in acks.ops:
+            for start in range(0, len(seqs), ACKS_PER_ENTRY):
+                part = seqs[start : start + ACKS_PER_ENTRY]
+                if size + len(part) > ACKS_PER_ENTRY:
+                    owner.propose(self._encode(ops), lambda result: self._applied(result, ParsedAcks()))
+                    ops, size = [], 0
+                ops.append(AckRuns(op, delay_ns, self._ranges(op, part)))
+                size += len(part)
+        if ops or acks.confirmations:
+            owner.propose(self._encode(ops), lambda result: self._applied(result, acks))
+
+    def _encode(self, ops: Sequence[AckRuns]) -> bytes:
+        owner = self._owner
+        return entries.encode_acks(owner.name, owner.generation, owner.now_ns(), ops)
+
+    def _ranges(self, op: AckOp, seqs: Sequence[int]) -> list[SeqRange]:
+        if op == AckOp.ACK and self._owner.state.acks_all:
+            top = max(seqs)
+            return [(top, top)]
+        if op == AckOp.NAK:
+            return [(seq, seq) for seq in dict.fromkeys(seqs)]
+        if seqs[-1] - seqs[0] + 1 == len(seqs) and list(seqs) == list(range(seqs[0], seqs[-1] + 1)):
+            return [(seqs[0], seqs[-1])]
+        return runs_of(sorted(set(seqs)))
+
+    def _applied(self, result: object, acks: ParsedAcks) -> None:
+        """The entry is durable and applied: confirm to who waits, tell who listens."""
+        owner = self._owner
+        if owner.stopped:
+            return
+        delivered_seq = owner.state.delivered.stream_seq
+        replies = [reply for reply, seq, if_delivered in acks.confirmations if seq <= delivered_seq or not if_delivered]
+        if replies:
+            owner.outlet.publish(replies, (), [b""] * len(replies))
+        if isinstance(result, counts.AckOutcome):
+            self._tell(result, acks)
+        owner.on_acked()
+
+    def _tell(self, result: counts.AckOutcome, acks: ParsedAcks) -> None:
+        owner = self._owner
+        for kind, what, numbered, runs in (
+            ("MSG_NAKED", "nak", acks.naks, result.naked),
+            ("MSG_TERMINATED", "terminated", acks.terms, result.terminated),
+        ):
+            if numbered and owner.advisories.wants(kind, owner.name):
+                done = {seq for run in runs for seq in range(run.first, run.last + 1)}
+                for seq, consumer_seq, attempt, reason in numbered:
+                    if seq in done:
+                        owner.advisories.tell(
+                            kind,
+                            what,
+                            owner.name,
+                            consumer_seq=consumer_seq,
+                            stream_seq=seq,
+                            deliveries=attempt,
+                            reason=reason or None,
+                        )
+        if result.acked and owner.state.config.sample_freq:
+            self._sample(result)
+
+    def _sample(self, result: counts.AckOutcome) -> None:
+        """Ack metrics for some of the acknowledged messages."""
+        owner = self._owner
+        subject = owner.advisories.wants_metric(owner.name)
+        percent = int(owner.state.config.sample_freq.rstrip("%") or 0)
+        if not subject or percent <= 0:
+            return
+        now_ns = owner.state.ack_floor.last_active_ns
+        for run in result.acked:
+            for seq in range(run.first, run.last + 1):
+                if percent >= 100 or owner.rng.random() * 100 < percent:
+                    owner.advisories.send(
+                        subject,
+                        "io.nats.jetstream.metric.v1.consumer_ack",
+                        owner.name,
+                        consumer_seq=run.consumer_seq + seq - run.first,
+                        stream_seq=seq,
+                        ack_time=max(now_ns - run.time_ns, 0),
+                        deliveries=run.count,
+                    )

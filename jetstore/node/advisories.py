@@ -1,0 +1,61 @@
+"""What happens to consumers, told to whoever subscribes to it: advisories and ack metrics.
+
+Nothing is built unless somebody listens. Source: JetStream advisories.
+"""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+from jetstore.clock import Clock
+from jetstore.model.times import format_time
+from jetstore.node.ports import Outlet
+
+_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+NUID_LETTERS = 22
+
+
+def nuid(rng: Random, letters: int = NUID_LETTERS) -> str:
+    """A name nobody else has, as NATS clients make them."""
+    return "".join(rng.choices(_LETTERS, k=letters))
+
+
+class Advisories:
+    """Tells what one stream's consumers do."""
+
+    def __init__(self, outlet: Outlet, clock: Clock, rng: Random, stream: str) -> None:
+        self._outlet = outlet
+        self._clock = clock
+        self._rng = rng
+        self._stream = stream
+
+    def wants(self, kind: str, consumer: str) -> bytes:
+        """The subject of this kind of advisory if somebody subscribes to it, else b""."""
+        subject = f"$JS.EVENT.ADVISORY.CONSUMER.{kind}.{self._stream}.{consumer}".encode()
+        return subject if self._outlet.has_interest(subject) else b""
+
+    def wants_metric(self, consumer: str) -> bytes:
+        """The subject of ack metrics if somebody subscribes to it, else b""."""
+        subject = f"$JS.EVENT.METRIC.CONSUMER.ACK.{self._stream}.{consumer}".encode()
+        return subject if self._outlet.has_interest(subject) else b""
+
+    def tell(self, kind: str, what: str, consumer: str, **fields: Any) -> None:  # Any: JSON values
+        """One advisory, if anybody wants it."""
+        subject = self.wants(kind, consumer)
+        if subject:
+            self.send(subject, f"io.nats.jetstream.advisory.v1.{what}", consumer, **fields)
+
+    def send(self, subject: bytes, type_name: str, consumer: str, **fields: Any) -> None:  # Any: JSON values
+        """One event on a subject that ``wants`` gave; fields that are None are left out."""
+        event = {
+            "type": type_name,
+            "id": nuid(self._rng),
+            "timestamp": format_time(self._clock.wall_ns()),
+            "stream": self._stream,
+            "consumer": consumer,
+        }
+        event.update((name, value) for name, value in fields.items() if value is not None)
+        payload = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+        self._outlet.publish([subject], (), [payload])

@@ -1,0 +1,283 @@
+"""Pull consumers: requests that wait, and who of them gets what.
+
+Requests are served first come first served, one message each in turn. A request ends when its batch is reserved and
+sent, when it expires, when its inbox has no subscriber any more, or with a status that says why. What was reserved for
+a request is sent before the status that ends it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from jetstore.node.consumer_engine import ConsumerEngine, Share
+from jetstore.node.delivery_format import idle_heartbeat, pending_status, status
+from jetstore.node.delivery_ports import Sink
+from jetstore.node.ports import Inbound
+from jetstore.node.pull_request import PullRequest, Refused, level_refusal, parse_request
+from jetstore.store.ports import Message
+
+REPLY_DIGITS = 64
+"""About what the numbers of an ack reply subject take, for byte budgets that are checked before they are known."""
+
+
+class PullEngine(ConsumerEngine):
+    """Delivers for a pull consumer."""
+
+    _waiting: deque[PullRequest]
+
+    def start(self) -> None:
+        """Take the consumer's subjects and begin."""
+        self._waiting = deque()
+        self._ready: list[PullRequest] = []
+        self._jitter_s = self.rng.uniform(0.1, 1.0)
+        super().start()
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream_name}.{self.name}".encode()
+        self._subscriptions.append(self.outlet.subscribe(subject, RequestHandler(self)))
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait."""
+        self._drop_unheard()
+        return len(self._waiting)
+
+    def on_next_request(self, reply: bytes, body: bytes, header: bytes = b"") -> None:
+        """A request for messages."""
+        if self.stopped or not reply:
+            return
+        self.touch()
+        refusal = level_refusal(header) if header else b""
+        if refusal:
+            self._tell(reply, refusal)
+            return
+        now_s = self.loop.time()
+        try:
+            request = parse_request(reply, body, self.state.config, now_s)
+        except Refused as refused:
+            self._tell(reply, refused.line)
+            return
+        if request.no_wait and self._refuse_no_wait(request):
+            return
+        limit = self.state.config.max_waiting
+        if limit > 0 and len(self._waiting) >= limit:
+            self._drop_unheard()
+            if len(self._waiting) >= limit:
+                if not request.heartbeat_s:
+                    self._tell(reply, b"409 Exceeded MaxWaiting")
+                return
+        self._waiting.append(request)
+        self.wake()
+
+    def _refuse_no_wait(self, request: PullRequest) -> bool:
+        """Whether there is nothing for a request that does not wait."""
+        state = self.state
+        pending = state.counters().num_pending - self._flying_new
+        if not self._flying_again:
+            due, _ = state.plan_redeliveries(self.leader.clock.wall_ns(), self.limits.delivery_batch_messages)
+            pending += sum(last - first + 1 for first, last, _ in due)
+        if pending <= 0 or self.is_paused():
+            if request.expires_s and not self.is_paused():
+                return False
+            self._tell(request.target, b"404 No Messages")
+            return True
+        if pending < sum(waiting.left for waiting in self._waiting):
+            self._tell(request.target, b"408 Requests Pending")
+            return True
+        return False
+
+    def _tell(self, target: bytes, line: bytes) -> None:
+        block = status(line)
+        self.outlet.publish([target], [len(block)], [block])
+
+    def _close(self, request: PullRequest, line: bytes) -> None:
+        """End a request with a status that says what is left of it."""
+        if request.flying:
+            request.closing = line
+            return
+        if line.startswith(b"404"):
+            self._tell(request.target, line)
+            return
+        block = pending_status(line, request.left, request.bytes_left)
+        self.outlet.publish([request.target], [len(block)], [block])
+
+    def _drop_unheard(self) -> None:
+        """Forget requests whose inbox nobody subscribes to any more."""
+        heard = self.outlet.has_interest
+        if self._waiting and not all(heard(request.target) for request in self._waiting):
+            self._waiting = deque(request for request in self._waiting if heard(request.target))
+
+    # -- deliveries ---------------------------------------------------------------------------------------------------
+
+    def demand(self) -> tuple[int, int]:
+        waiting = self._waiting
+        if not waiting:
+            return 0, 0
+        outlet, pause = self.outlet, self.limits.write_pause_bytes
+        self._drop_unheard()
+        waiting = self._waiting
+        self._ready = []
+        wanted = 0
+        for request in waiting:
+            if outlet.pending_bytes(request.target) >= pause:
+                outlet.when_writable(request.target, self.wake)
+            else:
+                self._ready.append(request)
+                wanted += request.left
+        return wanted, self.limits.delivery_batch_bytes
+
+    def assign(self, messages: Sequence[Message]) -> tuple[int, list[Share]]:
+        ready = self._ready
+        if len(ready) == 1 and not ready[0].max_bytes:
+            request = ready[0]
+            taken = min(request.left, len(messages))
+            request.left -= taken
+            request.flying += taken
+            if not request.left:
+                self._waiting.remove(request)
+            return taken, [(request, None)]
+        return self._assign_in_turn(messages)
+
+    def _assign_in_turn(self, messages: Sequence[Message]) -> tuple[int, list[Share]]:
+        turn = deque(self._ready)
+        shares: dict[PullRequest, list[int]] = {}
+        at = 0
+        overhead = len(self._prefix) + REPLY_DIGITS
+        while turn and at < len(messages):
+            request = turn.popleft()
+            if request.max_bytes:
+                message = messages[at]
+                size = len(message.subject) + overhead + len(message.header) + len(message.data)
+                if size > request.bytes_left:
+                    self._waiting.remove(request)
+                    self._close(request, b"409 Message Size Exceeds MaxBytes")
+                    continue
+                request.bytes_left -= size
+                if not request.bytes_left:
+                    request.left = 1
+            shares.setdefault(request, []).append(at)
+            at += 1
+            request.left -= 1
+            request.flying += 1
+            if request.left:
+                turn.append(request)
+            else:
+                self._waiting.remove(request)
+        # Who was served last goes to the back of the queue.
+        if turn:
+            served = [request for request in turn if request in shares]
+            if served and len(turn) > 1:
+                waiting = [request for request in self._waiting if request not in shares]
+                self._waiting = deque(waiting + served)
+        return at, list(shares.items())
+
+    def release(self, sink: Sink, messages: int) -> None:
+        assert isinstance(sink, PullRequest)
+        if not sink.left and not sink.closing:
+            self._waiting.appendleft(sink)
+        sink.left += messages
+        sink.flying -= messages
+        self._finish(sink)
+
+    def sent(self, sink: Sink, messages: int, size_bytes: int, taken: int) -> None:
+        assert isinstance(sink, PullRequest)
+        sink.flying -= messages
+        sink.delivered += taken
+        if taken < messages:
+            # Its connection is gone, so is the request.
+            sink.left = 0
+            sink.max_bytes = 0
+            sink.closing = b""
+            if sink in self._waiting:
+                self._waiting.remove(sink)
+            return
+        if sink.heartbeat_s:
+            sink.heartbeat_due_s = self.loop.time() + sink.heartbeat_s
+        self._finish(sink)
+
+    def _finish(self, request: PullRequest) -> None:
+        """Say the last word of a request that is done."""
+        if request.flying:
+            return
+        if request.closing:
+            line, request.closing = request.closing, b""
+            self._close(request, line)
+        elif not request.left and request.bytes_left > 0:
+            self._close(request, b"409 Batch Completed")
+
+    def drained(self) -> None:
+        paused = self.is_paused()
+        for request in [request for request in self._waiting if request.no_wait]:
+            if request.delivered or not request.expires_s or paused:
+                self._waiting.remove(request)
+                self._close(request, b"404 No Messages")
+
+    def say_goodbye(self, line: bytes) -> None:
+        if line:
+            for request in self._waiting:
+                request.flying = 0
+                if line.startswith(b"409 Server"):
+                    self._close(request, line)
+                else:
+                    self._tell(request.target, line)
+        self._waiting.clear()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def has_takers(self) -> bool:
+        self._drop_unheard()
+        return bool(self._waiting)
+
+    def idle_limit_s(self) -> float:
+        return super().idle_limit_s() + self._jitter_s
+
+    def own_deadline_s(self, now_s: float) -> float:
+        when = super().own_deadline_s(now_s)
+        for request in self._waiting:
+            if request.expires_s:
+                when = min(when, request.expires_s)
+            if request.heartbeat_due_s:
+                when = min(when, request.heartbeat_due_s)
+        return when
+
+    def on_deadline(self, now_s: float) -> None:
+        """Expire requests; tell the others that we are still here."""
+        counters = None
+        for request in list(self._waiting):
+            if request.expires_s and request.expires_s <= now_s:
+                self._waiting.remove(request)
+                self._close(request, b"408 Request Timeout")
+            elif request.heartbeat_due_s and request.heartbeat_due_s <= now_s:
+                counters = counters or self.state.counters()
+                at = counters.delivered
+                block = idle_heartbeat(at.consumer_seq, at.stream_seq)
+                self.outlet.publish([request.target], [len(block)], [block])
+                request.heartbeat_due_s = now_s + request.heartbeat_s
+
+
+class RequestHandler:
+    """Takes what is published on one consumer's ``MSG.NEXT`` subject."""
+
+    def __init__(self, engine: PullEngine) -> None:
+        self._engine = engine
+
+    def on_messages(self, batch: Inbound) -> None:
+        """A run of requests."""
+        for at, (reply, payload) in enumerate(zip(batch.replies, batch.payloads, strict=True)):
+            cut = batch.header_lens[at] if batch.header_lens else 0
+            self._engine.on_next_request(reply, payload[cut:], payload[:cut])
+
+
+class PushRefusal:
+    """Answers pull requests for a push consumer."""
+
+    def __init__(self, engine: ConsumerEngine) -> None:
+        self._engine = engine
+
+    def on_messages(self, batch: Inbound) -> None:
+        """A run of requests that cannot be served."""
+        replies = [reply for reply in batch.replies if reply]
+        block = status(b"409 Consumer is push based")
+        if replies and not self._engine.stopped:
+            self._engine.outlet.publish(replies, [len(block)] * len(replies), [block] * len(replies))

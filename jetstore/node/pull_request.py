@@ -1,0 +1,142 @@
+"""One pull request: what the body of ``CONSUMER.MSG.NEXT`` says, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jetstore.model.consumer import ConsumerConfig
+from jetstore.model.levels import API_LEVEL
+from jetstore.model.times import format_duration
+
+LEVEL_HEADER = b"Nats-Required-Api-Level:"
+
+
+class Refused(Exception):
+    """The request gets this status line instead of messages."""
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__(line.decode("utf-8", "replace"))
+        self.line = line
+
+
+class PullRequest:
+    """A request that waits for messages. Times are loop times in seconds; 0 = none."""
+
+    __slots__ = (
+        "bytes_left",
+        "closing",
+        "delivered",
+        "expires_s",
+        "flying",
+        "heartbeat_due_s",
+        "heartbeat_s",
+        "left",
+        "max_bytes",
+        "no_wait",
+        "target",
+    )
+
+    def __init__(
+        self, target: bytes, left: int, expires_s: float, max_bytes: int, no_wait: bool, heartbeat_s: float
+    ) -> None:
+        self.target = target
+        """The inbox."""
+        self.left = left
+        """Messages wanted and not reserved yet."""
+        self.flying = 0
+        """Messages reserved and not sent yet."""
+        self.delivered = 0
+        self.expires_s = expires_s
+        self.max_bytes = max_bytes
+        self.bytes_left = max_bytes
+        self.no_wait = no_wait
+        self.heartbeat_s = heartbeat_s
+        self.heartbeat_due_s = 0.0
+        self.closing = b""
+        """Status line that ends it once nothing is flying."""
+
+
+def parse_request(reply: bytes, body: bytes, config: ConsumerConfig, now_s: float) -> PullRequest:
+    """The request in a body. Raises ``Refused`` with the status line for what is no good."""
+    text = body.strip()
+    fields: dict[str, Any] = {}  # Any: JSON values
+    if text.startswith(b"{"):
+        fields = _decode(text)
+    elif text.isdigit():
+        fields["batch"] = int(text)
+    batch = max(fields.get("batch", 0), 0) or 1
+    expires_ns = max(fields.get("expires", 0), 0)
+    max_bytes = max(fields.get("max_bytes", 0), 0)
+    heartbeat_ns = max(fields.get("idle_heartbeat", 0), 0)
+    if heartbeat_ns and heartbeat_ns * 2 > expires_ns:
+        raise Refused(b"400 Bad Request - heartbeat value too large")
+    if fields.get("priority", 0) not in range(10):
+        raise Refused(b"400 Bad Request - Priority must be between 0 and 9")
+    if fields.get("min_pending", 0) > 0 or fields.get("min_ack_pending", 0) > 0:
+        raise Refused(b"400 Bad Request - Not a Overflow Priority consumer")
+    if fields.get("id"):
+        raise Refused(b"400 Bad Request - Not a Pinned Client Priority consumer")
+    if config.max_batch > 0 and batch > config.max_batch:
+        raise Refused(b"409 Exceeded MaxRequestBatch of %d" % config.max_batch)
+    if config.max_expires > 0 and expires_ns > config.max_expires:
+        raise Refused(b"409 Exceeded MaxRequestExpires of " + format_duration(config.max_expires).encode())
+    if config.max_bytes > 0 and max_bytes > config.max_bytes:
+        raise Refused(b"409 Exceeded MaxRequestMaxBytes of %d" % config.max_bytes)
+    expires_s = now_s + expires_ns / 1e9 if expires_ns else 0.0
+    request = PullRequest(reply, batch, expires_s, max_bytes, bool(fields.get("no_wait")), heartbeat_ns / 1e9)
+    if request.heartbeat_s:
+        request.heartbeat_due_s = now_s + request.heartbeat_s
+    return request
+
+
+_TYPES: dict[str, type] = {
+    "batch": int,
+    "expires": int,
+    "max_bytes": int,
+    "no_wait": bool,
+    "idle_heartbeat": int,
+    "group": str,
+    "min_pending": int,
+    "min_ack_pending": int,
+    "id": str,
+    "priority": int,
+}
+
+
+def _decode(text: bytes) -> dict[str, Any]:  # Any: JSON values
+    """The known fields of a JSON body, whatever the case of their names; unknown ones are ignored."""
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise Refused(b"400 Bad Request - " + str(problem).encode()) from None
+    fields = {}
+    for name, value in raw.items():
+        known = _TYPES.get(name.lower())
+        if known is None or value is None:
+            continue
+        if type(value) is not known or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+            text_of_it = f"json: cannot unmarshal {_go_name(value)} into Go struct field .{name.lower()}"
+            raise Refused(b"400 Bad Request - " + text_of_it.encode())
+        fields[name.lower()] = value
+    return fields
+
+
+def _go_name(value: object) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "number"
+    if isinstance(value, float):
+        return f"number {value}"
+    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+
+
+def level_refusal(header: bytes) -> bytes:
+    """The status line for a request that needs a higher API level than ours, or b""."""
+    for line in header.split(b"\r\n"):
+        if line.startswith(LEVEL_HEADER):
+            level = line[len(LEVEL_HEADER) :].strip()
+            if not level.isdigit() or int(level) > API_LEVEL:
+                return b"412 Required Api Level"
+    return b""
