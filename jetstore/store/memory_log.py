@@ -8,16 +8,7 @@ from collections.abc import Sequence
 from jetstore.hot.columns import Frame
 from jetstore.hot.frame import frame_columns
 from jetstore.store.ports import IndexRow, Message, MessageMeta, SubjectFilter
-
-
-def file_size_bytes(subject_bytes: int, header_bytes: int, data_bytes: int) -> int:
-    """Stored size of a message as users see it, in a stream with file storage."""
-    return 30 + subject_bytes + data_bytes + (4 + header_bytes if header_bytes else 0)
-
-
-def memory_size_bytes(subject_bytes: int, header_bytes: int, data_bytes: int) -> int:
-    """The same for memory storage."""
-    return 16 + subject_bytes + header_bytes + data_bytes
+from jetstore.store.stored_size import file_size_bytes, memory_size_bytes
 
 
 class MemoryLog:

@@ -1,0 +1,590 @@
+"""``SegmentedLog``: the messages of one stream in segment files, with the applied ones that are not written yet on top.
+
+Appending only changes memory: a frame gets its place in the unsealed segment at once (offset, row in the table), its
+bytes wait in ``_tail``. The owner takes them from time to time (``take_unflushed``), has them written in order and says
+so (``flushed``); until then reads find them in memory. A full segment is sealed: its footer is one more write, and then
+its table leaves memory. So what is kept per stored message is a bit of ``SeqSet`` at most.
+
+Removal is logical: ``_dead`` holds removed and skipped sequences from ``first_seq`` to ``last_seq``; every other
+sequence there is live. A segment without live messages is dropped from the log at once and its file reported for
+unlinking after the next checkpoint.
+
+Source: ``docs/format/segment.md``; opening and checkpoints are in ``log_checkpoint.py``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+from jetstore.errors import Corruption
+from jetstore.hot.columns import Columns, Frame
+from jetstore.hot.frame import frame_columns
+from jetstore.limits import Limits
+from jetstore.store.footer import encode_footer
+from jetstore.store.log_checkpoint import LogParts, SavedParts, make_parts, restore
+from jetstore.store.log_rows import merge_rows, segment_rows
+from jetstore.store.ports import IndexRow, Message, MessageMeta, SubjectFilter
+from jetstore.store.read_cache import ReadCache
+from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, frame_head, segment_head
+from jetstore.store.segment_files import SegmentFile, SegmentReader, segments_dir
+from jetstore.store.segment_table import FRAMES_MAX, SUBJECTS_MAX, SegmentTable
+from jetstore.store.seqset import SeqSet
+from jetstore.store.stored_size import file_sizes, memory_sizes
+from jetstore.store.vfs import Vfs
+
+_FOOTER = -1
+"""In ``_tail``, in place of a frame number: the segment's footer is due."""
+
+Write = tuple[str, int, list[bytes]]
+"""Path, offset, buffers to be written there one after another."""
+
+
+class SegmentedLog:
+    """Implements ``MessageLog``. See the module docstring; ``open_log`` makes one from a checkpoint."""
+
+    def __init__(
+        self,
+        vfs: Vfs,
+        uid: int,
+        limits: Limits,
+        *,
+        storage: str = "file",
+        cache: ReadCache | None = None,
+        first_seq: int = 1,
+    ) -> None:
+        """An empty log whose next message may get ``first_seq``. ``storage`` decides how sizes are counted."""
+        assert storage in ("file", "memory")
+        self.uid = uid
+        self.storage = storage
+        self.first_seq = first_seq
+        self.last_seq = first_seq - 1
+        self.unflushed_bytes = 0
+        """Bytes of appended frames that were not taken for writing yet."""
+        self._sizes_of = file_sizes if storage == "file" else memory_sizes
+        self._limits = limits
+        self._cache = cache or ReadCache(vfs, limits.read_cache_bytes)
+        self._reader = SegmentReader(vfs, uid, self._cache, self._sizes_of)
+        self._dead = SeqSet()
+        self._segments: list[SegmentFile] = []
+        self._bases: list[int] = []
+        self._tail: deque[tuple[SegmentFile, int]] = deque()
+        self._taken: deque[list[tuple[SegmentFile, int]]] = deque()
+        self._dropped: list[str] = []
+        self._saved = SavedParts()
+
+    # -- what it holds ----------------------------------------------------------------------------------------------
+
+    @property
+    def message_count(self) -> int:
+        """Live messages."""
+        return self.last_seq - self.first_seq + 1 - self._dead.count
+
+    @property
+    def findings(self) -> list[Corruption]:
+        """Damage met so far; the owner reports and clears it."""
+        return self._reader.findings
+
+    @property
+    def dead(self) -> SeqSet:
+        """Removed and skipped sequences from ``first_seq`` to ``last_seq``; not to be changed by others."""
+        return self._dead
+
+    def report(self, error: Corruption) -> None:
+        """Remember damage for the owner."""
+        self._reader.report(error)
+
+    def segment_files(self) -> Sequence[SegmentFile]:
+        """The segments in order, for inspection."""
+        return tuple(self._segments)
+
+    # -- appending --------------------------------------------------------------------------------------------------
+
+    def append(self, first_seq: int, frame: Frame) -> None:
+        assert first_seq > self.last_seq, (first_seq, self.last_seq)
+        columns = frame_columns(frame)
+        count = frame.count
+        frame_bytes = FRAME_HEAD_BYTES + len(frame.body)
+        segment = self._active(first_seq, frame_bytes)
+        table = segment.table
+        assert table is not None
+        self.skip_to(first_seq - 1)
+        time_ns = frame.base_time_ns
+        number = table.frame_count
+        table.add(
+            range(first_seq, first_seq + count),
+            range(time_ns, time_ns + count),
+            0,
+            len(frame.body),
+            frame_bytes,
+            columns.subjects,
+            self._sizes_of(columns),
+        )
+        segment.memory[number] = frame
+        segment.file_bytes = table.end_offset
+        segment.last_seq = self.last_seq = first_seq + count - 1
+        segment.last_time_ns = time_ns + count - 1
+        if not segment.messages:
+            segment.first_time_ns = time_ns
+        segment.messages += count
+        segment.live += count
+        self._tail.append((segment, number))
+        self.unflushed_bytes += frame_bytes
+
+    def _active(self, first_seq: int, frame_bytes: int) -> SegmentFile:
+        """The segment that takes a frame of this size."""
+        if self._segments and not self._segments[-1].is_sealed:
+            segment = self._segments[-1]
+            table = segment.table
+            assert table is not None
+            if (
+                table.end_offset + frame_bytes <= self._limits.segment_bytes
+                and table.subject_count < SUBJECTS_MAX
+                and table.frame_count < FRAMES_MAX
+            ):
+                return segment
+            self._seal(segment)
+        name = f"{first_seq:020d}.seg"
+        path = f"{segments_dir(self.uid)}/{name}"
+        segment = SegmentFile(name, path, first_seq, table=SegmentTable(path, first_seq, SEGMENT_HEAD_BYTES))
+        self._segments.append(segment)
+        self._bases.append(first_seq)
+        return segment
+
+    def _seal(self, segment: SegmentFile) -> None:
+        segment.is_sealed = True
+        if segment.live:
+            self._tail.append((segment, _FOOTER))
+        else:
+            self._drop(segment)
+
+    def _drop(self, segment: SegmentFile) -> None:
+        """Nothing of this segment is live: forget it."""
+        at = self._segments.index(segment)
+        del self._segments[at], self._bases[at]
+        segment.is_dropped = True
+        if self._tail:
+            waiting = [number for owner, number in self._tail if owner is segment and number != _FOOTER]
+            self.unflushed_bytes -= sum(FRAME_HEAD_BYTES + len(segment.memory[number].body) for number in waiting)
+            self._tail = deque(item for item in self._tail if item[0] is not segment)
+        segment.memory.clear()
+        segment.table = None
+        self._cache.forget(segment.path)
+        if segment.was_taken:
+            self._dropped.append(segment.path)
+
+    def skip_to(self, last_seq: int) -> None:
+        if last_seq > self.last_seq:
+            if self.first_seq > self.last_seq:
+                self.first_seq = last_seq + 1
+            else:
+                self._dead.add_range(self.last_seq + 1, last_seq)
+            self.last_seq = last_seq
+
+    # -- flushing ---------------------------------------------------------------------------------------------------
+
+    def take_unflushed(self, max_bytes: int = 0) -> list[Write]:
+        """Writes for frames (and footers) that wait, in order: at least one, then until ``max_bytes`` (0 = all).
+
+        They count as being written until ``flushed`` or ``flush_failed``; several takes may be under way, and are
+        confirmed in order. The file of a first write at offset 0 does not exist yet.
+        """
+        writes: list[Write] = []
+        taken: list[tuple[SegmentFile, int]] = []
+        total = 0
+        end = -1
+        while self._tail and not (max_bytes and total >= max_bytes):
+            segment, number = item = self._tail.popleft()
+            taken.append(item)
+            buffers: list[bytes] = []
+            table = segment.table
+            assert table is not None
+            if number == _FOOTER:
+                offset = table.end_offset
+                buffers.append(encode_footer(table, self.uid, segment.last_seq))
+                segment.has_footer = True
+                segment.file_bytes = offset + len(buffers[0])
+            else:
+                frame = segment.memory[number]
+                offset = table.offsets[number]
+                head = frame_head(self.uid, segment.base_seq, offset, table.first_seqs[number], frame)
+                buffers += [head, frame.body]
+                self.unflushed_bytes -= len(head) + len(frame.body)
+                if number == 0:
+                    offset = 0
+                    buffers.insert(0, segment_head(self.uid, segment.base_seq))
+            segment.was_taken = True
+            if writes and writes[-1][0] == segment.path and end == offset:
+                writes[-1][2].extend(buffers)
+            else:
+                writes.append((segment.path, offset, buffers))
+            size = sum(map(len, buffers))
+            end = offset + size
+            total += size
+        if taken:
+            self._taken.append(taken)
+        return writes
+
+    def flushed(self) -> None:
+        """The oldest take that was not confirmed is in the files: its frames leave memory."""
+        for segment, number in self._taken.popleft():
+            if number == _FOOTER:
+                segment.table = None
+            else:
+                segment.memory.pop(number, None)
+
+    def flush_failed(self) -> None:
+        """Everything taken and not confirmed counts as unflushed again; it will be written to the same places."""
+        again = [item for taken in self._taken for item in taken if not item[0].is_dropped]
+        self._taken.clear()
+        self._tail.extendleft(reversed(again))
+        for segment, number in again:
+            if number == _FOOTER:
+                table = segment.table
+                assert table is not None
+                segment.has_footer = False
+                segment.file_bytes = table.end_offset
+            else:
+                self.unflushed_bytes += FRAME_HEAD_BYTES + len(segment.memory[number].body)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def checkpoint_parts(self) -> LogParts:
+        """The log as of now, for a checkpoint. Everything must have been taken for writing (``take_unflushed``).
+
+        Until ``checkpointed`` says that one of them is durable, each one carries everything that changed since the
+        last that was.
+        """
+        assert not self._tail, "frames were not taken for writing"
+        return make_parts(self, self._saved)
+
+    def checkpointed(self, parts: LogParts) -> list[str]:
+        """These parts are durable. Paths that nothing refers to any more: unlink them (some may not exist)."""
+        return self._saved.confirm(parts)
+
+    @classmethod
+    def open(
+        cls,
+        vfs: Vfs,
+        uid: int,
+        head_part: dict[str, Any] | None,
+        chunks: Mapping[str, bytes],
+        limits: Limits,
+        *,
+        storage: str = "file",
+        cache: ReadCache | None = None,
+    ) -> SegmentedLog:
+        """The log as of a checkpoint (None: a new one), its files cut back to it and unnamed ones unlinked.
+
+        ``chunks`` holds at least those that ``log_chunk_names(head_part)`` names. Damage to segments does not fail:
+        it is in ``findings``, and whatever needs the damaged part raises ``Corruption``. Raises ``Corruption`` or
+        ``FormatUnknown`` for damaged chunks or an unknown format.
+        """
+        log = cls(vfs, uid, limits, storage=storage, cache=cache)
+        restore(log, vfs, head_part, chunks)
+        return log
+
+    def take_dropped(self) -> list[str]:
+        """Paths of segments that left the log since the last call."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def adopt(
+        self, first_seq: int, last_seq: int, dead: SeqSet, segments: list[SegmentFile], saved: SavedParts
+    ) -> None:
+        """Become the log that a checkpoint describes; reads the unsealed segment once."""
+        self.first_seq, self.last_seq = first_seq, last_seq
+        self._dead, self._saved = dead, saved
+        self._sizes_of = file_sizes if self.storage == "file" else memory_sizes
+        self._segments = segments
+        self._bases = [segment.base_seq for segment in segments]
+        if segments and not segments[-1].is_sealed:
+            active = segments[-1]
+            table = self._reader.scan(active)
+            if table.bad or table.end_offset != active.file_bytes or table.message_count != active.messages:
+                active.is_sealed = True  # Nothing is ever appended behind damage.
+            else:
+                active.table = table
+
+    # -- liveness ---------------------------------------------------------------------------------------------------
+
+    def is_live(self, seq: int) -> bool:
+        return self.first_seq <= seq <= self.last_seq and seq not in self._dead
+
+    def deleted_count(self) -> int:
+        return self._dead.count
+
+    def deleted_seqs(self, max_count: int) -> list[int]:
+        return self._dead.members(self.first_seq, self.last_seq, max_count)
+
+    def _segment_at(self, seq: int) -> SegmentFile:
+        """The segment that holds a live sequence."""
+        return self._segments[bisect_right(self._bases, seq) - 1]
+
+    def _check_readable(self, segment: SegmentFile, table: SegmentTable, first_seq: int, last_seq: int) -> None:
+        """Raises ``Corruption`` if live sequences of the closed range are among those the table could not rebuild."""
+        for bad in table.bad:
+            first, last = max(bad.first_seq, first_seq, self.first_seq), min(bad.last_seq, last_seq)
+            if first <= last and (live := self._dead.next_absent(first)) <= last:
+                raise Corruption(
+                    f"sequences {live}-{last} unreadable: {bad.what}", file=segment.path, offset=bad.offset
+                )
+
+    def _ordinal(self, segment: SegmentFile, seq: int) -> tuple[int, int, int]:
+        """Ordinal of a live sequence, its frame and its position there."""
+
+        def look(table: SegmentTable) -> tuple[int, int, int]:
+            ordinal = table.ordinal_of(seq)
+            if ordinal < 0:
+                self._check_readable(segment, table, seq, seq)
+                raise Corruption(f"sequences {seq}-{seq} unreadable: not in its segment", file=segment.path, offset=0)
+            frame = table.frame_of(ordinal)
+            return ordinal, frame, ordinal - table.ordinals[frame]
+
+        return self._reader.ask(segment, look)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def meta(self, seq: int) -> MessageMeta | None:
+        if not self.is_live(seq):
+            return None
+        segment = self._segment_at(seq)
+        ordinal, number, position = self._ordinal(segment, seq)
+
+        def from_table(table: SegmentTable) -> MessageMeta:
+            subject = table.subjects[table.ids[ordinal]]
+            return MessageMeta(seq, table.time_of(ordinal), subject, table.sizes[ordinal])
+
+        if segment.table is None:
+            # One frame is less to read than the footer's columns, which are the second evidence if it is damaged.
+            try:
+                subject, header_len, payload = self._reader.item(segment, number, position)
+            except Corruption as error:
+                self._reader.report(error)
+            else:
+                size = self._sizes_of(Columns((subject,), (header_len,), (payload,)))[0]
+                time_ns = self._reader.ask(segment, lambda table: table.time_of(ordinal))
+                return MessageMeta(seq, time_ns, subject, size)
+        return self._reader.ask(segment, from_table)
+
+    def read(self, seq: int) -> Message | None:
+        if not self.is_live(seq):
+            return None
+        segment = self._segment_at(seq)
+        ordinal, number, position = self._ordinal(segment, seq)
+        subject, header_len, payload = self._reader.item(segment, number, position)
+        time_ns = self._reader.ask(segment, lambda table: table.time_of(ordinal))
+        return Message(seq, time_ns, subject, payload[:header_len], payload[header_len:])
+
+    def read_many(self, seqs: Sequence[int], max_bytes: int) -> list[Message]:
+        found: list[Message] = []
+        live = self._dead.without([seq for seq in seqs if self.first_seq <= seq <= self.last_seq])
+        total = at = 0
+        while at < len(live) and total < max_bytes:
+            segment = self._segment_at(live[at])
+            _, number, position = self._ordinal(segment, live[at])
+            stored = self._reader.frame(segment, number)
+            stop = bisect_right(live, stored.seqs[-1], at)
+            if live[stop - 1] - live[at] == stop - 1 - at and isinstance(stored.seqs, range):
+                wanted: Sequence[int] = range(position, position + stop - at)
+            else:
+                wanted = [bisect_left(stored.seqs, seq) for seq in live[at:stop]]
+            subjects, header_lens, payloads = stored.columns
+            for seq, position in zip(live[at:stop], wanted, strict=True):
+                header_len = header_lens[position] if header_lens else 0
+                subject, payload = subjects[position], payloads[position]
+                found.append(
+                    Message(seq, stored.times[position], subject, payload[:header_len], payload[header_len:])
+                    if header_len
+                    else Message(seq, stored.times[position], subject, b"", payload)
+                )
+                total += len(subject) + len(payload)
+                if total >= max_bytes:
+                    break
+            at = stop
+        return found
+
+    # -- searching --------------------------------------------------------------------------------------------------
+
+    def next_seqs(self, start_seq: int, subject_filter: SubjectFilter | None, max_count: int) -> list[int]:
+        start_seq = max(start_seq, self.first_seq)
+        if subject_filter is None:
+            return self._dead.absent(start_seq, self.last_seq, max_count)
+        found: list[int] = []
+        at = max(0, bisect_right(self._bases, start_seq) - 1)
+        for segment in self._segments[at:]:
+            if len(found) >= max_count:
+                break
+            if segment.last_seq >= start_seq:
+                found += self._search(segment, start_seq, subject_filter, max_count - len(found))
+        return found
+
+    def _search(self, segment: SegmentFile, start_seq: int, subject_filter: SubjectFilter, max_count: int) -> list[int]:
+        def look(table: SegmentTable) -> list[int]:
+            ids = table.matching_ids(subject_filter)
+            if ids and len(ids) == table.subject_count and not table.bad:
+                return self._dead.absent(max(start_seq, segment.base_seq), segment.last_seq, max_count)
+            found: list[int] = []
+            ordinal = table.ordinal_from(start_seq)
+            step = max_count
+            while ids and len(found) < max_count:
+                ordinals = table.search(ids, ordinal, step)
+                found += self._dead.without(table.seqs_of(ordinals))
+                if len(ordinals) < step:
+                    break
+                ordinal = ordinals[-1] + 1
+                step = max(step, 4_096)
+            del found[max_count:]
+            if table.bad:
+                self._check_readable(
+                    segment, table, start_seq, found[-1] if len(found) == max_count else segment.last_seq
+                )
+            return found
+
+        return self._reader.ask(segment, look)
+
+    def previous_seq(self, below_seq: int, subject_filter: SubjectFilter | None) -> int:
+        below_seq = min(below_seq, self.last_seq + 1)
+        if subject_filter is None:
+            seq = self._dead.previous_absent(below_seq - 1)
+            return seq if seq >= self.first_seq else 0
+        for segment in reversed(self._segments[: bisect_left(self._bases, below_seq)]):
+            found = self._search_back(segment, below_seq, subject_filter)
+            if found:
+                return found
+        return 0
+
+    def _search_back(self, segment: SegmentFile, below_seq: int, subject_filter: SubjectFilter) -> int:
+        def look(table: SegmentTable) -> int:
+            ids = table.matching_ids(subject_filter)
+            if ids and len(ids) == table.subject_count and not table.bad:
+                seq = self._dead.previous_absent(min(below_seq - 1, segment.last_seq))
+                return seq if seq >= max(segment.base_seq, self.first_seq) else 0
+            below = table.ordinal_from(below_seq)
+            found = 0
+            while ids and (below := table.search_back(ids, below)) >= 0:
+                seq = table.seq_of(below)
+                if seq < self.first_seq:
+                    break
+                if seq not in self._dead:
+                    found = seq
+                    break
+            if table.bad:
+                self._check_readable(segment, table, found, min(below_seq - 1, segment.last_seq))
+            return found
+
+        return self._reader.ask(segment, look)
+
+    def seq_at_time(self, time_ns: int) -> int:
+        at = bisect_left(self._segments, time_ns, key=lambda segment: segment.last_time_ns)
+        if at == len(self._segments):
+            return self.last_seq + 1
+        segment = self._segments[at]
+        seq = segment.base_seq
+        if segment.first_time_ns < time_ns:
+            seq = self._reader.ask(segment, lambda table: self._seq_at_time(segment, table, time_ns))
+        return min(self._dead.next_absent(max(seq, self.first_seq)), self.last_seq + 1)
+
+    def _seq_at_time(self, segment: SegmentFile, table: SegmentTable, time_ns: int) -> int:
+        ordinal = table.ordinal_at_time(time_ns)
+        seq = table.seq_of(ordinal) if ordinal < table.message_count else segment.last_seq + 1
+        if table.bad:
+            before = table.seq_of(ordinal - 1) if ordinal else segment.base_seq
+            self._check_readable(segment, table, before, min(seq, segment.last_seq))
+        return seq
+
+    # -- removing ---------------------------------------------------------------------------------------------------
+
+    def remove(self, seq: int) -> MessageMeta | None:
+        meta = self.meta(seq)
+        if meta is None:
+            return None
+        segment = self._segment_at(seq)
+        segment.live -= 1
+        if seq == self.first_seq:
+            self._advance(seq + 1)
+        else:
+            self._dead.add(seq)
+        if not segment.live and segment.is_sealed:
+            self._drop(segment)
+        return meta
+
+    def _advance(self, seq: int) -> None:
+        """The first live sequence is the first one ≥ ``seq`` that is not dead."""
+        first = min(self._dead.next_absent(seq), self.last_seq + 1)
+        if self._dead.count and first > self.first_seq + 1:
+            self._dead.discard_below(first)
+        self.first_seq = first
+
+    def remove_range(self, first_seq: int, last_seq: int) -> tuple[list[bytes], list[int]]:
+        first_seq, last_seq = max(first_seq, self.first_seq), min(last_seq, self.last_seq)
+        subjects: list[bytes] = []
+        sizes: list[int] = []
+        if first_seq > last_seq:
+            return subjects, sizes
+        touched: list[tuple[SegmentFile, int]] = []
+        at = max(0, bisect_right(self._bases, first_seq) - 1)
+        for segment in self._segments[at : bisect_right(self._bases, last_seq)]:
+            first, last = max(first_seq, segment.base_seq), min(last_seq, segment.last_seq)
+            before = len(subjects)
+            for part_subjects, part_sizes in self._live_rows(segment, first, last):
+                subjects += part_subjects
+                sizes += part_sizes
+            touched.append((segment, len(subjects) - before))
+        # Nothing has changed so far: a table that cannot be read leaves everything as it was.
+        for segment, count in touched:
+            segment.live -= count
+        if first_seq == self.first_seq:
+            self._advance(last_seq + 1)
+        else:
+            self._dead.add_range(first_seq, last_seq)
+        for segment, _ in touched:
+            if not segment.live and segment.is_sealed:
+                self._drop(segment)
+        return subjects, sizes
+
+    def _live_rows(
+        self, segment: SegmentFile, first_seq: int, last_seq: int
+    ) -> list[tuple[Sequence[bytes], Sequence[int]]]:
+        """Subjects and sizes of the live records of a closed range, in order, as one or more pairs of columns."""
+        if first_seq > last_seq or not segment.live:
+            return []
+
+        def look(table: SegmentTable) -> list[tuple[Sequence[bytes], Sequence[int]]]:
+            self._check_readable(segment, table, first_seq, last_seq)
+            low, high = table.ordinal_from(first_seq), table.ordinal_from(last_seq + 1)
+            ids, sizes = table.ids[low:high], table.sizes[low:high]
+            if self._dead.count_between(first_seq, last_seq) or table.seqs:
+                seqs = table.seqs_of(range(low, high))
+                alive = [at for at, seq in enumerate(seqs) if seq not in self._dead]
+                ids, sizes = ids[:0], sizes[:0]
+                ids.extend([table.ids[low + at] for at in alive])
+                sizes.extend([table.sizes[low + at] for at in alive])
+            if table.subject_count == 1:
+                return [(list(repeat(table.subjects[0], len(ids))), sizes.tolist())]
+            return [(list(map(table.subjects.__getitem__, ids)), sizes.tolist())]
+
+        return self._reader.ask(segment, look)
+
+    # -- the subject index ------------------------------------------------------------------------------------------
+
+    def index_rows(self) -> dict[bytes, IndexRow]:
+        """What the subject index must say of this log: a row per subject, with exact first sequences."""
+        rows: dict[bytes, IndexRow] = {}
+        for part in self.index_rows_by_segment():
+            merge_rows(rows, part)
+        return rows
+
+    def index_rows_by_segment(self) -> Iterator[dict[bytes, IndexRow]]:
+        """The same one segment after another, so that an event loop can breathe between them (see ``merge_rows``)."""
+        for segment in tuple(self._segments):
+            yield self._reader.ask(segment, partial(self._rows_of, segment))
+
+    def _rows_of(self, segment: SegmentFile, table: SegmentTable) -> dict[bytes, IndexRow]:
+        first_seq = max(segment.base_seq, self.first_seq)
+        self._check_readable(segment, table, first_seq, segment.last_seq)
+        return segment_rows(table, first_seq, self._dead)
