@@ -1,1 +1,8 @@
-"""Room sign to be written."""
+"""Connections: listeners, the glue between sockets and the protocol machine, output, timers, the registry.
+
+Lives here: one connection (``connection.py``: start there), all of them (``client_server.py``), what is configured
+(``options.py``), what monitoring reads (``stats.py``).
+May import: server.route, server.auth, server.protocol, jetstore.*. Works on any asyncio event loop, a simulated one
+included: transports, ``call_later``, ``call_soon`` and ``time`` of the loop are all it uses; wall time comes from a
+``Clock``, chance from a seeded ``Random``.
+"""

@@ -1,0 +1,409 @@
+"""Bytes of the NATS client protocol to columns of messages and back: parse PUB/HPUB, format MSG/HMSG and PubAcks.
+
+Policy-free kernels: bytes and ints in, bytes and columns out, no state except bounded caches of small constants.
+Everything that is not a plain, complete, well-formed PUB or HPUB is left in the buffer for the protocol's state
+machine, which knows about blanks, lower case, limits and errors.
+
+Parsing has three gears, all exact, tried from the fastest:
+
+*stride*  consecutive messages of one shape (same lengths, same constant parts) are cut by one ``struct`` and the
+          constant bytes are compared column by column, as strided slices of the buffer;
+*lines*   payloads without line ends, every line with the same number of arguments: one ``splitlines``, one ``split``;
+*single*  one message at a time. A fast gear that finds little is not tried again soon, so no input is quadratic.
+
+Source: the public client protocol; ``tests/hot/test_wire.py`` pins the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import NamedTuple
+
+_CACHED_SIZES = 4096
+_BULK_PAYLOAD_MAX = 4096
+"""Above this a message is parsed on its own: copying it costs more than finding it."""
+_BULK_WINDOW = 64 * 1024
+"""Bytes the *lines* gear looks at in one go, so that a wasted look is cheap."""
+_BULK_MIN = 8
+"""A fast gear that took fewer messages than this was not worth it."""
+_SINGLES_MAX = 512
+_TAB, _VT, _FF, _CR, _SPACE = b"\t\x0b\x0c\r "
+"""As ints: ``int in bytes`` is one memchr, ``bytes in bytes`` raises and clears an exception inside first."""
+
+
+class Parsed(NamedTuple):
+    """What ``parse_publishes`` found."""
+
+    subjects: list[bytes]
+    replies: list[bytes]
+    """b"" where the message has no reply subject."""
+    header_lens: list[int]
+    """Bytes of header block at the start of each payload; empty = no message here has headers."""
+    payloads: list[bytes]
+    pos: int
+    """Where the first byte stands that was not taken."""
+    need: int
+    """> 0: at ``pos`` an incomplete message begins that has this many bytes. 0: anything else."""
+
+
+class _SizeOfToken(dict[bytes, int]):
+    """Decimal token of 1 to 9 digits → its value; -1 for anything else. Bounded."""
+
+    def __missing__(self, token: bytes) -> int:
+        if len(token) > 9 or not token.isdigit():
+            return -1
+        size = int(token)
+        if len(self) < _CACHED_SIZES:
+            self[token] = size
+        return size
+
+
+class _TokenOfSize(dict[int, bytes]):
+    """Length → ``<length> CR LF``. Bounded."""
+
+    def __missing__(self, size: int) -> bytes:
+        token = b"%d\r\n" % size
+        if len(self) < _CACHED_SIZES:
+            self[size] = token
+        return token
+
+
+_size_of = _SizeOfToken()
+_size_line = _TokenOfSize()
+
+
+def size_of(token: bytes) -> int:
+    """The value of a size argument (1 to 9 digits), or -1 if it is not one."""
+    return _size_of[token]
+
+
+def parse_publishes(buffer: bytes, pos: int, max_control_line: int, max_payload: int, headers: bool = True) -> Parsed:
+    """As many complete PUB (and, with ``headers``, HPUB) messages from ``pos`` on as there are, as columns.
+
+    Stops, without taking it, at the first thing that is not one: another operation, an incomplete message, a size
+    over ``max_payload``, a line that may be over ``max_control_line``, anything malformed or unusual.
+    The columns own their bytes.
+    """
+    subjects: list[bytes] = []
+    replies: list[bytes] = []
+    header_lens: list[int] = []
+    payloads: list[bytes] = []
+    need = 0
+    end = len(buffer)
+    find = buffer.find
+    add_subject, add_reply, add_payload = subjects.append, replies.append, payloads.append
+    # bytes.split() takes VT and FF for blanks too; NATS does not. Lines that have one are for the state machine.
+    has_odd_blanks = _VT in buffer or _FF in buffer
+    singles, backoff = 1, _BULK_MIN
+    while True:
+        line_end = find(b"\n", pos)
+        if line_end < 0 or line_end - pos > max_control_line:
+            break
+        line = buffer[pos:line_end]
+        if has_odd_blanks and (_VT in line or _FF in line):
+            break
+        args = line.split()
+        arg_count = len(args)
+        if arg_count < 3:
+            break
+        op = args[0]
+        size = _size_of[args[-1]]
+        if size < 0 or size > max_payload:
+            break
+        header_len = 0
+        if op == b"PUB":
+            if arg_count > 4:
+                break
+            reply = args[2] if arg_count == 4 else b""
+        elif op == b"HPUB" and headers and 4 <= arg_count <= 5:
+            header_len = _size_of[args[-2]]
+            if header_len < 0 or header_len > size:
+                break
+            reply = args[2] if arg_count == 5 else b""
+        else:
+            break
+        start = line_end + 1
+        stop = start + size
+        if stop + 2 > end:
+            need = stop + 2 - pos
+            break
+        if buffer[stop] != 13 or buffer[stop + 1] != 10:
+            break
+        subject = args[1]
+        add_subject(subject)
+        add_reply(reply)
+        add_payload(buffer[start:stop])
+        if header_len or header_lens:
+            if not header_lens:
+                header_lens = [0] * (len(subjects) - 1)
+            header_lens.append(header_len)
+        first = pos
+        pos = stop + 2
+        singles -= 1
+        if singles or size > _BULK_PAYLOAD_MAX or end - pos < pos - first:
+            singles = max(singles, 1)
+            continue
+        took = _stride(buffer, first, pos, line_end, args, size, subjects, replies, payloads)
+        if took:
+            if header_len or header_lens:
+                header_lens += [header_len] * took
+            pos += took * (pos - first)
+        if took < _BULK_MIN and op == b"PUB" and not has_odd_blanks and max_payload >= _BULK_WINDOW:
+            took, pos = _lines(buffer, pos, arg_count, max_control_line, subjects, replies, payloads)
+            if took and header_lens:
+                header_lens += [0] * took
+        if took >= _BULK_MIN:
+            singles, backoff = 1, _BULK_MIN
+        else:
+            singles, backoff = backoff, min(backoff * 4, _SINGLES_MAX)
+    return Parsed(subjects, replies, header_lens, payloads, pos, need)
+
+
+def _stride(
+    buffer: bytes,
+    first: int,
+    pos: int,
+    line_end: int,
+    args: list[bytes],
+    size: int,
+    subjects: list[bytes],
+    replies: list[bytes],
+    payloads: list[bytes],
+) -> int:
+    """How many messages from ``pos`` on have exactly the shape of the one at ``first``; they are appended.
+
+    The model message must be written the canonical way (single blanks, CR LF).
+    """
+    line = buffer[first:line_end]
+    if line != b" ".join(args) + b"\r":
+        return 0
+    stride = pos - first
+    count = (len(buffer) - pos) // stride
+    if not count:
+        return 0
+    op, subject = args[0], args[1]
+    has_reply = len(args) == (4 if op == b"PUB" else 5)
+    subject_at = len(op) + 1
+    subject_len = len(subject)
+    reply = args[2] if has_reply else b""
+    reply_at = subject_at + subject_len + 1
+    tail_at = reply_at + len(reply) if has_reply else subject_at + subject_len
+    line_len = line_end + 1 - first
+    same_subject = buffer.startswith(subject, pos + subject_at)
+    same_reply = not has_reply or buffer.startswith(reply, pos + reply_at)
+    if has_reply and not same_subject and not same_reply:
+        template = f"{subject_at}x{subject_len}sx{len(reply)}s{line_len - tail_at}x{size}s2x"
+    elif not same_subject:
+        template = f"{subject_at}x{subject_len}s{line_len - reply_at + 1}x{size}s2x"
+    elif not same_reply:
+        template = f"{reply_at}x{len(reply)}s{line_len - tail_at}x{size}s2x"
+    else:
+        template = f"{line_len}x{size}s2x"
+    # Offsets whose byte must be the model's, the least likely to agree by chance first.
+    fixed = [stride - 1, stride - 2, *range(tail_at, line_len), *range(subject_at)]
+    fixed.extend(range(subject_at, reply_at) if same_subject else (reply_at - 1,))
+    if has_reply and same_reply:
+        fixed.extend(range(reply_at, tail_at))
+    for offset in fixed:
+        at = pos + offset
+        column = buffer[at : at + (count - 1) * stride + 1 : stride]
+        count -= len(column.lstrip(buffer[first + offset : first + offset + 1]))
+        if count <= 0:
+            return 0
+    rows = Struct(template).iter_unpack(memoryview(buffer)[pos : pos + count * stride])
+    columns = list(zip(*rows, strict=True))
+    varying = columns[:-1]
+    for column_of_tokens in varying:
+        joined = b"\n".join(column_of_tokens)
+        if _SPACE in joined or _TAB in joined or _CR in joined or joined.count(b"\n") != count - 1:
+            return 0
+        if _VT in joined or _FF in joined:
+            return 0
+    if same_subject:
+        subjects += [subject] * count
+    else:
+        subjects += varying[0]
+    if same_reply:
+        replies += [reply] * count
+    else:
+        replies += varying[-1]
+    payloads += columns[-1]
+    return count
+
+
+def _lines(
+    buffer: bytes,
+    pos: int,
+    arg_count: int,
+    max_control_line: int,
+    subjects: list[bytes],
+    replies: list[bytes],
+    payloads: list[bytes],
+) -> tuple[int, int]:
+    """How many PUBs with ``arg_count`` arguments were taken from ``pos`` on, and the new position.
+
+    All or nothing for the window it looks at; only for buffers without VT and FF.
+    """
+    stop = buffer.rfind(b"\n", pos, pos + _BULK_WINDOW) + 1
+    if stop <= pos:
+        return 0, pos
+    lines = buffer[pos:stop].splitlines()
+    count = len(lines) >> 1
+    if count < _BULK_MIN:
+        return 0, pos
+    if len(lines) & 1:
+        stop -= len(lines.pop()) + (2 if buffer[stop - 2] == 13 else 1)
+    heads = lines[0::2]
+    bodies = lines[1::2]
+    joined = b" \n ".join(heads)
+    if _TAB in joined or max(map(len, heads)) > max_control_line:
+        return 0, pos
+    # Every head must have arg_count tokens: then the separators fall into one column.
+    tokens = joined.split(b" ")
+    width = arg_count + 1
+    if len(tokens) + 1 != width * count or tokens[width - 1 :: width].count(b"\n") != count - 1:
+        return 0, pos
+    if tokens[0::width].count(b"PUB") != count:
+        return 0, pos
+    sizes = list(map(len, bodies))
+    if list(map(_size_of.__getitem__, tokens[width - 2 :: width])) != sizes:
+        return 0, pos
+    if pos + len(joined) - 3 * (count - 1) + sum(sizes) + 4 * count != stop:
+        return 0, pos  # some line ended in a bare CR or LF
+    window_subjects = tokens[1::width]
+    if b"" in window_subjects:
+        return 0, pos
+    if arg_count == 4:
+        window_replies = tokens[2::width]
+        if b"" in window_replies:
+            return 0, pos
+        replies += window_replies
+    else:
+        replies += [b""] * count
+    subjects += window_subjects
+    payloads += bodies
+    return count, stop
+
+
+def format_messages(
+    sid: bytes,
+    subjects: Sequence[bytes],
+    replies: Sequence[bytes],
+    header_lens: Sequence[int],
+    payloads: Sequence[bytes],
+) -> bytes:
+    """MSG (or HMSG where a header length is not 0) for each message, in order, for one subscription.
+
+    ``replies`` and ``header_lens`` may be empty: none. At least one message.
+    """
+    if header_lens and any(header_lens):
+        return _format_with_headers(sid, subjects, replies, header_lens, payloads)
+    count = len(payloads)
+    subject = subjects[0]
+    same_subject = subjects.count(subject) == count
+    sizes = list(map(len, payloads))
+    has_replies = bool(replies) and (replies[0] != b"" or replies.count(b"") != count)
+    if same_subject and not has_replies and sizes.count(sizes[0]) == count:
+        head = b"MSG %b %b %d\r\n" % (subject, sid, sizes[0])
+        return b"".join((head, (b"\r\n" + head).join(payloads), b"\r\n"))
+    size_lines = map(_size_line.__getitem__, sizes)
+    if has_replies and b"" in replies:
+        replies = [reply and reply + b" " for reply in replies]
+        gap = b""
+    else:
+        gap = b" "
+    if same_subject:
+        if not has_replies:
+            pieces = [b"\r\nMSG %b %b " % (subject, sid)] * (3 * count)
+            pieces[1::3] = size_lines
+            pieces[2::3] = payloads
+        else:
+            pieces = [b"\r\nMSG %b %b " % (subject, sid)] * (5 * count)
+            pieces[1::5] = replies
+            pieces[2::5] = [gap] * count
+            pieces[3::5] = size_lines
+            pieces[4::5] = payloads
+        pieces[0] = pieces[0][2:]
+    elif not has_replies:
+        pieces = [b"\r\nMSG "] * (5 * count)
+        pieces[1::5] = subjects
+        pieces[2::5] = [b" %b " % sid] * count
+        pieces[3::5] = size_lines
+        pieces[4::5] = payloads
+        pieces[0] = b"MSG "
+    else:
+        pieces = [b"\r\nMSG "] * (7 * count)
+        pieces[1::7] = subjects
+        pieces[2::7] = [b" %b " % sid] * count
+        pieces[3::7] = replies
+        pieces[4::7] = [gap] * count
+        pieces[5::7] = size_lines
+        pieces[6::7] = payloads
+        pieces[0] = b"MSG "
+    pieces.append(b"\r\n")
+    return b"".join(pieces)
+
+
+def _format_with_headers(
+    sid: bytes,
+    subjects: Sequence[bytes],
+    replies: Sequence[bytes],
+    header_lens: Sequence[int],
+    payloads: Sequence[bytes],
+) -> bytes:
+    """``format_messages`` for a run in which some message has a header block."""
+    count = len(payloads)
+    all_headers = 0 not in header_lens
+    if replies:
+        replies = [reply and reply + b" " for reply in replies]
+    else:
+        replies = [b""] * count
+    if all_headers:
+        arguments: list[object] = [sid] * (6 * count)
+        arguments[0::6] = subjects
+        arguments[2::6] = replies
+        arguments[3::6] = header_lens
+        arguments[4::6] = map(len, payloads)
+        arguments[5::6] = payloads
+        return (b"HMSG %b %b %b%d %d\r\n%b\r\n" * count) % tuple(arguments)
+    return b"".join(
+        [
+            b"HMSG %b %b %b%d %d\r\n%b\r\n" % (subject, sid, reply, header_len, len(payload), payload)
+            if header_len
+            else b"MSG %b %b %b%d\r\n%b\r\n" % (subject, sid, reply, len(payload), payload)
+            for subject, reply, header_len, payload in zip(subjects, replies, header_lens, payloads, strict=True)
+        ]
+    )
+
+
+def strip_headers(header_lens: Sequence[int], payloads: Sequence[bytes]) -> Sequence[bytes]:
+    """The bodies, for a subscriber that does not understand headers."""
+    if not header_lens or not any(header_lens):
+        return payloads
+    return [payload[n:] if n else payload for n, payload in zip(header_lens, payloads, strict=True)]
+
+
+def pub_ack_payloads(stream: bytes, seqs: Sequence[int]) -> list[bytes]:
+    """``{"stream":"S","seq":N}`` for each sequence. ``stream`` needs no JSON escapes."""
+    head = b'{"stream":"%b","seq":' % stream
+    return [b"%b%d}" % (head, seq) for seq in seqs]
+
+
+def format_pub_acks(stream: bytes, replies: Sequence[bytes], sid: bytes, seqs: Sequence[int]) -> bytes:
+    """A MSG with a PubAck for each reply subject, in order, for one subscription. No reply may be empty."""
+    count = len(replies)
+    fixed = len(stream) + 21
+    low, high = min(seqs), max(seqs)
+    digits = len(b"%d" % high)
+    if len(b"%d" % low) == digits:
+        template = b'MSG %%b %b %d\r\n{"stream":"%b","seq":%%d}\r\n' % (
+            sid.replace(b"%", b"%%"),
+            fixed + digits,
+            stream.replace(b"%", b"%%"),
+        )
+        arguments: list[object] = [None] * (2 * count)
+        arguments[0::2] = replies
+        arguments[1::2] = seqs
+        return (template * count) % tuple(arguments)
+    return format_messages(sid, replies, (), (), pub_ack_payloads(stream, seqs))

@@ -1,0 +1,164 @@
+"""All client connections of one server: the listener, the registry, the output round, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from random import Random
+
+from jetstore.clock import Clock
+from server.auth.authenticator import Authenticator
+from server.net.connection import ClientConnection
+from server.net.options import NetOptions
+from server.net.stats import ConnectionStats, Totals
+from server.protocol.info import ServerInfo
+from server.protocol.reasons import CloseReason
+from server.route.router import Router
+
+_BACKLOG = 1024
+
+
+class ClientServer:
+    """Built by the composition root; ``start`` listens, ``accept`` takes a transport from anywhere else."""
+
+    def __init__(
+        self,
+        options: NetOptions,
+        info: ServerInfo,
+        authenticator: Authenticator,
+        router: Router,
+        clock: Clock,
+        rng: Random,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """``info.auth_required`` and the protocol option are set from the authenticator here."""
+        self.options = options
+        self.info = info
+        self.authenticator = authenticator
+        self.router = router
+        self.clock = clock
+        self.rng = rng
+        self.loop = loop
+        info.auth_required = options.protocol.auth_required = authenticator.is_required
+        router.drops_when_congested = options.no_fast_producer_stall
+        self.connections: dict[int, ClientConnection] = {}
+        """Open ones by cid."""
+        self.closed: deque[ConnectionStats] = deque(maxlen=options.max_closed_clients)
+        self.totals = Totals()
+        """Counters of the server as a whole; message counters of closed connections only (see ``traffic``)."""
+        self.reading = 0
+        """> 0 while a read is handled: its output is flushed at its end."""
+        self._last_cid = 0
+        self._dirty: list[ClientConnection] = []
+        self._flush_is_due = False
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._all_gone: asyncio.Future[None] | None = None
+
+    # -- listening --------------------------------------------------------------------------------------------------
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port in use (a port ≤ 0 takes a free one). Raises OSError."""
+        listener = await self.loop.create_server(
+            lambda: ClientConnection(self), host or None, max(port, 0), backlog=_BACKLOG
+        )
+        self._listeners.append(listener)
+        bound: int = listener.sockets[0].getsockname()[1]
+        return bound
+
+    def accept(self, transport: asyncio.Transport) -> ClientConnection:
+        """Serve a transport that somebody else accepted; its events must be given to the returned protocol."""
+        connection = ClientConnection(self)
+        connection.connection_made(transport)
+        return connection
+
+    def stop_listening(self) -> None:
+        """Take no more connections; open ones go on."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Send what is owed to everybody, close, and cut off whoever has not taken it after ``grace_s``."""
+        self.stop_listening()
+        self.flush()
+        for connection in list(self.connections.values()):
+            connection.close(CloseReason.SERVER_SHUTDOWN)
+        if self.connections:
+            self._all_gone = self.loop.create_future()
+            timer = self.loop.call_later(grace_s, self._cut_off)
+            try:
+                await self._all_gone
+            finally:
+                timer.cancel()
+                self._all_gone = None
+
+    def _cut_off(self) -> None:
+        for connection in list(self.connections.values()):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def broadcast_info(self) -> None:
+        """Something in ``info`` changed: tell every client that listens."""
+        for connection in list(self.connections.values()):
+            connection.send_info()
+
+    def enter_lame_duck(self) -> None:
+        """Take no more connections and tell clients to go elsewhere. ``stop`` comes later."""
+        self.stop_listening()
+        self.info.lame_duck = True
+        self.broadcast_info()
+
+    # -- registry ---------------------------------------------------------------------------------------------------
+
+    def register(self, connection: ClientConnection) -> bool:
+        """Give a connection its cid; False: there is no room for it."""
+        self._last_cid += 1
+        connection.cid = self._last_cid
+        self.totals.total_connections += 1
+        self.connections[connection.cid] = connection
+        return len(self.connections) <= self.options.max_connections
+
+    def unregister(self, connection: ClientConnection) -> None:
+        """The transport is gone."""
+        if self.connections.pop(connection.cid, None) is None:
+            return
+        totals = self.totals
+        totals.in_msgs += connection.in_msgs
+        totals.in_bytes += connection.in_bytes
+        totals.out_msgs += connection.out_msgs
+        totals.out_bytes += connection.out_bytes
+        self.closed.append(connection.stats())
+        if not self.connections and self._all_gone is not None and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    def traffic(self) -> Totals:
+        """All counters, with the messages and bytes of open connections added."""
+        totals = replace(self.totals)
+        for connection in self.connections.values():
+            totals.in_msgs += connection.in_msgs
+            totals.in_bytes += connection.in_bytes
+            totals.out_msgs += connection.out_msgs
+            totals.out_bytes += connection.out_bytes
+        return totals
+
+    # -- output -----------------------------------------------------------------------------------------------------
+
+    def mark_dirty(self, connection: ClientConnection) -> None:
+        """A connection has output: it is flushed at the end of the current read, or in the loop's next turn."""
+        self._dirty.append(connection)
+        if not self.reading and not self._flush_is_due:
+            self._flush_is_due = True
+            self.loop.call_soon(self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._flush_is_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """One write for each connection with output."""
+        if self.reading:
+            return
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()

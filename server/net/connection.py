@@ -1,0 +1,374 @@
+"""One client connection: the glue between a transport, the protocol machine and the router.
+
+Output is collected (``send``) and leaves in one write when the read that caused it has been handled, or, if no read
+caused it, once per turn of the event loop. It also is the router's ``Sink``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from server.auth.authenticator import ANONYMOUS, User
+from server.net.stats import ConnectionStats
+from server.protocol import reasons
+from server.protocol.client import ClientProtocol
+from server.protocol.connect import ConnectOptions
+from server.protocol.events import Closing, Connected, Event, Publishes, Subscribe, Unsubscribe
+from server.protocol.info import info_line
+from server.protocol.reasons import CloseReason
+from server.route.subscription import Permits, Subscription
+
+if TYPE_CHECKING:
+    from server.net.client_server import ClientServer
+
+STALL_S = 0.01
+"""How long a producer is not read when a consumer of its messages is congested."""
+_NANOS = 1_000_000_000
+
+
+class ClientConnection(asyncio.Protocol):
+    """See the module's docstring. Made for each accepted transport; the simulator hands in its own."""
+
+    def __init__(self, server: ClientServer) -> None:
+        self.server = server
+        self.cid = 0
+        self.ip = ""
+        self.port = 0
+        self.user: User = ANONYMOUS
+        self.echo = True
+        self.headers = False
+        self.no_responders = False
+        self.verbose = True
+        self.permits: Permits | None = None
+        self.is_closed = False
+        self.subscriptions: dict[bytes, Subscription] = {}
+        self.in_msgs = self.in_bytes = self.out_msgs = self.out_bytes = self.stalls = 0
+        self.transport: asyncio.Transport | None = None
+        self.protocol: ClientProtocol | None = None
+        self.close_reason: CloseReason | None = None
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._is_dirty = False
+        self._unsent_bytes = 0
+        """What the transport held after the last write: never less than what it holds now."""
+        self._written_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._waiting: list[Callable[[], None]] = []
+        self._start_ns = 0
+        self._start_s = 0.0
+
+    # -- asyncio.Protocol -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        server, options = self.server, self.server.options
+        self.transport = transport
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.ip, self.port = str(peer[0]), int(peer[1])
+        high = options.write_pause_bytes - 1
+        transport.set_write_buffer_limits(high=high, low=high)
+        self._start_s = server.loop.time()
+        self._start_ns = server.clock.wall_ns()
+        fallback = server.authenticator.fallback
+        if fallback is not None:
+            self._become(fallback)
+        self.protocol = ClientProtocol(options.protocol, self.send, self._authenticate, self._info_line, self._start_s)
+        is_full = not server.register(self)
+        self.send(self._info_line(False))
+        if is_full:
+            self._end(
+                self.protocol.fail(reasons.MAXIMUM_CONNECTIONS_EXCEEDED, CloseReason.MAXIMUM_CONNECTIONS_EXCEEDED)
+            )
+            return
+        if options.protocol.auth_required:
+            self._timers["auth"] = server.loop.call_later(options.auth_timeout_s, self._auth_timer_fired)
+        delay_s = self.protocol.keepalive.first_delay_s(server.rng.random())
+        self._timers["ping"] = server.loop.call_later(delay_s, self._ping_timer_fired)
+        server.flush()
+
+    def data_received(self, data: bytes) -> None:
+        protocol, server = self.protocol, self.server
+        if self.is_closed or protocol is None:
+            return
+        protocol.receive(data, server.loop.time())
+        server.reading += 1
+        try:
+            while (event := protocol.next_event()) is not None:
+                self._handle(event)
+        finally:
+            server.reading -= 1
+            server.flush()
+
+    def eof_received(self) -> bool | None:
+        self.close(CloseReason.CLIENT_CLOSED)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self.close_reason = self.close_reason or (
+                CloseReason.CLIENT_CLOSED if exc is None else CloseReason.READ_ERROR
+            )
+            self.server.router.drop_client(self)
+        self._out.clear()
+        self._out_bytes = 0
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._release_waiting()
+        self.server.unregister(self)
+
+    def pause_writing(self) -> None:
+        """Nothing to do: what waits for room asks for ``pending_bytes``."""
+
+    def resume_writing(self) -> None:
+        self._release_waiting()
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        server, protocol = self.server, self.protocol
+        assert protocol is not None
+        if isinstance(event, Publishes):
+            self.in_msgs += len(event.payloads)
+            self.in_bytes += sum(map(len, event.payloads))
+            if server.router.publish_from(self, *event) and not server.options.no_fast_producer_stall:
+                self._stall()
+        elif isinstance(event, Subscribe):
+            self._subscribe(event, protocol)
+        elif isinstance(event, Unsubscribe):
+            subscription = self.subscriptions.get(event.sid)
+            if subscription is not None:
+                server.router.limit(subscription, event.max_messages)
+            protocol.accept()
+        elif isinstance(event, Connected):
+            server.router.drop_client(self)
+            if isinstance(event.user, User):
+                self._become(event.user)
+            self.echo = event.options.echo or event.options.protocol < 1
+            self.headers = protocol.headers
+            self.no_responders = protocol.no_responders
+            self.verbose = event.options.verbose
+            timer = self._timers.pop("auth", None)
+            if timer is not None:
+                timer.cancel()
+        else:
+            self._end(event)
+
+    def _subscribe(self, event: Subscribe, protocol: ClientProtocol) -> None:
+        options = self.server.options
+        subject, queue, sid = event
+        if queue.startswith(b"_sys_") or (self.permits is not None and not self.permits.may_subscribe(subject, queue)):
+            protocol.refuse(reasons.subscription_violation(subject, queue))
+            return
+        if options.max_sub_tokens and subject.count(b".") >= options.max_sub_tokens:
+            protocol.refuse(reasons.too_many_tokens(subject))
+            return
+        if options.max_subscriptions and len(self.subscriptions) >= options.max_subscriptions:
+            protocol.refuse(reasons.MAXIMUM_SUBSCRIPTIONS_EXCEEDED)
+            return
+        if sid not in self.subscriptions:
+            self.server.router.subscribe_client(self, subject, queue, sid)
+        protocol.accept()
+
+    def _authenticate(self, connect: ConnectOptions) -> User | None:
+        return self.server.authenticator.authenticate(connect)
+
+    def _become(self, user: User) -> None:
+        self.user = user
+        self.permits = user.permissions
+
+    def _info_line(self, is_second: bool) -> bytes:
+        account = self.user.account if is_second else ""
+        return info_line(self.server.info, self.cid, self.ip, remote_account=account)
+
+    def send_info(self) -> None:
+        """Tell the client that something in INFO changed, if it is one that listens."""
+        protocol = self.protocol
+        if protocol is not None and protocol.first_pong_sent and protocol.connect.protocol >= 1:
+            self.send(self._info_line(True))
+
+    # -- output -----------------------------------------------------------------------------------------------------
+
+    def send(self, chunk: bytes) -> None:
+        """Put bytes into the output; more than ``max_pending_bytes`` unsent closes a slow consumer."""
+        if self.is_closed:
+            return
+        self._out.append(chunk)
+        self._out_bytes += len(chunk)
+        if not self._is_dirty:
+            self._is_dirty = True
+            self.server.mark_dirty(self)
+        limit = self.server.options.max_pending_bytes
+        if self._out_bytes + self._unsent_bytes > limit and self.pending_bytes() > limit:
+            self.server.totals.slow_consumers += 1
+            self._abort(CloseReason.SLOW_CONSUMER_PENDING_BYTES)
+
+    def flush(self) -> None:
+        """Give the output to the transport in one write. The server calls it."""
+        self._is_dirty = False
+        transport = self.transport
+        if not self._out or transport is None:
+            return
+        out, self._out = self._out, []
+        self._written_bytes += self._out_bytes
+        self._out_bytes = 0
+        transport.write(out[0] if len(out) == 1 else b"".join(out))
+        self._unsent_bytes = transport.get_write_buffer_size()
+        if self._unsent_bytes and self._deadline is None:
+            self._arm_deadline()
+        if self._waiting and self._unsent_bytes < self.server.options.write_pause_bytes:
+            self._release_waiting()
+
+    def pending_bytes(self) -> int:
+        """Output not yet given to the network."""
+        if self.transport is None or self.is_closed:
+            return 0
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        return self._out_bytes + self._unsent_bytes
+
+    def is_congested(self) -> bool:
+        """Whether more than three quarters of the allowed output are pending."""
+        limit = self.server.options.max_pending_bytes * 3 // 4
+        return self._out_bytes + self._unsent_bytes > limit and self.pending_bytes() > limit
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call back once, from the loop, when little is pending or the connection is gone."""
+        if self.pending_bytes() < self.server.options.write_pause_bytes:
+            self.server.loop.call_soon(callback)
+        else:
+            self._waiting.append(callback)
+
+    def _release_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            self.server.loop.call_soon(callback)
+
+    def _arm_deadline(self) -> None:
+        sent = self._written_bytes - self._unsent_bytes
+        self._deadline = self.server.loop.call_later(self.server.options.write_deadline_s, self._deadline_fired, sent)
+
+    def _deadline_fired(self, sent_before: int) -> None:
+        """No progress since the timer was set: a slow consumer, or a peer that does not even take our goodbye."""
+        self._deadline = None
+        transport = self.transport
+        if transport is None:
+            return
+        self._unsent_bytes = transport.get_write_buffer_size()
+        if not self._unsent_bytes:
+            return
+        if self._written_bytes - self._unsent_bytes > sent_before:
+            self._arm_deadline()
+        elif self.is_closed:
+            transport.abort()
+        else:
+            self.server.totals.slow_consumers += 1
+            self._abort(CloseReason.SLOW_CONSUMER_WRITE_DEADLINE)
+
+    def _stall(self) -> None:
+        """Stop reading for a moment: this producer is faster than some consumer."""
+        if self.transport is None or self.is_closed or "stall" in self._timers:
+            return
+        self.stalls += 1
+        self.server.totals.stalled_clients += 1
+        self.transport.pause_reading()
+        self._timers["stall"] = self.server.loop.call_later(STALL_S, self._resume_reading)
+
+    def _resume_reading(self) -> None:
+        del self._timers["stall"]
+        if self.transport is not None and not self.is_closed:
+            self.transport.resume_reading()
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def close(self, reason: CloseReason, text: str = "") -> None:
+        """Send what is owed (and ``-ERR`` with the text, if one is given), then close. Idempotent."""
+        if self.protocol is not None and not self.is_closed:
+            self._end(self.protocol.fail(text, reason))
+
+    def _end(self, closing: Closing) -> None:
+        if self.is_closed:
+            return
+        self.flush()
+        self._leave(closing.reason)
+        if self.transport is not None:
+            self.transport.close()
+
+    def _abort(self, reason: CloseReason) -> None:
+        """Close at once and drop what is owed."""
+        if self.is_closed:
+            return
+        self._leave(reason)
+        if self.protocol is not None:
+            self.protocol.fail("", reason)
+        self._out.clear()
+        self._out_bytes = 0
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _leave(self, reason: CloseReason) -> None:
+        self.is_closed = True
+        self.close_reason = reason
+        if reason is CloseReason.STALE_CONNECTION:
+            self.server.totals.stale_connections += 1
+        self.server.router.drop_client(self)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _ping_timer_fired(self) -> None:
+        server, protocol = self.server, self.protocol
+        assert protocol is not None
+        closing = protocol.ping_timer_fired(server.loop.time())
+        if closing is not None:
+            self._end(closing)
+        else:
+            interval_s = protocol.keepalive.interval_s
+            self._timers["ping"] = server.loop.call_later(interval_s, self._ping_timer_fired)
+
+    def _auth_timer_fired(self) -> None:
+        assert self.protocol is not None
+        closing = self.protocol.auth_timer_fired()
+        if closing is not None:
+            self._end(closing)
+
+    # -- monitoring -------------------------------------------------------------------------------------------------
+
+    def stats(self) -> ConnectionStats:
+        """The connection as it stands now; after its end, as it stood."""
+        server, protocol = self.server, self.protocol
+        assert protocol is not None
+        now_s = server.loop.time()
+        active_s = protocol.keepalive.last_activity_s
+        connect = protocol.connect
+        return ConnectionStats(
+            cid=self.cid,
+            ip=self.ip,
+            port=self.port,
+            start_ns=self._start_ns,
+            last_activity_ns=self._start_ns + int((active_s - self._start_s) * _NANOS),
+            uptime_ns=int((now_s - self._start_s) * _NANOS),
+            idle_ns=int((now_s - active_s) * _NANOS),
+            rtt_ns=int((protocol.keepalive.rtt_s or 0.0) * _NANOS),
+            pending_bytes=self.pending_bytes(),
+            in_msgs=self.in_msgs,
+            out_msgs=self.out_msgs,
+            in_bytes=self.in_bytes,
+            out_bytes=self.out_bytes,
+            stalls=self.stalls,
+            subscriptions=len(self.subscriptions),
+            name=connect.name,
+            lang=connect.lang,
+            version=connect.version,
+            authorized_user=self.user.shown_name or self.user.name,
+            account=self.user.account,
+            stop_ns=server.clock.wall_ns() if self.is_closed else 0,
+            reason=self.close_reason.value if self.close_reason else "",
+        )

@@ -1,0 +1,50 @@
+"""What a client's bytes mean: the events the connection's owner acts on, strictly in order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from server.protocol.connect import ConnectOptions
+from server.protocol.reasons import CloseReason
+
+
+class Publishes(NamedTuple):
+    """A run of messages as columns, in the order they were published. The owner routes them."""
+
+    subjects: list[bytes]
+    replies: list[bytes]
+    header_lens: list[int]
+    """Empty = no message here has headers."""
+    payloads: list[bytes]
+
+
+class Subscribe(NamedTuple):
+    """A subscription with a valid subject. The owner answers with ``ClientProtocol.accept`` or ``refuse``."""
+
+    subject: bytes
+    queue: bytes
+    sid: bytes
+
+
+class Unsubscribe(NamedTuple):
+    """End a subscription: at once (``max_messages`` 0) or after that many deliveries in all. Answer: ``accept``."""
+
+    sid: bytes
+    max_messages: int
+
+
+class Connected(NamedTuple):
+    """A CONNECT was accepted. Subscriptions made before it are void (a second CONNECT)."""
+
+    options: ConnectOptions
+    user: object
+    """What the authenticator returned."""
+
+
+class Closing(NamedTuple):
+    """The connection is over: send what is owed, then close. Nothing follows this event."""
+
+    reason: CloseReason
+
+
+Event: TypeAlias = Publishes | Subscribe | Unsubscribe | Connected | Closing

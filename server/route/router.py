@@ -1,0 +1,332 @@
+"""The router of one account: brings runs of messages from whoever publishes to whoever subscribes.
+
+Clients come in through ``publish_from``; the engine sees the same object as ``jetstore.node.ports.Outlet``.
+A run of messages that match the same subscriptions is handled as one: one call per internal subscription, one
+formatted chunk per client subscription. A mixed run is cut where the match changes, so that every subscription and
+every connection sees messages in the order they were published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+
+from jetstore.hot.wire import format_pub_acks, pub_ack_payloads
+from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription
+from server.protocol import reasons
+from server.route.delivery import Columns, Delivery
+from server.route.sublist import Match, Sublist
+from server.route.subscription import Sink, Subscription
+from server.route.watch import InterestWatch
+
+RESERVED_SUBJECTS = (b"$NRG.", b"_GR_.", b"$GR.")
+"""Clients may not publish to these."""
+RESERVED_REPLIES = (b"_R_.", b"_GR_.", b"$GR.", b"$JS.ACK.")
+"""Clients may not ask for replies on these."""
+_ACK_GROUPS_MIN = 4
+"""PubAcks of one call are sorted by inbox only if that leaves at least this many for each."""
+_STREAM_NAMES_MAX = 4096
+
+
+class _Handle:
+    """An internal subscription in the hands of the engine."""
+
+    def __init__(self, router: Router, subscription: Subscription) -> None:
+        self._router = router
+        self._subscription = subscription
+
+    def close(self) -> None:
+        self._router.unsubscribe(self._subscription)
+
+
+class Router:
+    """See the module's docstring. Single-threaded; ``call_soon`` is the event loop's."""
+
+    def __init__(self, account: str, rng: Random, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        """``rng`` chooses queue members."""
+        self.account = account
+        self.sublist = Sublist()
+        self._delivery = Delivery(self.sublist, rng, self.unsubscribe)
+        self._watch = InterestWatch(call_soon, self.has_interest)
+        self._call_soon = call_soon
+        self._deferred: deque[tuple[Match, Inbound]] = deque()
+        """Internal deliveries of what the engine itself published: never from inside its own call."""
+        self._is_scheduled = False
+        self._stream_names: dict[bytes, bytes] = {}
+
+    @property
+    def drops_when_congested(self) -> bool:
+        """Whether a client's messages to a congested consumer are dropped (``no_fast_producer_stall``)."""
+        return self._delivery.drops_when_congested
+
+    @drops_when_congested.setter
+    def drops_when_congested(self, drops: bool) -> None:
+        self._delivery.drops_when_congested = drops
+
+    # -- subscriptions ----------------------------------------------------------------------------------------------
+
+    def subscribe_client(self, sink: Sink, subject: bytes, queue: bytes, sid: bytes) -> Subscription:
+        """A new subscription of a client; the sid is free and the subject valid (the caller has checked)."""
+        subscription = Subscription(subject, queue, sid, sink=sink)
+        sink.subscriptions[sid] = subscription
+        self.sublist.insert(subscription)
+        self._watch.changed(subject)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription. Idempotent."""
+        if subscription.is_closed:
+            return
+        subscription.is_closed = True
+        self.sublist.remove(subscription)
+        if subscription.sink is not None:
+            subscription.sink.subscriptions.pop(subscription.sid, None)
+        self._watch.changed(subscription.subject)
+
+    def limit(self, subscription: Subscription, max_messages: int) -> None:
+        """End a subscription after this many deliveries since it was made (0, or as many already: now)."""
+        if subscription.delivered >= max_messages:
+            self.unsubscribe(subscription)
+        else:
+            subscription.max_messages = max_messages
+
+    def drop_client(self, sink: Sink) -> None:
+        """End all subscriptions of a connection."""
+        for subscription in list(sink.subscriptions.values()):
+            self.unsubscribe(subscription)
+
+    # -- from clients -----------------------------------------------------------------------------------------------
+
+    def publish_from(
+        self,
+        client: Sink,
+        subjects: Sequence[bytes],
+        replies: Sequence[bytes],
+        header_lens: Sequence[int],
+        payloads: Sequence[bytes],
+    ) -> bool:
+        """Route a run of a client's messages, in order. True: some consumer is congested, slow this client down."""
+        self._delivery.is_congested = False
+        columns = Columns(subjects, replies, header_lens, payloads)
+        if (
+            client.permits is not None
+            or _may_have_prefix(subjects, RESERVED_SUBJECTS)
+            or _may_have_prefix(replies, RESERVED_REPLIES)
+        ):
+            self._publish_checked(client, columns)
+        else:
+            if client.verbose:
+                client.send(reasons.OK_LINE * len(payloads))
+            self._route(client, columns)
+        return self._delivery.is_congested
+
+    def _publish_checked(self, client: Sink, columns: Columns) -> None:
+        """Message by message: what is not permitted is answered with an error, the rest goes on in runs."""
+        permits = client.permits
+        accepted = 0
+        for at, (subject, reply) in enumerate(zip(columns.subjects, columns.replies, strict=True)):
+            if subject.startswith(RESERVED_SUBJECTS) or (permits is not None and not permits.may_publish(subject)):
+                violation = reasons.publish_violation(subject)
+            elif reply and reply.startswith(RESERVED_REPLIES):
+                violation = reasons.reply_violation(reply)
+            else:
+                if client.verbose:
+                    client.send(reasons.OK_LINE)
+                continue
+            if at > accepted:
+                self._route(client, columns.part(accepted, at))
+            client.send(reasons.error_line(violation))
+            accepted = at + 1
+        if accepted < len(columns.payloads):
+            self._route(client, columns.part(accepted, len(columns.payloads)))
+
+    def _route(self, client: Sink | None, columns: Columns) -> None:
+        """Cut a run where the match changes and deliver each part."""
+        match = self.sublist.match_all(columns.subjects)
+        if match is not None:
+            self._deliver(client, match, columns)
+            return
+        matches = self.sublist.match_each(columns.subjects)
+        begin, current = 0, matches[0]
+        for at, match in enumerate(matches):
+            if match is not current:
+                self._deliver(client, current, columns.part(begin, at))
+                begin, current = at, match
+        self._deliver(client, current, columns.part(begin, len(matches)))
+
+    def _deliver(self, client: Sink | None, match: Match, columns: Columns) -> None:
+        """Everybody gets a run of one match; the client gets 503s for what nobody took."""
+        count = len(columns.payloads)
+        taken = 0
+        if match.plain or match.queues:
+            taken = self._delivery.to_clients(match, columns, client)
+        if match.internal:
+            self._to_handlers(match, columns, client)
+            taken = count
+        if taken < count and client is not None and client.no_responders:
+            self._delivery.no_responders(client, columns.part(taken, count))
+
+    def _to_handlers(self, match: Match, columns: Columns, client: Sink | None) -> None:
+        batch = Inbound(
+            columns.subjects,
+            columns.replies or [b""] * len(columns.payloads),
+            columns.header_lens,
+            columns.payloads,
+            self.account,
+            client,
+        )
+        if client is None:
+            self._deferred.append((match, batch))
+            self._schedule_deferred()
+        else:
+            _call_handlers(match, batch)
+
+    def _schedule_deferred(self) -> None:
+        if self._deferred and not self._is_scheduled:
+            self._is_scheduled = True
+            self._call_soon(self._run_deferred)
+
+    def _run_deferred(self) -> None:
+        """Hand over what the engine published to itself before now; what that causes comes next time."""
+        try:
+            for _ in range(len(self._deferred)):
+                match, batch = self._deferred.popleft()
+                _call_handlers(match, batch)
+        finally:
+            self._is_scheduled = False
+            self._schedule_deferred()
+
+    # -- from the engine: jetstore.node.ports.Outlet ----------------------------------------------------------------
+
+    def subscribe(self, subject: bytes, handler: InboundHandler) -> InternalSubscription:
+        """From now on ``handler`` gets what is published on this pattern."""
+        subscription = Subscription(subject, handler=handler)
+        self.sublist.insert(subscription)
+        self._watch.changed(subject)
+        return _Handle(self, subscription)
+
+    def publish(
+        self,
+        subjects: Sequence[bytes],
+        header_lens: Sequence[int],
+        payloads: Sequence[bytes],
+        replies: Sequence[bytes] = (),
+    ) -> None:
+        """Route messages as the system."""
+        if payloads:
+            self._route(None, Columns(subjects, replies, header_lens, payloads))
+
+    def pub_acks(self, stream: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """One PubAck per reply subject that is not empty."""
+        if b"" in replies:
+            wanted = [at for at, reply in enumerate(replies) if reply]
+            replies = [replies[at] for at in wanted]
+            seqs = [seqs[at] for at in wanted]
+        if replies:
+            self._pub_acks(self._json_name(stream), replies, seqs)
+
+    def _pub_acks(self, name: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
+        match = self.sublist.match_all(replies)
+        if match is None:
+            by_inbox: dict[bytes, list[int]] = {}
+            for at, reply in enumerate(replies):
+                by_inbox.setdefault(reply.rpartition(b".")[0], []).append(at)
+            if len(by_inbox) > 1 and len(by_inbox) * _ACK_GROUPS_MIN <= len(replies):
+                for positions in by_inbox.values():
+                    self._pub_acks(name, [replies[at] for at in positions], [seqs[at] for at in positions])
+                return
+        elif match.is_empty:
+            return
+        elif len(match.plain) == 1 and not match.queues and not match.internal:
+            subscription = match.plain[0]
+            if not subscription.max_messages:
+                self._delivery.acks(subscription, format_pub_acks(name, replies, subscription.sid, seqs), len(replies))
+                return
+        self._route(None, Columns(replies, (), (), pub_ack_payloads(name, seqs)))
+
+    def _json_name(self, stream: bytes) -> bytes:
+        name = self._stream_names.get(stream)
+        if name is None:
+            if len(self._stream_names) >= _STREAM_NAMES_MAX:
+                self._stream_names.clear()
+            name = json.dumps(stream.decode("utf-8", "replace"), ensure_ascii=False)[1:-1].encode()
+            self._stream_names[stream] = name
+        return name
+
+    def deliver(
+        self,
+        target: bytes,
+        subjects: Sequence[bytes],
+        replies: Sequence[bytes],
+        header_lens: Sequence[int],
+        payloads: Sequence[bytes],
+        queue: bytes = b"",
+    ) -> int:
+        """Send stored messages to the subscribers of ``target``; how many from the start somebody took."""
+        match = self.sublist.match(target)
+        if match.is_empty or not payloads:
+            return 0
+        columns = Columns(subjects, replies, header_lens, payloads)
+        if queue:
+            for name, members in match.queues:
+                if name == queue:
+                    return self._delivery.to_queue(members, columns, None)
+            return 0
+        taken = self._delivery.to_clients(match, columns, None) if match.plain or match.queues else 0
+        if match.internal:
+            self._to_handlers(match, columns, None)
+            taken = len(payloads)
+        return taken
+
+    def has_interest(self, target: bytes, queue: bytes = b"") -> bool:
+        """Whether somebody subscribes to ``target`` (in that queue group, if one is named)."""
+        match = self.sublist.match(target)
+        if not queue:
+            return not match.is_empty
+        return any(name == queue for name, _ in match.queues)
+
+    def _sinks(self, target: bytes) -> list[Sink]:
+        match = self.sublist.match(target)
+        sinks = [subscription.sink for subscription in match.plain]
+        for _, members in match.queues:
+            sinks += [subscription.sink for subscription in members]
+        return [sink for sink in sinks if sink is not None]
+
+    def pending_bytes(self, target: bytes) -> int:
+        """Most unsent output of any connection that subscribes to ``target``."""
+        return max((sink.pending_bytes() for sink in self._sinks(target)), default=0)
+
+    def when_writable(self, target: bytes, callback: Callable[[], None]) -> None:
+        """Call back once, soon after the fullest of the connections behind ``target`` can take more."""
+        sinks = self._sinks(target)
+        if sinks:
+            max(sinks, key=lambda sink: sink.pending_bytes()).when_writable(callback)
+        else:
+            self._call_soon(callback)
+
+    def watch_interest(self, target: bytes, callback: Callable[[bool], None]) -> InternalSubscription:
+        """Call back whenever ``has_interest(target)`` may have changed."""
+        return self._watch.add(target, callback)
+
+
+def _call_handlers(match: Match, batch: Inbound) -> None:
+    for subscription in match.internal:
+        if not subscription.is_closed and subscription.handler is not None:
+            subscription.handler.on_messages(batch)
+
+
+def _may_have_prefix(subjects: Sequence[bytes], prefixes: tuple[bytes, ...]) -> bool:
+    """Whether some subject starts with one of these prefixes of one token; may be true for odd runs without one."""
+    first = subjects[0]
+    if first.startswith(prefixes):
+        return True
+    count = len(subjects)
+    if count == 1 or subjects.count(first) == count:
+        return False
+    # All in one shared first token, told by one pass in C, or else each by itself.
+    token_end = first.rfind(b".") + 1
+    if token_end and (b"\n" + b"\n".join(subjects)).count(b"\n" + first[:token_end]) == count:
+        return False
+    return any(subject.startswith(prefixes) for subject in subjects)

@@ -1,0 +1,81 @@
+"""A subscription, and what the router needs of the connection behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from jetstore.node.ports import InboundHandler
+
+
+class Sink(Protocol):
+    """A client connection as the router sees it. Output given in one go leaves in one write."""
+
+    echo: bool
+    """False: gets none of its own messages."""
+    headers: bool
+    """False: gets bodies only."""
+    no_responders: bool
+    verbose: bool
+    is_closed: bool
+    subscriptions: dict[bytes, Subscription]
+    """By sid. The router removes what has ended by itself."""
+    out_msgs: int
+    out_bytes: int
+    permits: Permits | None
+    """None: everything is permitted."""
+
+    def send(self, chunk: bytes) -> None:
+        """Put bytes into the output. Never blocks; a slow consumer is closed."""
+
+    def pending_bytes(self) -> int:
+        """Output not yet given to the network."""
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call back once when ``pending_bytes`` is low, or the connection is gone."""
+
+    def is_congested(self) -> bool:
+        """Whether producers should be slowed down for this consumer's sake."""
+
+
+class Permits(Protocol):
+    """What one user may do (``server/auth/permissions.py``)."""
+
+    def may_publish(self, subject: bytes) -> bool:
+        """Whether a message may be published on this subject."""
+
+    def may_subscribe(self, subject: bytes, queue: bytes) -> bool:
+        """Whether this subscription may be made."""
+
+    def may_receive(self, subject: bytes) -> bool:
+        """Whether a message on this subject may be delivered to a wider subscription."""
+
+    filters_deliveries: bool
+    """False: ``may_receive`` is always true for subscriptions that were permitted."""
+
+
+class Subscription:
+    """Interest of one connection (``sink``) or of the engine (``handler``) in a subject pattern."""
+
+    __slots__ = ("delivered", "handler", "is_closed", "max_messages", "order", "queue", "sid", "sink", "subject")
+
+    def __init__(
+        self,
+        subject: bytes,
+        queue: bytes = b"",
+        sid: bytes = b"",
+        sink: Sink | None = None,
+        handler: InboundHandler | None = None,
+    ) -> None:
+        assert (sink is None) != (handler is None)
+        self.subject = subject
+        self.queue = queue
+        self.sid = sid
+        self.sink = sink
+        self.handler = handler
+        self.order = 0
+        """Given by the sublist: results list subscriptions in the order they were made."""
+        self.max_messages = 0
+        """Deliveries after which it ends; 0 = no limit."""
+        self.delivered = 0
+        self.is_closed = False
