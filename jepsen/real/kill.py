@@ -243,7 +243,7 @@ def run(
     folder: Path | None = None,
     tolerated: frozenset[str] = frozenset(),
 ) -> Result:
-    """Run the kill test; the store is removed afterwards unless something was found, or ``keep`` or ``folder`` given."""
+    """Run the kill test. The store is removed afterwards, unless there are findings, or ``keep`` or ``folder``."""
     keep = keep or folder is not None
     folder = folder or Path(tempfile.mkdtemp(prefix="jepsen-kill-"))
     process = ServerProcess(server, folder / "store")

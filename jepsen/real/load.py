@@ -62,8 +62,13 @@ class Published:
 Started = Callable[[], None]
 
 
-def publish(started: Started, port: int, specs: list[PublishSpec], keep_acks: bool = True) -> list[Published]:
-    """Publish on all connections at once until each is answered or lost."""
+def publish(
+    started: Started, port: int, specs: list[PublishSpec], keep_acks: bool = True, seconds: float = 0.0
+) -> list[Published]:
+    """Publish on all connections at once until each is answered or lost; with ``seconds`` > 0, send for so long.
+
+    ``keep_acks`` = False leaves the columns empty: only ``sent`` and the times count.
+    """
 
     async def main() -> list[Published]:
         publishers = [
@@ -79,6 +84,8 @@ def publish(started: Started, port: int, specs: list[PublishSpec], keep_acks: bo
             return results
         for publisher in publishers:
             publisher.start()
+            if seconds:
+                asyncio.get_running_loop().call_later(seconds, publisher.stop)
         started()
         for publisher, result in zip(publishers, results, strict=True):
             await publisher.done
@@ -98,13 +105,17 @@ def publish(started: Started, port: int, specs: list[PublishSpec], keep_acks: bo
     return result
 
 
-def one_each(started: Started, port: int, subjects: list[str], tag: int, total: int, size: int = 128) -> Published:
-    """One message in flight in each of up to 1,000 streams."""
+def one_each(
+    started: Started, port: int, subjects: list[str], tag: int, total: int, size: int = 128, seconds: float = 0.0
+) -> Published:
+    """One message in flight in each of up to 1,000 streams; with ``seconds`` > 0, for so long."""
 
     async def main() -> Published:
         publisher = OneEachPublisher(subjects, tag=tag, total=total, size=size)
         await connect(port, publisher)
         publisher.start()
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, publisher.stop)
         started()
         await publisher.done
         publisher.transport.abort()

@@ -39,7 +39,10 @@ def payload(value: int, size: int) -> bytes:
 
 
 class Blocks:
-    """Formatted publishes of one connection: number i goes to ``subjects[i % len(subjects)]``."""
+    """Formatted publishes of one connection: number i goes to ``subjects[i % len(subjects)]``.
+
+    ``{n}`` in a subject becomes the number: a subject of its own for each message.
+    """
 
     def __init__(self, subjects: Sequence[str], inbox: bytes, tag: int, size: int) -> None:
         """``inbox``: replies are ``<inbox>.<number>``; b"" = no reply subject. 1,000 must be a multiple of subjects."""
@@ -55,24 +58,24 @@ class Blocks:
 
     def one(self, number: int) -> bytes:
         """The protocol bytes of one message, formatted alone."""
-        subject = self._subjects[number % len(self._subjects)]
+        subject = self._subjects[number % len(self._subjects)].replace(b"{n}", b"%012d" % number)
         reply = b" %b.%012d" % (self._inbox, number) if self._inbox else b""
         head = b"PUB %b%b %d\r\n%08d%012d" % (subject, reply, self._total, self._tag, number)
         return b"".join((head, self._tail, b"\r\n"))
 
     def _prepare(self) -> None:
-        inbox, tag, tail, total = self._inbox, self._tag, self._tail, self._total
-        pieces = [b""]
+        # NUL stands for the nine leading digits; it is in no subject, inbox or pad.
+        messages = []
         for low in range(BLOCK):
-            subject = self._subjects[low % len(self._subjects)]
-            if inbox:
-                pieces[-1] += b"PUB %b %b." % (subject, inbox)
-                pieces.append(b"%03d %d\r\n%08d" % (low, total, tag))
-            else:
-                pieces[-1] += b"PUB %b %d\r\n%08d" % (subject, total, tag)
-            pieces.append(b"%03d%b\r\n" % (low, tail))
-        self._pieces = pieces
-        self._per_message = 2 if inbox else 1
+            subject = self._subjects[low % len(self._subjects)].replace(b"{n}", b"\0%03d" % low)
+            reply = b" %b.\0%03d" % (self._inbox, low) if self._inbox else b""
+            messages.append(
+                b"PUB %b%b %d\r\n%08d\0%03d%b\r\n" % (subject, reply, self._total, self._tag, low, self._tail)
+            )
+        self._places = [0]
+        for message in messages:
+            self._places.append(self._places[-1] + message.count(b"\0"))
+        self._pieces = b"".join(messages).split(b"\0")
 
     def block(self, number: int) -> bytes:
         """The protocol bytes of messages ``number`` … ``number`` + 999; ``number`` is a multiple of 1,000."""
@@ -87,9 +90,8 @@ class Blocks:
         low = number % BLOCK
         if low == 0 and count == BLOCK:
             return self.block(number)
-        step = self._per_message
-        # Piece low * step begins with the end of the message before; cut that off, and end with the message asked for.
-        pieces = self._pieces[low * step : (low + count) * step + 1]
+        # A message's first piece begins with the end of the one before, which is cut off; so is what follows the last.
+        pieces = self._pieces[self._places[low] : self._places[low + count] + 1]
         if low:
             head = pieces[0]
             pieces[0] = head[head.rindex(b"\r\nPUB ") + 2 :]

@@ -11,7 +11,7 @@ from jepsen.real.values import BLOCK, PREPARED_BYTES_MAX, Blocks, parse_acks, pa
 
 @pytest.mark.parametrize("inbox", [b"_INBOX.x", b""])
 @pytest.mark.parametrize("size", [1, 20, 128, PREPARED_BYTES_MAX + 1])
-@pytest.mark.parametrize("subjects", [["a.1"], ["a.1", "b.2"]])
+@pytest.mark.parametrize("subjects", [["a.1"], ["a.1", "b.2"], ["a.{n}.x"], ["a.1", "b.{n}"]])
 def test_a_block_is_its_messages(inbox: bytes, size: int, subjects: list[str]) -> None:
     blocks = Blocks(subjects, inbox, 7, size)
     assert blocks.block(3000) == b"".join(blocks.one(number) for number in range(3000, 4000))
@@ -19,7 +19,7 @@ def test_a_block_is_its_messages(inbox: bytes, size: int, subjects: list[str]) -
 
 @given(st.integers(0, BLOCK - 1), st.integers(1, BLOCK), st.booleans())
 def test_any_part_of_a_block(low: int, count: int, has_inbox: bool) -> None:
-    blocks = Blocks(["a.1", "b.2"], b"_INBOX.x" if has_inbox else b"", 7, 30)
+    blocks = Blocks(["a.1", "b.{n}"], b"_INBOX.x" if has_inbox else b"", 7, 30)
     count = min(count, BLOCK - low)
     expected = b"".join(blocks.one(number) for number in range(5000 + low, 5000 + low + count))
     assert blocks.part(5000 + low, count) == expected
