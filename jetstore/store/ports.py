@@ -5,15 +5,17 @@ Everything here is a plain value or a ``Protocol``. Real ones live beside this f
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from jetstore.hot.columns import Columns as Columns
 from jetstore.hot.columns import Frame as Frame
 from jetstore.types import GroupUid, RaftIndex, Term
+
+if TYPE_CHECKING:  # the writer process starts without it
+    import asyncio
 
 
 class Kind(IntEnum):
@@ -78,6 +80,10 @@ class GroupRecovery:
     last_index: RaftIndex = RaftIndex(0)
     """Evidenced last (term, index): from lines and group tables, never from what happens to be readable."""
     last_term: Term = Term(0)
+    last_known: bool = True
+    """False: blocks are unreadable that may have held later entries. The group must take no write (R1: an alarm)."""
+    is_stopped: bool = False
+    """A line of a kind that this build does not know: the group must not run."""
 
 
 @dataclass(slots=True)

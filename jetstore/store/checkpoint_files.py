@@ -1,0 +1,171 @@
+"""Checkpoint files of a group: two copies of its head and immutable chunks (``docs/format/checkpoint.md``).
+
+What is inside is the state machine's business; here it is bytes in a frame. Each file is written under a temporary
+name, synced, renamed, its directory synced, and read back, before anything refers to it; ``HEAD.b`` is touched only
+when ``HEAD.a`` is done, so at any moment at least one head is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from jetstore.errors import Corruption, DiskFull, FormatUnknown
+from jetstore.store.vfs import Vfs
+from jetstore.types import Buffer, GroupUid
+
+GROUPS_DIR = "groups"
+HEAD_NAMES = ("HEAD.a", "HEAD.b")
+TEMP_SUFFIX = ".tmp"
+FULL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+MAGIC = b"JSCKPT\x00\x00"
+VERSION = 0
+KIND_HEAD = 1
+KIND_CHUNK = 2
+_FRAME = struct.Struct("<8sHHIQQI")
+"""magic, version, kind, 0, group uid, content length, content crc; then the crc of all that; then the content."""
+_CRC = struct.Struct("<I")
+FRAME_BYTES = _FRAME.size + _CRC.size
+
+
+class HeadCopy(NamedTuple):
+    """One readable copy of a group's head."""
+
+    content: bytes
+    hash: int
+    """``head_hash`` of the content: what its CKPT line carries."""
+
+
+def group_dir(uid: GroupUid) -> str:
+    """Directory of a group."""
+    return f"{GROUPS_DIR}/{uid}"
+
+
+def segment_path(uid: GroupUid, name: str) -> str:
+    """Path of a segment file."""
+    return f"{GROUPS_DIR}/{uid}/segments/{name}"
+
+
+def chunk_path(uid: GroupUid, name: str) -> str:
+    """Path of a chunk."""
+    return f"{GROUPS_DIR}/{uid}/chunks/{name}"
+
+
+def head_hash(head: Buffer) -> int:
+    """64 bits that name a head's content."""
+    return int.from_bytes(blake2b(head, digest_size=8).digest(), "little")
+
+
+def make_group_dir(vfs: Vfs, uid: GroupUid) -> None:
+    """The group's directories, durable. Idempotent."""
+    vfs.mkdir(GROUPS_DIR)
+    vfs.fsync_dir("")
+    vfs.mkdir(group_dir(uid))
+    vfs.fsync_dir(GROUPS_DIR)
+    for name in ("segments", "chunks"):
+        vfs.mkdir(f"{group_dir(uid)}/{name}")
+    vfs.fsync_dir(group_dir(uid))
+
+
+def write_head(vfs: Vfs, uid: GroupUid, head: bytes) -> int:
+    """Both copies durable and read back; the head's hash. DiskFull: at least one whole head is there as before."""
+    for name in HEAD_NAMES:
+        write_framed(vfs, uid, KIND_HEAD, f"{group_dir(uid)}/{name}", head)
+    return head_hash(head)
+
+
+def write_chunks(vfs: Vfs, uid: GroupUid, chunks: Mapping[str, bytes]) -> None:
+    """All chunks durable and read back. Nothing refers to them yet, so DiskFull leaves only unnamed files."""
+    for name, content in chunks.items():
+        write_framed(vfs, uid, KIND_CHUNK, chunk_path(uid, name), content)
+
+
+def read_heads(vfs: Vfs, uid: GroupUid) -> tuple[list[HeadCopy], list[str]]:
+    """The readable copies of the head, and what was wrong with the others. No head at all: two empty lists."""
+    found: list[HeadCopy] = []
+    findings: list[str] = []
+    for name in HEAD_NAMES:
+        path = f"{group_dir(uid)}/{name}"
+        if not vfs.exists(path):
+            continue
+        try:
+            content = read_framed(vfs, uid, KIND_HEAD, path)
+        except FormatUnknown:
+            raise
+        except (Corruption, OSError) as error:
+            findings.append(str(error))
+            continue
+        found.append(HeadCopy(content, head_hash(content)))
+    return found, findings
+
+
+def read_chunk(vfs: Vfs, uid: GroupUid, name: str) -> bytes:
+    """A chunk's content. Corruption if it is missing or not what was written."""
+    path = chunk_path(uid, name)
+    try:
+        return read_framed(vfs, uid, KIND_CHUNK, path)
+    except OSError as error:
+        raise Corruption(f"chunk unreadable: {error}", file=path, offset=0) from error
+
+
+def write_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes) -> None:
+    """Replace ``path`` by a framed file: temp, sync, rename, sync of the directory, read back."""
+    frame = _FRAME.pack(MAGIC, VERSION, kind, 0, uid, len(content), crc32c(content))
+    temp = path + TEMP_SUFFIX
+    try:
+        handle = vfs.open(temp, create=True)
+    except OSError as error:
+        if error.errno in FULL_ERRNOS:
+            raise DiskFull(f"no space for {temp}") from error
+        raise
+    try:
+        try:
+            vfs.truncate(handle, 0)
+            vfs.pwrite(handle, [frame, _CRC.pack(crc32c(frame)), content], 0)
+        except OSError as error:
+            if error.errno not in FULL_ERRNOS:
+                raise
+            vfs.unlink(temp)
+            raise DiskFull(f"no space for {temp}") from error
+        vfs.fsync(handle)
+    finally:
+        vfs.close(handle)
+    vfs.rename(temp, path)
+    vfs.fsync_dir(path.rpartition("/")[0])
+    if read_framed(vfs, uid, kind, path) != content:
+        raise Corruption("read back differs", file=path, offset=FRAME_BYTES)
+
+
+def read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> bytes:
+    """The content of a framed file. Corruption if anything is not as written; OSError if it cannot be read."""
+    handle = vfs.open(path, write=False)
+    try:
+        data = vfs.pread(handle, vfs.size(handle), 0)
+    finally:
+        vfs.close(handle)
+    if len(data) < FRAME_BYTES:
+        raise Corruption("checkpoint file cut short", file=path, offset=len(data))
+    frame = data[: _FRAME.size]
+    if crc32c(frame) != _CRC.unpack_from(data, _FRAME.size)[0]:
+        raise Corruption("checkpoint frame checksum", file=path, offset=0)
+    magic, version, found_kind, _, found_uid, length, crc = _FRAME.unpack(frame)
+    if magic != MAGIC or version != VERSION:
+        raise FormatUnknown("checkpoint file version", file=path, offset=0, expected=VERSION, actual=version)
+    if (found_kind, found_uid, length) != (kind, uid, len(data) - FRAME_BYTES):
+        raise Corruption(
+            "checkpoint file is not the one expected",
+            file=path,
+            offset=0,
+            expected=(kind, uid, len(data) - FRAME_BYTES),
+            actual=(found_kind, found_uid, length),
+        )
+    content = data[FRAME_BYTES:]
+    if crc32c(content) != crc:
+        raise Corruption("checkpoint content checksum", file=path, offset=FRAME_BYTES, expected=crc)
+    return content

@@ -1,0 +1,134 @@
+"""IDENTITY: who this node is, in two checksummed copies (``docs/format/identity.md``).
+
+The boot counter is durable in both copies before ``open_identity`` returns, so no two lives of a node share a number,
+and a copied or reverted disk is recognised by (boot counter, nonce).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from crc32c import crc32c
+
+from jetstore.errors import Corruption, FormatUnknown
+from jetstore.store.vfs import Vfs
+
+NAMES = ("IDENTITY", "IDENTITY.b")
+FORMAT_VERSION = 0
+_TITLE = f"jetstore identity {FORMAT_VERSION}\n"
+_CRC_KEY = "crc32c = "
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is. Immutable; changes go through ``save_identity``."""
+
+    node_name: str
+    node_id: str
+    """16 hexadecimal digits, drawn when the store was made."""
+    incarnation: int
+    """Raised when the node has lost what it promised under the old one."""
+    cluster_id: str
+    """"" until the node belongs to a cluster."""
+    boot_counter: int
+    boot_nonce: str
+    """16 hexadecimal digits, drawn at every start."""
+    journal_id: str
+    """32 hexadecimal digits: seeds every checksum of this incarnation's journal."""
+    journal_born: bool
+    """A journal was made: if there is none later, it was lost, and with it everything this incarnation promised."""
+
+    @property
+    def journal_id_bytes(self) -> bytes:
+        return bytes.fromhex(self.journal_id)
+
+
+def open_identity(vfs: Vfs, node_name: str, draw: Callable[[int], bytes]) -> tuple[Identity, list[str]]:
+    """This start's identity, with its boot counter already durable, and what was found wrong.
+
+    ``draw(n)`` gives n random bytes. A store without any copy gets a new identity named ``node_name``; an existing one
+    keeps the name it has. Corruption if copies are there and none is readable. OSError from a write or sync is final.
+    """
+    found, findings = read_identity(vfs)
+    if found is None:
+        if findings:
+            raise Corruption("no copy of the identity is readable: " + "; ".join(findings), file=NAMES[0], offset=0)
+        found = Identity(node_name, draw(8).hex(), 1, "", 0, "", draw(16).hex(), journal_born=False)
+    identity = replace(found, boot_counter=found.boot_counter + 1, boot_nonce=draw(8).hex())
+    save_identity(vfs, identity)
+    return identity, findings
+
+
+def read_identity(vfs: Vfs) -> tuple[Identity | None, list[str]]:
+    """The readable copy of the latest boot, or None; and what was wrong with the others. Writes nothing."""
+    best: Identity | None = None
+    findings: list[str] = []
+    for name in NAMES:
+        if not vfs.exists(name):
+            continue
+        try:
+            handle = vfs.open(name, write=False)
+            try:
+                data = vfs.pread(handle, vfs.size(handle), 0)
+            finally:
+                vfs.close(handle)
+            copy = decode(data, name)
+        except FormatUnknown:
+            raise
+        except (Corruption, OSError) as error:
+            findings.append(str(error))
+            continue
+        if best is None or copy.boot_counter > best.boot_counter:
+            best = copy
+    if best is not None and not findings:
+        findings += [f"{name} is missing: written again" for name in NAMES if not vfs.exists(name)]
+    return best, findings
+
+
+def save_identity(vfs: Vfs, identity: Identity) -> None:
+    """Both copies durable and read back, one after the other: at any moment one of them is whole."""
+    data = encode(identity)
+    for name in NAMES:
+        temp = name + ".tmp"
+        handle = vfs.open(temp, create=True)
+        try:
+            vfs.truncate(handle, 0)
+            vfs.pwrite(handle, [data], 0)
+            vfs.fsync(handle)
+        finally:
+            vfs.close(handle)
+        vfs.rename(temp, name)
+        vfs.fsync_dir("")
+        handle = vfs.open(name, write=False)
+        try:
+            if vfs.pread(handle, len(data) + 1, 0) != data:
+                raise Corruption("read back differs", file=name, offset=0)
+        finally:
+            vfs.close(handle)
+
+
+def encode(identity: Identity) -> bytes:
+    """The file's bytes: a title, one ``key = JSON value`` a line, and the crc32c of everything before its line."""
+    lines = [f"{field.name} = {json.dumps(getattr(identity, field.name))}\n" for field in fields(identity)]
+    body = (_TITLE + "".join(lines)).encode("ascii")
+    return body + f"{_CRC_KEY}{crc32c(body):08x}\n".encode("ascii")
+
+
+def decode(data: bytes, name: str) -> Identity:
+    """The identity in a file's bytes. Corruption unless every byte is as ``encode`` would have written it."""
+    body, key, crc = data.rpartition(_CRC_KEY.encode("ascii"))
+    if not key or crc != f"{crc32c(body):08x}\n".encode("ascii"):
+        raise Corruption("identity checksum", file=name, offset=max(0, len(body)))
+    if not body.startswith(_TITLE.encode("ascii")):
+        raise FormatUnknown("identity format", file=name, offset=0, expected=_TITLE, actual=body[: len(_TITLE)])
+    values: dict[str, Any] = {}
+    for line in body.decode("ascii").splitlines()[1:]:
+        field, _, value = line.partition(" = ")
+        values[field] = json.loads(value)
+    try:
+        return Identity(**values)
+    except TypeError as error:
+        raise FormatUnknown(f"identity fields: {error}", file=name, offset=0) from error

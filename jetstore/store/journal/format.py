@@ -1,0 +1,267 @@
+"""A journal block as bytes (``docs/format/journal.md``).
+
+::
+
+    | head | body, padded to 512 | zeros | the same head again |      a multiple of 4 KiB
+
+The head is one stream of bytes cut into pieces of 508, each followed by its own crc32c: one 512-byte sector. The crc is
+seeded with (journal id, file number, lsn, sector number), so a sector that belongs elsewhere is never taken for good.
+The stream: header (128) · this block's lines (64 each) · the previous block's lines again · the sector map (a crc32c
+for each 512 bytes of body). The two copies of any head sector are at least 4 KiB apart.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from jetstore.limits import BLOCK_ALIGN_BYTES, SECTOR_BYTES
+from jetstore.types import Buffer
+
+MAGIC = b"JSBLOCK\x00"
+VERSION = 0
+PIECE_BYTES = SECTOR_BYTES - 4
+JOURNAL_ID_BYTES = 16
+
+_HEADER = struct.Struct("<8sHHHHI16sQQQQQQIIIIII")
+HEADER_BYTES = 128
+_HEADER_PAD = bytes(HEADER_BYTES - _HEADER.size)
+_SEED = struct.Struct("<16sQQI")
+_CRC = struct.Struct("<I")
+
+_LINE = struct.Struct("<BBHIQQQQIIIIQ")
+LINE_BYTES = _LINE.size
+assert LINE_BYTES == 64
+
+ZERO_SECTOR = bytes(SECTOR_BYTES)
+
+# Kinds of line that only the journal itself writes; the others are ``ports.Kind``.
+KIND_ROW = 64
+"""Group table: a group's generation, term, vote and evidenced last. Its checkpoint follows as a CKPT line."""
+KIND_FILES = 65
+"""A file that is still needed (first_index = its number, aux = lsn of its last block that counts, 0 = it is the current
+one, message_count = blocks of the group table that the list ends, 0 = it stands alone). All FILES lines of one block
+together are the list."""
+
+FLAG_HARD_UNKNOWN = 1
+"""On a ROW: term and vote were unreadable everywhere when the row was written."""
+FLAG_LAST_UNKNOWN = 2
+"""On a ROW: so was the last index."""
+FLAG_STOPPED = 4
+"""On a ROW: the group has a line of a kind that the writer of the row did not know."""
+
+
+class Line(NamedTuple):
+    """One line. ``offset`` counts from the start of the file that holds the record's body."""
+
+    kind: int
+    flags: int
+    message_count: int
+    group: int
+    term: int
+    prev_term: int
+    first_index: int
+    last_index: int
+    offset: int
+    length: int
+    crc: int
+    aux: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first 128 bytes of a head."""
+
+    journal_id: bytes
+    file_number: int
+    lsn: int
+    block_offset: int
+    """Where the block starts in its file."""
+    file_bytes: int
+    """Size of every file of this journal."""
+    spare_through: int
+    """The highest file number that durably existed when the block was written."""
+    previous_file: int
+    """The file that holds the bodies of the repeated lines (0 = there is no previous block)."""
+    block_bytes: int
+    head_sectors: int
+    body_bytes: int
+    line_count: int
+    repeat_count: int
+    previous_crc: int
+    """``header_crc`` of the last block that counts before this one (0 = none)."""
+    version: int = VERSION
+    table_part: int = 0
+    """1-based number of this block among the group-table blocks at the head of a file; 0 = not one."""
+    table_parts: int = 0
+    header_crc: int = 0
+    """The crc of the first head sector: names this block, all its lines and (through them) its bodies."""
+
+    @property
+    def head_bytes(self) -> int:
+        return self.head_sectors * SECTOR_BYTES
+
+    @property
+    def body_sectors(self) -> int:
+        return sectors(self.body_bytes)
+
+    @property
+    def body_offset(self) -> int:
+        """Where the body starts in the file."""
+        return self.block_offset + self.head_bytes
+
+    @property
+    def second_offset(self) -> int:
+        """Where the second copy of the head starts in the file."""
+        return self.block_offset + self.block_bytes - self.head_bytes
+
+
+def sectors(size_bytes: int) -> int:
+    """Sectors that hold this many bytes."""
+    return -(-size_bytes // SECTOR_BYTES)
+
+
+def head_sectors(line_count: int, repeat_count: int, body_bytes: int) -> int:
+    """Sectors of one head copy."""
+    stream = HEADER_BYTES + (line_count + repeat_count) * LINE_BYTES + 4 * sectors(body_bytes)
+    return -(-stream // PIECE_BYTES)
+
+
+def block_bytes(head_sector_count: int, body_bytes: int) -> int:
+    """Size of a block: both heads and the body, on 4 KiB, with the copies of a head sector 4 KiB apart."""
+    head = head_sector_count * SECTOR_BYTES
+    size = max(2 * head + sectors(body_bytes) * SECTOR_BYTES, BLOCK_ALIGN_BYTES + head)
+    return -(-size // BLOCK_ALIGN_BYTES) * BLOCK_ALIGN_BYTES
+
+
+def pack_lines(lines: list[Line]) -> bytes:
+    """Lines as bytes."""
+    pack = _LINE.pack
+    return b"".join([
+        pack(kind, flags, 0, count, group, term, prev_term, first, last - first + 1, offset, length, crc, aux)
+        for kind, flags, count, group, term, prev_term, first, last, offset, length, crc, aux in lines
+    ])  # fmt: skip
+
+
+def unpack_lines(data: Buffer) -> list[Line]:
+    """The lines in ``data``, whose length is a multiple of 64."""
+    return [
+        Line(kind, flags, count, group, term, prev_term, first, first + span - 1, offset, length, crc, aux)
+        for kind, flags, _, count, group, term, prev_term, first, span, offset, length, crc, aux in _LINE.iter_unpack(
+            data
+        )
+    ]
+
+
+def sector_map(body: Buffer) -> list[int]:
+    """crc32c of each 512 bytes of a body whose length is a multiple of 512."""
+    view = memoryview(body)
+    checksum = crc32c
+    return [checksum(view[i : i + SECTOR_BYTES]) for i in range(0, len(view), SECTOR_BYTES)]
+
+
+def _seed(journal_id: bytes, file_number: int, lsn: int, sector: int) -> int:
+    return crc32c(_SEED.pack(journal_id, file_number, lsn, sector))
+
+
+def pack_head(header: Header, lines: bytes, repeated: bytes, crcs: list[int]) -> tuple[bytes, int]:
+    """One head copy and its header crc. ``header.header_crc`` is not looked at."""
+    rest = b"".join((lines, repeated, struct.pack(f"<{len(crcs)}I", *crcs)))
+    first = _HEADER.pack(
+        MAGIC,
+        VERSION,
+        header.table_part,
+        header.table_parts,
+        0,
+        header.head_sectors,
+        header.journal_id,
+        header.file_number,
+        header.lsn,
+        header.block_offset,
+        header.file_bytes,
+        header.spare_through,
+        header.previous_file,
+        header.block_bytes,
+        header.body_bytes,
+        header.line_count,
+        header.repeat_count,
+        header.previous_crc,
+        crc32c(rest),
+    )
+    stream = first + _HEADER_PAD + rest
+    count = header.head_sectors
+    stream += bytes(count * PIECE_BYTES - len(stream))
+    view = memoryview(stream)
+    seed_prefix = (header.journal_id, header.file_number, header.lsn)
+    parts: list[Buffer] = []
+    header_crc = 0
+    for sector in range(count):
+        piece = view[sector * PIECE_BYTES : (sector + 1) * PIECE_BYTES]
+        crc = crc32c(piece, _seed(*seed_prefix, sector))
+        if sector == 0:
+            header_crc = crc
+        parts.append(piece)
+        parts.append(_CRC.pack(crc))
+    return b"".join(parts), header_crc
+
+
+def unpack_header(sector: Buffer) -> Header | None:
+    """The header in a first head sector, or None if the sector is not a good one of *some* block.
+
+    The caller decides whether journal id, file number, position and lsn are the ones that belong there.
+    """
+    if len(sector) < SECTOR_BYTES or bytes(sector[: len(MAGIC)]) != MAGIC:
+        return None
+    (
+        _,
+        version,
+        table_part,
+        table_parts,
+        _,
+        head_sector_count,
+        journal_id,
+        file_number,
+        lsn,
+        block_offset,
+        file_bytes,
+        spare_through,
+        previous_file,
+        size,
+        body_bytes,
+        line_count,
+        repeat_count,
+        previous_crc,
+        _,
+    ) = _HEADER.unpack_from(sector)
+    (crc,) = _CRC.unpack_from(sector, PIECE_BYTES)
+    if crc32c(memoryview(sector)[:PIECE_BYTES], _seed(journal_id, file_number, lsn, 0)) != crc:
+        return None
+    return Header(
+        journal_id=journal_id,
+        file_number=file_number,
+        lsn=lsn,
+        block_offset=block_offset,
+        file_bytes=file_bytes,
+        spare_through=spare_through,
+        previous_file=previous_file,
+        block_bytes=size,
+        head_sectors=head_sector_count,
+        body_bytes=body_bytes,
+        line_count=line_count,
+        repeat_count=repeat_count,
+        previous_crc=previous_crc,
+        version=version,
+        table_part=table_part,
+        table_parts=table_parts,
+        header_crc=crc,
+    )
+
+
+def is_good_sector(header: Header, sector: int, data: Buffer) -> bool:
+    """Whether ``data`` is head sector number ``sector`` of the block with this header."""
+    (crc,) = _CRC.unpack_from(data, PIECE_BYTES)
+    seed = _seed(header.journal_id, header.file_number, header.lsn, sector)
+    return crc32c(memoryview(data)[:PIECE_BYTES], seed) == crc  # type: ignore[no-any-return]  # the library has no stubs

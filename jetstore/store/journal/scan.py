@@ -1,0 +1,232 @@
+"""A journal file as found: its blocks, which of their sectors are good, zero or bad, and what stands behind them.
+
+Nothing is decided here. A read error makes the sectors it covers bad.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from jetstore.errors import FormatUnknown
+from jetstore.limits import MIB, SECTOR_BYTES
+from jetstore.store.journal import format as fmt
+from jetstore.store.journal.files import file_path
+from jetstore.store.journal.format import Header, Line
+from jetstore.store.vfs import Vfs
+from jetstore.types import Buffer
+
+_ZEROS = bytes(MIB)
+_UNREADABLE = b"\xee" * SECTOR_BYTES
+"""Stands in for a sector that gave a read error: not zero, and no good head sector."""
+
+
+@dataclass(slots=True)
+class FoundBlock:
+    """A block with a readable header."""
+
+    header: Header
+    lines: list[Line] | None = None
+    """None: unreadable in both head copies."""
+    repeated: list[Line] | None = None
+    """The previous block's lines as this one repeats them; None: unreadable."""
+    good: list[bool] = field(default_factory=list)
+    """Body sectors, one by one; those without a readable map entry count as good here (their records have a crc)."""
+    has_zero_sector: bool = False
+    """Some sector that should hold something else is all zero."""
+    has_bad_sector: bool = False
+    """Some sector is neither what it should be nor zero."""
+
+
+@dataclass(slots=True)
+class FoundFile:
+    """One file. ``end`` is where the block after the last found one would start."""
+
+    number: int
+    size_bytes: int
+    blocks: list[FoundBlock] = field(default_factory=list)
+    end: int = 0
+    tail: str = "zero"
+    """What stands at ``end``: "zero" to the end of the file, "torn" (no head; what is there was never acknowledged),
+    "stale" (another file number), "corrupt" (a block that cannot be read at all), "cut" (the file ends here)."""
+
+    @property
+    def is_blank(self) -> bool:
+        """Fully zeroed."""
+        return not self.blocks and self.tail == "zero"
+
+
+def read_all(vfs: Vfs, number: int) -> bytes:
+    """The whole file; sectors that cannot be read are filled with 0xEE."""
+    handle = vfs.open(file_path(number), write=False)
+    try:
+        size = vfs.size(handle)
+        parts = []
+        for offset in range(0, size, 4 * MIB):
+            length = min(4 * MIB, size - offset)
+            try:
+                part = vfs.pread(handle, length, offset)
+            except OSError:
+                part = _read_by_sector(vfs, handle, offset, length)
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        vfs.close(handle)
+
+
+def _read_by_sector(vfs: Vfs, handle: int, offset: int, length: int) -> bytes:
+    parts = []
+    for start in range(offset, offset + length, SECTOR_BYTES):
+        try:
+            parts.append(vfs.pread(handle, min(SECTOR_BYTES, offset + length - start), start))
+        except OSError:
+            parts.append(_UNREADABLE[: offset + length - start])
+    return b"".join(parts)
+
+
+def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
+    """Everything that can be read of one file. FormatUnknown if a block is of a version this build does not know."""
+    data = read_all(vfs, number)
+    found = FoundFile(number, len(data))
+    view = memoryview(data)
+    lsn = 0
+    while True:
+        header = _header_at(view, found.end, number, journal_id)
+        if header is None or header.block_offset != found.end or header.lsn <= lsn:
+            header = _next_header(data, view, found.end, number, journal_id, lsn)
+        if header is None:
+            break
+        found.blocks.append(_examine(view, header))
+        lsn = header.lsn
+        found.end = header.block_offset + header.block_bytes
+    found.tail = _judge_tail(data, found.end, number, journal_id)
+    return found
+
+
+def _header_at(view: memoryview, position: int, number: int, journal_id: bytes) -> Header | None:
+    """The header of the block of which a head copy starts at ``position``."""
+    header = fmt.unpack_header(view[position : position + SECTOR_BYTES])
+    if header is None or header.journal_id != journal_id or header.file_number != number:
+        return None
+    if header.version != fmt.VERSION:
+        raise FormatUnknown(
+            "journal block version",
+            file=file_path(number),
+            offset=position,
+            expected=fmt.VERSION,
+            actual=header.version,
+        )
+    if position not in (header.block_offset, header.second_offset):
+        return None
+    if header.block_offset + header.block_bytes > header.file_bytes or header.block_bytes < 2 * header.head_bytes:
+        return None
+    return header
+
+
+def _next_header(data: bytes, view: memoryview, start: int, number: int, journal_id: bytes, lsn: int) -> Header | None:
+    """The first block at or behind ``start`` of which either head copy begins readably; its lsn is above ``lsn``."""
+    position = start - 1
+    while True:
+        position = data.find(fmt.MAGIC, position + 1)
+        if position < 0:
+            return None
+        if position % SECTOR_BYTES:
+            continue
+        header = _header_at(view, position, number, journal_id)
+        if header is not None and header.block_offset >= start and header.lsn > lsn:
+            return header
+
+
+def _examine(view: memoryview, header: Header) -> FoundBlock:
+    block = FoundBlock(header)
+    pieces: list[Buffer | None] = []
+    for sector in range(header.head_sectors):
+        good: Buffer | None = None
+        for copy in (header.block_offset, header.second_offset):
+            at = copy + sector * SECTOR_BYTES
+            data = view[at : at + SECTOR_BYTES]
+            if len(data) == SECTOR_BYTES and fmt.is_good_sector(header, sector, data):
+                good = data[: fmt.PIECE_BYTES]
+            else:
+                _note_bad(block, data)
+        pieces.append(good)
+    lines_end = fmt.HEADER_BYTES + header.line_count * fmt.LINE_BYTES
+    repeated_end = lines_end + header.repeat_count * fmt.LINE_BYTES
+    own = _slice(pieces, fmt.HEADER_BYTES, lines_end)
+    again = _slice(pieces, lines_end, repeated_end)
+    block.lines = None if own is None else fmt.unpack_lines(own)
+    block.repeated = None if again is None else fmt.unpack_lines(again)
+
+    count = header.body_sectors
+    if count:
+        body = view[header.body_offset : header.body_offset + count * SECTOR_BYTES]
+        whole = len(body) == count * SECTOR_BYTES
+        packed = _slice(pieces, repeated_end, repeated_end + 4 * count)
+        if packed is not None and whole and fmt.sector_map(body) == list(struct.unpack(f"<{count}I", packed)):
+            block.good = [True] * count
+        else:
+            _examine_body(block, body, pieces, repeated_end, count)
+    return block
+
+
+def _examine_body(block: FoundBlock, body: memoryview, pieces: list[Buffer | None], map_at: int, count: int) -> None:
+    """The slow way, for a block of which something is wrong."""
+    for sector in range(count):
+        packed = _slice(pieces, map_at + 4 * sector, map_at + 4 * sector + 4)
+        if packed is None:
+            block.good.append(True)
+            continue
+        data = body[sector * SECTOR_BYTES : (sector + 1) * SECTOR_BYTES]
+        is_good = len(data) == SECTOR_BYTES and fmt.sector_map(data)[0] == struct.unpack("<I", packed)[0]
+        block.good.append(is_good)
+        if not is_good:
+            _note_bad(block, data)
+
+
+def _note_bad(block: FoundBlock, data: memoryview) -> None:
+    if len(data) == SECTOR_BYTES and data == fmt.ZERO_SECTOR:
+        block.has_zero_sector = True
+    else:
+        block.has_bad_sector = True
+
+
+def _slice(pieces: list[Buffer | None], start: int, end: int) -> bytes | None:
+    """Bytes start … end of the head's stream, or None if a piece of them is unreadable."""
+    if start == end:
+        return b""
+    first, last = start // fmt.PIECE_BYTES, (end - 1) // fmt.PIECE_BYTES
+    parts: list[Buffer] = []
+    for piece in pieces[first : last + 1]:
+        if piece is None:
+            return None
+        parts.append(piece)
+    skip = first * fmt.PIECE_BYTES
+    return b"".join(parts)[start - skip : end - skip]
+
+
+def _judge_tail(data: bytes, end: int, number: int, journal_id: bytes) -> str:
+    """What stands behind the last readable block. See ``FoundFile.tail``.
+
+    A block that was ever durable begins with a head sector and has its second copy at least 4 KiB on. So where the
+    first sector is zero, or nothing stands beyond the next 4 KiB, no acknowledged block was damaged by one fault.
+    """
+    if end + SECTOR_BYTES > len(data):
+        return "cut"
+    rest = memoryview(data)[end:]
+    if not any_set(rest):
+        return "zero"
+    first = rest[:SECTOR_BYTES]
+    if first == fmt.ZERO_SECTOR:
+        return "torn"
+    header = fmt.unpack_header(first)
+    if header is not None and (header.file_number != number or header.journal_id != journal_id):
+        return "stale"
+    return "corrupt" if any_set(rest[4096:]) else "torn"
+
+
+def any_set(data: Buffer) -> bool:
+    """Whether any byte is not zero."""
+    view = memoryview(data)
+    return any(
+        bytes(view[offset : offset + MIB]) != _ZEROS[: len(view) - offset] for offset in range(0, len(view), MIB)
+    )
