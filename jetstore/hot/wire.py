@@ -28,6 +28,8 @@ _BULK_WINDOW = 64 * 1024
 _BULK_MIN = 8
 """A fast gear that took fewer messages than this was not worth it."""
 _SINGLES_MAX = 512
+_NO_SIZE = 1 << 62
+"""Stands for a size that is not a number: above every limit."""
 _TAB, _VT, _FF, _CR, _SPACE = b"\t\x0b\x0c\r "
 """As ints: ``int in bytes`` is one memchr, ``bytes in bytes`` raises and clears an exception inside first."""
 
@@ -48,11 +50,11 @@ class Parsed(NamedTuple):
 
 
 class _SizeOfToken(dict[bytes, int]):
-    """Decimal token of 1 to 9 digits → its value; -1 for anything else. Bounded."""
+    """Decimal token of 1 to 9 digits → its value; ``_NO_SIZE`` for anything else. Bounded."""
 
     def __missing__(self, token: bytes) -> int:
         if len(token) > 9 or not token.isdigit():
-            return -1
+            return _NO_SIZE
         size = int(token)
         if len(self) < _CACHED_SIZES:
             self[token] = size
@@ -75,7 +77,8 @@ _size_line = _TokenOfSize()
 
 def size_of(token: bytes) -> int:
     """The value of a size argument (1 to 9 digits), or -1 if it is not one."""
-    return _size_of[token]
+    size = _size_of[token]
+    return -1 if size == _NO_SIZE else size
 
 
 def parse_publishes(buffer: bytes, pos: int, max_control_line: int, max_payload: int, headers: bool = True) -> Parsed:
@@ -91,8 +94,9 @@ def parse_publishes(buffer: bytes, pos: int, max_control_line: int, max_payload:
     payloads: list[bytes] = []
     need = 0
     end = len(buffer)
-    find = buffer.find
+    find, size_of_token = buffer.find, _size_of.__getitem__
     add_subject, add_reply, add_payload = subjects.append, replies.append, payloads.append
+    add_header_len = header_lens.append
     # bytes.split() takes VT and FF for blanks too; NATS does not. Lines that have one are for the state machine.
     has_odd_blanks = _VT in buffer or _FF in buffer
     singles, backoff = 1, _BULK_MIN
@@ -105,23 +109,20 @@ def parse_publishes(buffer: bytes, pos: int, max_control_line: int, max_payload:
             break
         args = line.split()
         arg_count = len(args)
-        if arg_count < 3:
-            break
-        op = args[0]
-        size = _size_of[args[-1]]
-        if size < 0 or size > max_payload:
-            break
-        header_len = 0
-        if op == b"PUB":
-            if arg_count > 4:
-                break
-            reply = args[2] if arg_count == 4 else b""
-        elif op == b"HPUB" and headers and 4 <= arg_count <= 5:
-            header_len = _size_of[args[-2]]
-            if header_len < 0 or header_len > size:
-                break
-            reply = args[2] if arg_count == 5 else b""
+        if arg_count == 4 and args[0] == b"PUB":
+            _, subject, reply, token = args
+            header_len = 0
+        elif arg_count == 3 and args[0] == b"PUB":
+            _, subject, token = args
+            reply = b""
+            header_len = 0
+        elif headers and 4 <= arg_count <= 5 and args[0] == b"HPUB":
+            subject, reply, token = args[1], args[2] if arg_count == 5 else b"", args[-1]
+            header_len = size_of_token(args[-2])
         else:
+            break
+        size = size_of_token(token)
+        if size > max_payload or header_len > size or buffer[pos] < 33:
             break
         start = line_end + 1
         stop = start + size
@@ -130,34 +131,28 @@ def parse_publishes(buffer: bytes, pos: int, max_control_line: int, max_payload:
             break
         if buffer[stop] != 13 or buffer[stop + 1] != 10:
             break
-        subject = args[1]
         add_subject(subject)
         add_reply(reply)
+        add_header_len(header_len)
         add_payload(buffer[start:stop])
-        if header_len or header_lens:
-            if not header_lens:
-                header_lens = [0] * (len(subjects) - 1)
-            header_lens.append(header_len)
+        singles -= 1
+        if singles or size > _BULK_PAYLOAD_MAX:
+            pos = stop + 2
+            singles = singles or 1
+            continue
         first = pos
         pos = stop + 2
-        singles -= 1
-        if singles or size > _BULK_PAYLOAD_MAX or end - pos < pos - first:
-            singles = max(singles, 1)
-            continue
         took = _stride(buffer, first, pos, line_end, args, size, subjects, replies, payloads)
-        if took:
-            if header_len or header_lens:
-                header_lens += [header_len] * took
-            pos += took * (pos - first)
-        if took < _BULK_MIN and op == b"PUB" and not has_odd_blanks and max_payload >= _BULK_WINDOW:
+        header_lens += [header_len] * took
+        pos += took * (pos - first)
+        if took < _BULK_MIN and not (header_len or has_odd_blanks) and max_payload >= _BULK_WINDOW:
             took, pos = _lines(buffer, pos, arg_count, max_control_line, subjects, replies, payloads)
-            if took and header_lens:
-                header_lens += [0] * took
+            header_lens += [0] * took
         if took >= _BULK_MIN:
             singles, backoff = 1, _BULK_MIN
         else:
             singles, backoff = backoff, min(backoff * 4, _SINGLES_MAX)
-    return Parsed(subjects, replies, header_lens, payloads, pos, need)
+    return Parsed(subjects, replies, header_lens if any(header_lens) else [], payloads, pos, need)
 
 
 def _stride(
@@ -393,7 +388,7 @@ def pub_ack_payloads(stream: bytes, seqs: Sequence[int]) -> list[bytes]:
 def format_pub_acks(stream: bytes, replies: Sequence[bytes], sid: bytes, seqs: Sequence[int]) -> bytes:
     """A MSG with a PubAck for each reply subject, in order, for one subscription. No reply may be empty."""
     count = len(replies)
-    fixed = len(stream) + 21
+    fixed = len(b'{"stream":"","seq":}') + len(stream)
     low, high = min(seqs), max(seqs)
     digits = len(b"%d" % high)
     if len(b"%d" % low) == digits:
