@@ -22,7 +22,7 @@ def _ports_text(directory: Path) -> str:
 
 async def _port(directory: Path) -> int:
     async with asyncio.timeout(20):
-        while not (text := _ports_text(directory)).endswith("}"):
+        while not (text := _ports_text(directory)).endswith("}"):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.02)
     return int(json.loads(text)["nats"][0].rpartition(":")[2])
 

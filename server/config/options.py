@@ -1,0 +1,130 @@
+"""``Options``: everything a server can be told, with defaults. What is not here is refused, never ignored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from jetstore.limits import KIB, MIB, Limits
+from jetstore.model.server_limits import ServerLimits
+
+SECOND: Final = 1_000_000_000
+DEFAULT_PORT: Final = 4222
+RANDOM_PORT: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One entry of ``authorization.users``."""
+
+    user: str
+    password: str
+    """Plain, or a bcrypt hash (starts with ``$2``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationOptions:
+    """Who may connect. All empty: everybody."""
+
+    user: str = ""
+    password: str = ""
+    token: str = ""
+    users: tuple[User, ...] = ()
+    timeout_ns: int = 2 * SECOND
+    """How long a client may take to present its credentials."""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether clients must authenticate."""
+        return bool(self.user or self.password or self.token or self.users)
+
+
+@dataclass(frozen=True, slots=True)
+class JetStreamOptions:
+    """The ``jetstream`` block."""
+
+    enabled: bool = False
+    store_dir: str = ""
+    """Parent of the store; "" = ``default_store_dir``."""
+    max_memory_bytes: int = -1
+    """Room for memory streams; -1 = three quarters of the machine's memory."""
+    max_storage_bytes: int = -1
+    """Room for file streams; -1 = three quarters of the disk's free space."""
+    is_strict: bool = True
+    """Unknown fields in API requests are errors."""
+    sync_interval: str = ""
+    """As written; changes nothing, since every acknowledgement is durable; said once in the log."""
+    max_ack_pending: int = 0
+    max_request_batch: int = 0
+    duplicate_window_ns: int = 0
+
+    def server_limits(self, max_memory_bytes: int, max_storage_bytes: int) -> ServerLimits:
+        """What configurations of streams and consumers are checked against (with the room as resolved)."""
+        return ServerLimits(
+            max_memory_bytes=max_memory_bytes,
+            max_storage_bytes=max_storage_bytes,
+            duplicate_window_ns=self.duplicate_window_ns,
+            max_ack_pending=self.max_ack_pending,
+            max_request_batch=self.max_request_batch,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One server. Durations in nanoseconds, sizes in bytes; port -1 = any free one."""
+
+    host: str = "0.0.0.0"
+    port: int = DEFAULT_PORT
+    server_name: str = ""
+    """"" = the server's id."""
+    cluster_name: str = ""
+    """Shown only: without a cluster port the server is a cluster of one."""
+    http_host: str = ""
+    """"" = as ``host``."""
+    http_port: int = 0
+    """0 = no monitoring."""
+    http_base_path: str = ""
+    debug: bool = False
+    trace: bool = False
+    logtime: bool = True
+    logtime_utc: bool = False
+    log_file: str = ""
+    """"" = standard error."""
+    pid_file: str = ""
+    ports_file_dir: str = ""
+    max_payload_bytes: int = MIB
+    max_control_line_bytes: int = 4 * KIB
+    max_pending_bytes: int = 64 * MIB
+    max_connections: int = 65_536
+    ping_interval_ns: int = 120 * SECOND
+    ping_max: int = 2
+    write_deadline_ns: int = 10 * SECOND
+    authorization: AuthorizationOptions = field(default_factory=AuthorizationOptions)
+    jetstream: JetStreamOptions = field(default_factory=JetStreamOptions)
+    config_file: str = ""
+    config_digest: str = ""
+    """``sha256:…`` of the file's parsed content."""
+    warnings: tuple[str, ...] = ()
+    """To be logged at start."""
+
+    def limits(self) -> Limits:
+        """The node's bounds with those that options set."""
+        return Limits(
+            max_payload_bytes=self.max_payload_bytes,
+            max_control_line_bytes=self.max_control_line_bytes,
+            max_pending_bytes=self.max_pending_bytes,
+            max_connections=self.max_connections,
+        )
+
+
+def start_problem(options: Options) -> str:
+    """Why a server cannot start with options that are valid one by one; "" if it can."""
+    if options.max_payload_bytes > options.max_pending_bytes:
+        return (
+            f"max_payload ({options.max_payload_bytes}) cannot be higher than max_pending ({options.max_pending_bytes})"
+        )
+    if any(character.isspace() for character in options.server_name):
+        return "server name cannot contain spaces"
+    if any(character.isspace() for character in options.cluster_name):
+        return "cluster name cannot contain spaces"
+    return ""

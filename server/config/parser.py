@@ -1,0 +1,300 @@
+"""The configuration language: text → tree. A superset of JSON; see ``docs/operations/configuration.md``.
+
+Theory of operation. One pass over the text by recursive descent. A block is ``key value`` pairs; the key ends at a
+blank, ``:`` or ``=``, or before ``{`` and ``[``. Pairs are separated by a newline, ``,`` or ``;``. Variables are
+resolved while parsing: looked up in the enclosing blocks outwards, then in the environment (whose text is itself
+parsed as a value). An include is parsed on its own, without the variables around it, and its pairs join the block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from server.config.errors import ConfigError
+from server.config.tree import Entry, Node
+
+INCLUDE_DEPTH_MAX: Final = 16
+NESTING_MAX: Final = 64
+
+_BARE_END: Final = " \t\r\n,;]}"
+_KEY_END: Final = " \t\r\n:={[,;}"
+_INTEGER: Final = re.compile(r"(-?\d+)(?:([kmgtpe])(i?b|i)?)?", re.IGNORECASE)
+_FLOAT: Final = re.compile(r"-?\d+\.\d+")
+_BOOLEANS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_ESCAPES: Final = {"t": "\t", "n": "\n", "r": "\r", '"': '"', "\\": "\\"}
+_POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+
+Reader = Callable[[Path], str]
+
+
+def parse_file(path: Path, environment: Mapping[str, str], read: Reader | None = None) -> dict[str, Entry]:
+    """The tree of a file. ``ConfigError`` for syntax, unknown variables and missing files."""
+    return _parse_file(path, str(path), environment, read or _read, 0)
+
+
+def parse_text(text: str, environment: Mapping[str, str], file: str = "config") -> dict[str, Entry]:
+    """The tree of a text without a file; includes are relative to the working directory."""
+    return _Parser(text, file, Path(), environment, _read, 0).document()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"open {path}: no such file or directory") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"open {path}: {error}") from None
+
+
+def _parse_file(path: Path, name: str, environment: Mapping[str, str], read: Reader, depth: int) -> dict[str, Entry]:
+    return _Parser(read(path), name, path.parent, environment, read, depth).document()
+
+
+def scalar(token: str) -> Node:
+    """What a bare word stands for: boolean, integer with an optional size suffix, number, or the text itself."""
+    if (boolean := _BOOLEANS.get(token.lower())) is not None:
+        return boolean
+    if match := _INTEGER.fullmatch(token):
+        number, power, suffix = match.groups()
+        if power is None:
+            return int(number)
+        return int(number) * int((1024 if suffix else 1000) ** _POWERS[power.lower()])
+    if _FLOAT.fullmatch(token):
+        return float(token)
+    return token
+
+
+class _Parser:
+    """State of one text."""
+
+    def __init__(
+        self,
+        text: str,
+        file: str,
+        directory: Path,
+        environment: Mapping[str, str],
+        read: Reader,
+        depth: int,
+    ) -> None:
+        self.text = text
+        self.file = file
+        self.directory = directory
+        self.environment = environment
+        self.read = read
+        self.depth = depth
+        self.at = 0
+        self.blocks: list[dict[str, Entry]] = []
+        self.resolving: list[str] = []
+
+    # -- positions ------------------------------------------------------------------------------------------------
+
+    def peek(self) -> str:
+        return self.text[self.at] if self.at < len(self.text) else ""
+
+    def line(self, at: int | None = None) -> int:
+        return self.text.count("\n", 0, self.at if at is None else at) + 1
+
+    def column(self, at: int) -> int:
+        start = self.text.rfind("\n", 0, at)
+        return at - start if start >= 0 else at
+
+    def fail(self, text: str) -> ConfigError:
+        return ConfigError(f"Parse error on line {self.line()}: '{text}'")
+
+    def unexpected(self, expected: str) -> ConfigError:
+        got = self.peek() or "\\x00"
+        return self.fail(f"{expected}, but got '{got}' instead.")
+
+    def skip(self, blanks: str = " \t\r\n") -> None:
+        """Past blanks and comments."""
+        while self.at < len(self.text):
+            if self.text[self.at] in blanks:
+                self.at += 1
+            elif self.text[self.at] == "#" or self.text.startswith("//", self.at):
+                end = self.text.find("\n", self.at)
+                self.at = len(self.text) if end < 0 else end
+            else:
+                return
+
+    # -- blocks ---------------------------------------------------------------------------------------------------
+
+    def document(self) -> dict[str, Entry]:
+        """The whole text: pairs, in braces or not."""
+        self.skip()
+        if self.peek() == "{":
+            self.at += 1
+            block = self.block(is_braced=True)
+        else:
+            block = self.block(is_braced=False)
+        self.skip()
+        if self.peek():
+            raise self.unexpected("Expected the end of the file")
+        return block
+
+    def block(self, *, is_braced: bool) -> dict[str, Entry]:
+        if len(self.blocks) >= NESTING_MAX:
+            raise self.fail("Blocks are nested too deeply.")
+        block: dict[str, Entry] = {}
+        self.blocks.append(block)
+        while True:
+            self.skip(" \t\r\n,;")
+            character = self.peek()
+            if not character:
+                if is_braced:
+                    raise self.unexpected('Expected a map value terminator "," or a map terminator "}"')
+                break
+            if character == "}":
+                # A closing brace too many at the end of the file does no harm, as in nats-server.
+                self.at += 1
+                break
+            self.pair(block)
+        self.blocks.pop()
+        return block
+
+    def pair(self, block: dict[str, Entry]) -> None:
+        line = self.line()
+        quoted = self.peek() in "\"'"
+        start = self.at + (1 if quoted else 0)
+        column = self.column(start)
+        key = self.quoted() if quoted else self.bare_key()
+        if key == "include" and not quoted:
+            self.include(block)
+        else:
+            self.skip(" \t\r\n")
+            if self.peek() and self.peek() in ":=":
+                self.at += 1
+                self.skip(" \t\r\n")
+            block[key] = Entry(self.value(), self.file, line, column)
+        self.end_of_value(is_top=len(self.blocks) == 1)
+
+    def bare_key(self) -> str:
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in _KEY_END:
+            self.at += 1
+        if start == self.at:
+            raise self.unexpected("Expected a key")
+        return self.text[start : self.at]
+
+    def end_of_value(self, *, is_top: bool) -> None:
+        self.skip(" \t\r")
+        character = self.peek()
+        if character and character not in "\n,;}":
+            level = "top-level" if is_top else "block-level"
+            raise self.unexpected(f"Expected a {level} value to end with a new line, comment or EOF")
+
+    def include(self, block: dict[str, Entry]) -> None:
+        self.skip(" \t:=")
+        name = self.quoted() if self.peek() and self.peek() in "\"'" else self.bare_word()
+        if self.depth >= INCLUDE_DEPTH_MAX:
+            raise self.fail("Includes are nested too deeply.")
+        path = self.directory / name
+        try:
+            included = _parse_file(path, str(path), self.environment, self.read, self.depth + 1)
+        except ConfigError as error:
+            raise ConfigError(f"error parsing include file '{name}', {error}") from None
+        block.update(included)
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def value(self) -> Node:
+        character = self.peek()
+        if character == "{":
+            self.at += 1
+            return self.block(is_braced=True)
+        if character == "[":
+            self.at += 1
+            return self.array()
+        if character in ('"', "'"):
+            return self.quoted()
+        if character == "(":
+            return self.block_text()
+        word = self.bare_word()
+        if word.startswith("$") and not word.startswith("$2"):
+            return self.variable(word[1:])
+        return scalar(word)
+
+    def array(self) -> list[Entry]:
+        items: list[Entry] = []
+        if len(self.blocks) >= NESTING_MAX:
+            raise self.fail("Arrays are nested too deeply.")
+        self.blocks.append({})
+        while True:
+            self.skip(" \t\r\n,")
+            character = self.peek()
+            if not character or character in "};":
+                raise self.unexpected('Expected an array value terminator "," or an array terminator "]"')
+            if character == "]":
+                self.at += 1
+                break
+            line, column = self.line(), self.column(self.at)
+            items.append(Entry(self.value(), self.file, line, column))
+            self.skip(" \t\r")
+            if self.peek() not in ("\n", ",", "]"):
+                raise self.unexpected('Expected an array value terminator "," or an array terminator "]"')
+        self.blocks.pop()
+        return items
+
+    def quoted(self) -> str:
+        quote = self.peek()
+        self.at += 1
+        parts: list[str] = []
+        while True:
+            character = self.peek()
+            if not character:
+                raise self.fail("Unexpected EOF.")
+            self.at += 1
+            if character == quote:
+                return "".join(parts)
+            if character == "\\" and quote == '"':
+                parts.append(self.escape())
+            else:
+                parts.append(character)
+
+    def escape(self) -> str:
+        character = self.peek()
+        self.at += 1
+        if character == "x":
+            digits = self.text[self.at : self.at + 2]
+            if not re.fullmatch("[0-9a-fA-F]{2}", digits):
+                raise self.fail(f"Expected two hexadecimal digits after '\\x', but got '{digits}'")
+            self.at += 2
+            return chr(int(digits, 16))
+        if character not in _ESCAPES:
+            raise self.fail(
+                f"Invalid escape character '{character}'. Only \\xHH, \\t, \\n, \\r, \\\" and \\\\ are known."
+            )
+        return _ESCAPES[character]
+
+    def block_text(self) -> str:
+        """A value in parentheses: the lines up to one that holds only ``)``."""
+        end = re.compile(r"\n[ \t]*\)[ \t\r]*(?=\n|$)").search(self.text, self.at)
+        if end is None:
+            raise self.fail("Unexpected EOF processing block.")
+        text = self.text[self.at + 1 : end.start()]
+        self.at = end.end()
+        return text.strip("\r\n")
+
+    def bare_word(self) -> str:
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in _BARE_END:
+            self.at += 1
+        if start == self.at:
+            raise self.unexpected("Expected a value")
+        return self.text[start : self.at]
+
+    def variable(self, name: str) -> Node:
+        for block in reversed(self.blocks):
+            if name in block:
+                block[name].is_used = True
+                return block[name].value
+        if name in self.environment:
+            if name in self.resolving:
+                raise ConfigError(f"variable reference cycle for '{name}'")
+            inner = _Parser(self.environment[name], self.file, self.directory, self.environment, self.read, self.depth)
+            inner.blocks, inner.resolving = self.blocks, [*self.resolving, name]
+            inner.skip()
+            return inner.value() if inner.peek() else ""
+        raise ConfigError(f"variable reference for '{name}' on line {self.line()} can not be found")
