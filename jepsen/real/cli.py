@@ -1,4 +1,4 @@
-"""Command line of the real-process tests: ``python -m jepsen real kill|power|flip``. Exit code 1 = violations."""
+"""``python -m jepsen real kill|power|flip``: the real-process tests. Exit code 1 = violations, 77 = cannot run here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import secrets
 import statistics
 from collections.abc import Sequence
 
-from . import kill
+from . import kill, power
+from .disk_image import Names
+from .fuse_layer import missing
 from .ledger import CONSUMER_KINDS
 from .process import JETSTORE
+
+SKIPPED = 77
+"""Exit code of a test that cannot run here, as automake has it."""
 
 
 def say(text: str) -> None:
@@ -21,17 +26,45 @@ def _tolerated(arguments: argparse.Namespace) -> frozenset[str]:
     return CONSUMER_KINDS if arguments.tolerate == "consumer" else frozenset()
 
 
-def _kill(arguments: argparse.Namespace) -> int:
-    result = kill.run(
-        arguments.server, arguments.rounds, arguments.seed, say, keep=arguments.keep, tolerated=_tolerated(arguments)
-    )
-    starts = sorted(result.starts_s)
+def _summary(arguments: argparse.Namespace, result: kill.Result) -> int:
+    starts = sorted(result.starts_s) or [0.0]
     say(
         f"{arguments.server}: {result.rounds} rounds, {result.acked:,} acknowledged, "
         f"{result.confirmed:,} confirmed consumer acks, restart median {statistics.median(starts) * 1000:.0f} ms, "
         f"most {starts[-1] * 1000:.0f} ms; violations: {result.findings}"
     )
     return 1 if result.findings.total or result.rounds < arguments.rounds else 0
+
+
+def _kill(arguments: argparse.Namespace) -> int:
+    result = kill.run(
+        arguments.server,
+        arguments.rounds,
+        arguments.seed,
+        say,
+        keep=arguments.keep,
+        tolerated=_tolerated(arguments),
+    )
+    return _summary(arguments, result)
+
+
+def _power(arguments: argparse.Namespace) -> int:
+    reason = missing()
+    if reason:
+        say(f"SKIPPED: {reason}")
+        return SKIPPED
+    result = power.run(
+        arguments.server,
+        arguments.rounds,
+        arguments.seed,
+        say,
+        names=Names(arguments.names),
+        tear=not arguments.no_tear,
+        stop_at_first=not arguments.go_on,
+        keep=arguments.keep,
+        tolerated=_tolerated(arguments),
+    )
+    return _summary(arguments, result)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,6 +83,14 @@ def main(argv: Sequence[str]) -> int:
     command = commands.add_parser("kill", parents=[shared], help=kill.__doc__)
     command.add_argument("--rounds", type=int, default=200)
     command.set_defaults(run=_kill)
+    command = commands.add_parser("power", parents=[shared], help=power.__doc__)
+    command.add_argument("--rounds", type=int, default=20)
+    command.add_argument(
+        "--names", choices=[each.value for each in Names], default="strict", help="when names of files are on the disk"
+    )
+    command.add_argument("--no-tear", action="store_true", help="every cut drops everything that was not synced")
+    command.add_argument("--go-on", action="store_true", help="count what is lost, do not stop at the first loss")
+    command.set_defaults(run=_power)
     arguments = parser.parse_args(argv)
     if arguments.seed is None:
         arguments.seed = secrets.randbelow(2**31)

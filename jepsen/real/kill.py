@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .control import Control, ControlError
+from .control import ApiError, Control, ControlError
 from .ledger import ConsumerLedger, Findings, StreamLedger
-from .load import LoadProcess, Published, PublishSpec
+from .load import LoadError, LoadProcess, Published, PublishSpec
 from .process import ServerError, ServerProcess
 from .readers import drain
 
@@ -65,6 +65,7 @@ class Rounds:
         disaster: Callable[[], None] | None = None,
         say: Callable[[str], None] = print,
         extra_kills: bool = True,
+        stop_at_first: bool = True,
     ) -> None:
         self.server = server
         self.random = random.Random(seed)
@@ -73,6 +74,7 @@ class Rounds:
         self.disaster = disaster or server.kill
         self.say = say
         self.extra_kills = extra_kills
+        self.stop_at_first = stop_at_first
         self.result = Result()
         self.number = 0
         self.generation: Generation | None = None
@@ -85,12 +87,15 @@ class Rounds:
         self.fetchers.close()
 
     def run(self, rounds: int) -> Result:
-        """Run so many rounds; stops at the first violation."""
+        """Run so many rounds; ends at the first violation, or goes on with new streams after it."""
         self.result.starts_s.append(self.server.start())
         for _ in range(rounds):
+            before = self.result.findings.total
             self.one_round()
-            if self.result.findings.total:
-                break
+            if self.result.findings.total > before:
+                if self.stop_at_first:
+                    break
+                self.generation = None
         return self.result
 
     def one_round(self) -> None:
@@ -100,6 +105,7 @@ class Rounds:
         self.number += 1
         generation = self.generation
         findings = self.result.findings
+        total_before = findings.total
         began = time.monotonic()
         load_s, published = self._load_until_disaster(generation)
         extra = self._start_again()
@@ -118,7 +124,7 @@ class Rounds:
             f"{ready_s * 1000:.0f} ms, read {read:,}, floor {generation.consumer.floor:,}, confirmed acks "
             f"{len(generation.consumer.confirmed):,}, violations: {findings} ({time.monotonic() - began:.1f} s)"
         )
-        if self.number % self.generation_rounds == 0 and not findings.total:
+        if self.number % self.generation_rounds == 0 and findings.total == total_before:
             self._finish_generation(generation)
             self.generation = None
 
@@ -190,7 +196,11 @@ class Rounds:
         total = 0
         with Control(self.server.port) as control:
             for ledger in generation.streams:
-                state = control.api(f"STREAM.INFO.{ledger.name}")["state"]
+                try:
+                    state = control.api(f"STREAM.INFO.{ledger.name}")["state"]
+                except ApiError as error:
+                    findings.add("stream lost", 1, f"{ledger.name}: {error}")
+                    state = {"messages": 0, "last_seq": 0}
                 count = state["messages"]
                 if state["last_seq"] < max(ledger.acked, default=0):
                     text = f"{ledger.name}: last_seq {state['last_seq']}, acknowledged {max(ledger.acked)}"
@@ -246,21 +256,30 @@ def run(
     """Run the kill test. The store is removed afterwards, unless there are findings, or ``keep`` or ``folder``."""
     keep = keep or folder is not None
     folder = folder or Path(tempfile.mkdtemp(prefix="jepsen-kill-"))
-    process = ServerProcess(server, folder / "store")
-    runner = Rounds(process, seed, say=say)
-    runner.result.findings.tolerated = tolerated
+    with ServerProcess(server, folder / "store") as process:
+        runner = Rounds(process, seed, say=say)
+        runner.result.findings.tolerated = tolerated
+        result = run_rounds(runner, rounds)
+    report_or_remove(result, folder, keep, say)
+    return result
+
+
+def run_rounds(runner: Rounds, rounds: int) -> Result:
+    """The result, also when the server or the harness failed on the way: that is a finding, too."""
     try:
-        result = runner.run(rounds)
-    except (ServerError, ControlError) as error:
-        runner.result.findings.add("server or connection failed", 1, str(error))
-        result = runner.result
+        return runner.run(rounds)
+    except (ServerError, ControlError, LoadError, OSError) as error:
+        runner.result.findings.add("server or connection failed", 1, f"{type(error).__name__}: {error}")
+        return runner.result
     finally:
         runner.close()
-        process.kill()
+
+
+def report_or_remove(result: Result, folder: Path, keep: bool, say: Callable[[str], None]) -> None:
+    """Print examples of what was found and keep the folder; else remove it."""
+    for example in result.findings.examples:
+        say(f"  {example}")
     if result.findings.total:
-        for example in result.findings.examples:
-            say(f"  {example}")
         say(f"store and log kept in {folder}")
     elif not keep:
         shutil.rmtree(folder, ignore_errors=True)
-    return result

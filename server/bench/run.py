@@ -1,4 +1,4 @@
-"""Runs rows: each repetition goes through all servers before the next begins, so that they share good and bad moments."""
+"""Runs rows: each repetition goes through all servers before the next begins; so they share good and bad moments."""
 
 from __future__ import annotations
 
