@@ -1,4 +1,4 @@
-"""What the cluster has decided to exist. Entries are JSON: creating a stream is rare, reading the log is not a hot path.
+"""What the cluster has decided to exist. Entries are JSON: creating a stream is rare, this log is no hot path.
 
 Desired configurations are versioned here; only what a stream's own group has applied has effect (STORAGE: apply).
 """
@@ -109,8 +109,8 @@ class MetaState:
         """The whole state as one head."""
         head = {
             "version": HEAD_VERSION,
-            "applied_index": self.applied_index,
-            "applied_term": self.applied_term,
+            "index": self.applied_index,
+            "term": self.applied_term,
             "next_uid": self.next_uid,
             "streams": [
                 {"uid": s.uid, "name": s.name, "config": s.config, "version": s.version, "created_ns": s.created_ns}
@@ -134,8 +134,8 @@ class MetaState:
         if fields["version"] != HEAD_VERSION:
             raise FormatUnknown("meta head version", file="HEAD", offset=0, expected=0, actual=fields["version"])
         state = cls()
-        state.applied_index = RaftIndex(fields["applied_index"])
-        state.applied_term = Term(fields["applied_term"])
+        state.applied_index = RaftIndex(fields["index"])
+        state.applied_term = Term(fields["term"])
         state.next_uid = GroupUid(fields["next_uid"])
         for s in fields["streams"]:
             state.streams[s["name"]] = StreamAssignment(

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from jetstore.errors import DiskPoisoned
+from jetstore.errors import DiskFull, DiskPoisoned
 from jetstore.limits import Limits
 from jetstore.store.ports import Disk, JournalStatus, Record
 
@@ -104,16 +104,20 @@ class GroupCommit:
                 self._loop.call_soon(self._pump)
                 self._pump_scheduled = True
             return
-        self._in_flight = True
         self.blocks += 1
         self.records += len(records)
+        self._write(records, done)
+
+    def _write(self, records: list[Record], done: list[tuple[Composer, Callable[[], None]]]) -> None:
+        self._in_flight = True
         started = self._loop.time()
         future = self._disk.append(records)
-        future.add_done_callback(lambda finished: self._finished(finished, done, started))
+        future.add_done_callback(lambda finished: self._finished(finished, records, done, started))
 
     def _finished(
         self,
         future: asyncio.Future[JournalStatus],
+        records: list[Record],
         done: list[tuple[Composer, Callable[[], None]]],
         started: float,
     ) -> None:
@@ -122,6 +126,10 @@ class GroupCommit:
             failure: BaseException | None = DiskPoisoned("the journal write was abandoned")
         else:
             failure = future.exception()
+        if isinstance(failure, DiskFull):  # nothing was written: the same block again when there is room
+            self._in_flight = True
+            self._loop.call_later(FULL_RETRY_S, self._write, records, done)
+            return
         if failure is not None:
             self._stopped = True
             self._release_idle_waiters()
@@ -152,6 +160,9 @@ class GroupCommit:
                 self.sync_histogram[position] += 1
                 break
 
+
+FULL_RETRY_S = 0.05
+"""How long after a block that found no room it is tried again (meanwhile checkpoints free journal files)."""
 
 RECORD_OVERHEAD_BYTES = 200
 """What a record costs in the block beside its body: its line, twice, in two blocks, and its share of the sector map."""

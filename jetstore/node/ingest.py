@@ -38,7 +38,6 @@ class Ingest:
         self._payloads: list[bytes] = []
         self._has_headers = False
         self._bytes = 0
-        self._next_time_ns = 0
         self.in_flight_messages = 0
         self.in_flight_bytes = 0
         self.messages_total = 0
@@ -120,8 +119,7 @@ class Ingest:
             self._bytes -= size
         if header_lens and not any(header_lens):
             header_lens = NO_HEADERS
-        now_ns = max(group.stream.next_time_ns(group.clock.wall_ns()), self._next_time_ns)
-        self._next_time_ns = now_ns + count  # entries on their way are not in the stream's state yet
+        now_ns = group.stream.next_time_ns(group.clock.wall_ns(), count)
         frames = encode_frames(Columns(subjects, header_lens, payloads), now_ns, group.limits.frame_bytes_max)
         data = encode_publish(now_ns, frames)
         self.in_flight_messages += count

@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import structlog
 
 from jetstore.clock import Clock
-from jetstore.errors import ApiError, DiskPoisoned
+from jetstore.errors import ApiError, Corruption, DiskPoisoned
 from jetstore.limits import Limits
 from jetstore.meta.state import MetaState, StreamAssignment, encode_skip
 from jetstore.model.api_errors import api_error
 from jetstore.model.stream import StreamConfig
+from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
+from jetstore.node.lost import LostStream
 from jetstore.node.opening import GroupFiles, IndexOpener
 from jetstore.node.ports import Outlet
 from jetstore.node.storage import Storage
@@ -85,11 +88,12 @@ class NodeParts:
     vfs: Vfs
     disk: Disk
     recovery: JournalRecovery
-    indexes: IndexOpener
+    open_index: IndexOpener
     limits: Limits
     clock: Clock
     loop: asyncio.AbstractEventLoop
     outlet: Outlet
+    rng: Random
     on_poison: Callable[[BaseException], None]
     """Called once when the disk failed: the process must end; nothing may be acknowledged after it."""
 
@@ -105,9 +109,9 @@ class Node:
             parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self._on_disk_failure
         )
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
-        self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
+        self.files = GroupFiles(parts.vfs, parts.open_index, parts.limits)
         self.streams: dict[str, StreamGroup] = {}
-        self.lost: dict[str, StreamAssignment] = {}
+        self.lost: dict[str, LostStream] = {}
         """Streams that the metadata names and the store does not hold any more: alarmed, never founded again."""
         self.meta: MetaGroup
         self.meta_lock = asyncio.Lock()
@@ -154,7 +158,7 @@ class Node:
         """Clean stop: answer what is due, make the state durable, release the store. Never raises on a sick disk."""
         self.is_stopping = True
         for group in self.streams.values():
-            group.delivery.shut_down()
+            group.delivery.stop()
         try:
             async with asyncio.timeout(STOP_DRAIN_S):
                 await self.commit.drained()
@@ -203,8 +207,10 @@ class Node:
 
     def _open_meta(self, recovered: GroupRecovery | None) -> MetaGroup:
         machine = MetaState()
-        if recovered is not None and recovered.checkpoint_index:
-            machine = MetaState.restore(self.files.read_head(recovered))
+        if recovered is not None:
+            head, recovered = self.files.head_of(recovered)
+            if head is not None:
+                machine = MetaState.restore(head)
         meta = MetaGroup(
             uid=META_GROUP,
             name="_meta_",
@@ -219,30 +225,53 @@ class Node:
         return meta
 
     def _open_stream(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> None:
-        if recovered is None:
-            self.lost[assignment.name] = assignment
-            log.error("stream lost", stream=assignment.name, uid=assignment.uid)
-            return
-        self.add_group(assignment, recovered)
+        try:
+            if recovered is None:
+                raise Corruption("the journal does not know the group", file="journal", offset=0)
+            self.add_group(assignment, recovered)
+        except Corruption as error:
+            self.lost[assignment.name] = LostStream(assignment, error, self.outlet)
+            log.error("stream damaged", stream=assignment.name, uid=assignment.uid, error=str(error))
 
     def add_group(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> StreamGroup:
         """The driver of a stream's group, recovered or (None) new. Not started yet."""
+        head: bytes | None = None
+        if recovered is not None:
+            before = recovered.checkpoint_index
+            head, recovered = self.files.head_of(recovered)
+            is_newer = recovered.checkpoint_index != before
+        storage = str(assignment.config.get("storage", "file"))
         group = StreamGroup(
             uid=assignment.uid,
             name=assignment.name,
-            stream=self.files.open_stream(assignment.uid, recovered),
+            stream=self.files.open_stream(assignment.uid, storage, head),
             recovery=recovered,
             commit=self.commit,
             limits=self.limits,
             loop=self.loop,
             clock=self.clock,
             outlet=self.outlet,
+            rng=self.parts.rng,
             admission=self.admission,
             on_applied=lambda applied: self.storage.note_applied(group),
         )
+        if recovered is not None and is_newer:  # a head without its CKPT line: from now on it counts
+            index, term, head_hash = recovered.checkpoint_index, recovered.checkpoint_term, recovered.checkpoint_hash
+            group.add_record(Record(Kind.RESET, group.uid, term, Term(0), index, index, 0, head_hash, b""))
         self.streams[assignment.name] = group
         self.storage.add(group)
         return group
+
+    def forget_group(self, name: str) -> None:
+        """A stream was deleted: stop its group, take it off the router."""
+        group = self.streams.pop(name, None)
+        if group is not None:
+            group.delivery.stop(CONSUMER_DELETED)
+            group.stop()
+            self.storage.discard(group.uid)
+        lost = self.lost.pop(name, None)
+        if lost is not None:
+            lost.close()
 
     async def bring_config_up(self, group: StreamGroup) -> None:
         """Propose the desired configuration to the stream's own group if that has not applied it yet."""
@@ -267,7 +296,7 @@ class Node:
 
     def _remove_files(self, uid: GroupUid) -> None:
         self.storage.discard(uid)
-        future = self.parts.disk.call("remove_group", uid)
+        future = self.parts.disk.call("remove_group_dir", uid)
         future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
 
     # -- admission ----------------------------------------------------------------------------------------------------

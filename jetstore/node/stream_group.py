@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import structlog
@@ -16,7 +17,9 @@ from jetstore.node.delivery import Delivery
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
 from jetstore.node.ingest import Ingest
+from jetstore.node.opening import CheckpointedLog
 from jetstore.node.ports import InternalSubscription, Outlet
+from jetstore.store.checkpoint_files import chunk_path
 from jetstore.store.ports import Checkpoint, GroupRecovery
 from jetstore.stream.entries import encode_expire
 from jetstore.stream.stream import Stream
@@ -47,6 +50,7 @@ class StreamGroup(Group):
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         outlet: Outlet,
+        rng: Random,
         admission: Callable[[], ApiError | None],
         on_applied: Callable[[Group], None],
     ) -> None:
@@ -62,12 +66,14 @@ class StreamGroup(Group):
             on_applied=on_applied,
         )
         self.stream = stream
+        assert isinstance(stream.log, CheckpointedLog)
+        self.messages = stream.log
         self.clock = clock
         self.outlet = outlet
         self.lock = asyncio.Lock()
         """Serialises configuration changes of the stream and of its consumers."""
         self.ingest = Ingest(self)
-        self.delivery = Delivery(self, outlet)
+        self.delivery = Delivery(self, outlet, rng)
         self._admission = admission
         self._subscriptions: dict[str, InternalSubscription] = {}
         self._expiry_timer: asyncio.TimerHandle | None = None
@@ -104,6 +110,10 @@ class StreamGroup(Group):
             self._subscriptions[subject] = self.outlet.subscribe(subject.encode(), self.ingest)
 
     # -- proposing --------------------------------------------------------------------------------------------------
+
+    def now_ns(self) -> int:
+        """A time for an entry: now, or just after every time given before."""
+        return self.stream.next_time_ns(self.clock.wall_ns())
 
     def want(self) -> None:
         """There is something for the next journal block."""
@@ -176,25 +186,27 @@ class StreamGroup(Group):
         return self
 
     def unflushed_bytes(self) -> int:
-        return self.stream.log.unflushed_bytes
+        return self.messages.unflushed_bytes
 
     def take_unflushed(self) -> Sequence[tuple[str, int, Sequence[bytes]]]:
-        return self.stream.log.take_unflushed()
+        return self.messages.take_unflushed()
 
     def flushed(self) -> None:
-        self.stream.log.flushed()
+        self.messages.flushed()
 
     def flush_failed(self) -> None:
-        self.stream.log.flush_failed()
+        self.messages.flush_failed()
 
     def capture(self) -> Checkpoint:
         return self.stream.checkpoint(self.core.log.applied_term)
 
     def checkpointed(self, checkpoint: Checkpoint) -> Sequence[str]:
-        return self.stream.log.checkpointed(checkpoint)
+        superseded = self.stream.durable_chunks - checkpoint.keep_chunks
+        self.stream.checkpointed(checkpoint)
+        return [*self.messages.confirm(), *(chunk_path(self.uid, name) for name in sorted(superseded))]
 
     def index_commit(self, checkpoint: Checkpoint) -> tuple[Any, ...] | None:
-        return self.stream.index.commit_request(checkpoint)
+        return None
 
     def index_committed(self, checkpoint: Checkpoint) -> None:
-        self.stream.index.committed(checkpoint)
+        """The in-memory index has nothing to commit."""

@@ -151,7 +151,6 @@ class StreamsApi:
             if name not in node.meta.machine.streams:
                 raise api_error("JSStreamNotFoundErr")
             assignment = await node.meta.call(meta_entries.encode_delete(name))
-            node.lost.pop(name, None)
             node.forget_group(name)
             node.entomb(assignment.uid)
 

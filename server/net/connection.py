@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from server.auth.authenticator import ANONYMOUS, User
 from server.net.stats import ConnectionStats
@@ -63,8 +63,8 @@ class ClientConnection(asyncio.Protocol):
     # -- asyncio.Protocol -------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         server, options = self.server, self.server.options
+        transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self.transport = transport
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):

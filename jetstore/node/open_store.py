@@ -1,0 +1,38 @@
+"""Opening a store, the same for a real server and a simulated one: identity first, then the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from jetstore.errors import Corruption
+from jetstore.limits import Limits
+from jetstore.store.identity import Identity, open_identity, save_identity
+from jetstore.store.journal.append import Journal
+from jetstore.store.journal.recovery import open_journal
+from jetstore.store.ports import JournalRecovery
+from jetstore.store.vfs import Vfs
+
+
+def open_store(
+    vfs: Vfs, limits: Limits, node_name: str, draw: Callable[[int], bytes]
+) -> tuple[Journal, JournalRecovery, Identity]:
+    """The open journal, what it proves, and who this node is. ``draw(n)`` gives n random bytes.
+
+    Raises Corruption if what must be there is gone (a journal that was born and is missing: a lone voter has nobody
+    to learn from, so it does not found an empty store over a lost one).
+    """
+    identity, findings = open_identity(vfs, node_name, draw)
+    journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes)
+    recovery.findings[:0] = findings
+    if recovery.is_new:
+        if identity.journal_born:
+            journal.close()
+            raise Corruption(
+                "the journal of this store is gone; put it back, or export what is readable with `jetstore recover`",
+                file="journal",
+                offset=0,
+            )
+        identity = replace(identity, journal_born=True)
+        save_identity(vfs, identity)
+    return journal, recovery, identity

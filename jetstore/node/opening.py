@@ -1,0 +1,169 @@
+"""A group's files at start: which checkpoint must exist, which one is used, and what becomes of the rest.
+
+Only a checkpoint that the journal proves is used: the copy whose hash the last CKPT line carries or, if both copies are
+newer (the line did not make it), the newer one, provided that the journal continues from it. An older one is never
+used silently: then the group is damaged (``Corruption``), serves nothing that depends on it, and nothing is cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from jetstore.errors import Corruption
+from jetstore.limits import Limits
+from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, read_chunk, read_heads
+from jetstore.store.log_checkpoint import LogParts, log_chunk_names
+from jetstore.store.message_log import SegmentedLog
+from jetstore.store.ports import GroupRecovery, SubjectIndex
+from jetstore.store.read_cache import ReadCache
+from jetstore.store.vfs import Vfs
+from jetstore.stream.checkpoint import parts_of
+from jetstore.stream.stream import Stream
+from jetstore.types import GroupUid, RaftIndex, Term
+
+log = structlog.get_logger(__name__)
+
+QUARANTINE_DIR = "quarantine"
+
+
+class CheckpointedLog(SegmentedLog):
+    """A message log that remembers the one checkpoint that is being written."""
+
+    _captured: LogParts | None = None
+
+    def capture(self) -> LogParts:
+        """Its part of a checkpoint (``stream.checkpoint.Captured``)."""
+        self._captured = self.checkpoint_parts()
+        return self._captured
+
+    def confirm(self) -> list[str]:
+        """What was captured last is durable; paths that nothing refers to any more."""
+        captured, self._captured = self._captured, None
+        return self.checkpointed(captured) if captured is not None else []
+
+
+class Chunks(Mapping[str, bytes]):
+    """A group's chunks, read when asked for. Iterates over those that were: leftovers of older checkpoints stay out."""
+
+    def __init__(self, vfs: Vfs, uid: GroupUid) -> None:
+        """Reads nothing yet."""
+        self._vfs = vfs
+        self._uid = uid
+        self._read: dict[str, bytes] = {}
+
+    def __getitem__(self, name: str) -> bytes:
+        """The chunk. Raises Corruption if it is missing or damaged."""
+        content = self._read.get(name)
+        if content is None:
+            content = self._read[name] = read_chunk(self._vfs, self._uid, name)
+        return content
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As ``[]``: a chunk that a head names must be there."""
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+
+IndexOpener = Callable[[GroupUid, int, Any, Mapping[str, bytes], SegmentedLog], SubjectIndex]
+"""(uid, checkpoint index, the index's part of the head, chunks, log) → the index as of that checkpoint."""
+
+
+class GroupFiles:
+    """Opens groups from their checkpoints. Synchronous: used at start, before anything is served."""
+
+    def __init__(self, vfs: Vfs, open_index: IndexOpener, limits: Limits) -> None:
+        """All groups share one cache of frames and footers."""
+        self._vfs = vfs
+        self._open_index = open_index
+        self._limits = limits
+        self.cache = ReadCache(vfs, limits.read_cache_bytes)
+
+    def head_of(self, recovery: GroupRecovery) -> tuple[bytes | None, GroupRecovery]:
+        """The head to restore from (None: from nothing), and the recovery as seen from that checkpoint.
+
+        Raises Corruption if the checkpoint that must exist does not.
+        """
+        if not recovery.checkpoint_index:
+            return None, recovery
+        copies, findings = read_heads(self._vfs, recovery.uid)
+        for finding in findings:
+            log.warning("checkpoint copy unreadable", group=recovery.uid, finding=finding)
+        for copy in copies:
+            if copy.hash == recovery.checkpoint_hash:
+                return copy.content, recovery
+        for copy in copies:
+            newer = _seen_from(copy, recovery)
+            if newer is not None:
+                return copy.content, newer
+        raise Corruption(
+            f"the checkpoint of group {recovery.uid} at index {recovery.checkpoint_index} is gone",
+            file=group_dir(recovery.uid),
+            offset=0,
+            expected=recovery.checkpoint_hash,
+            actual=[copy.hash for copy in copies],
+        )
+
+    def open_stream(self, uid: GroupUid, storage: str, head: bytes | None) -> Stream:
+        """The stream as of a head, over its segments and index. Raises Corruption if they do not belong together."""
+        if head is None:
+            messages = CheckpointedLog.open(self._vfs, uid, None, {}, self._limits, storage=storage, cache=self.cache)
+            index = self._open_index(uid, 0, None, {}, messages)
+            return Stream(uid, messages, index, self._limits)
+        log_part, index_part = parts_of(head)
+        chunks = Chunks(self._vfs, uid)
+        for name in log_chunk_names(log_part):
+            chunks[name]
+        messages = CheckpointedLog.open(
+            self._vfs, uid, log_part, chunks, self._limits, storage=storage, cache=self.cache
+        )
+        index = self._open_index(uid, int(json.loads(head)["index"]), index_part, chunks, messages)
+        return Stream.restore(uid, head, chunks, messages, index, self._limits)
+
+    def quarantine_unknown(self, known: Collection[GroupUid], now_ns: int) -> list[str]:
+        """Move directories of groups that nobody knows out of the way; their new names."""
+        moved = []
+        names = {str(uid) for uid in known}
+        for name in self._vfs.list_dir(GROUPS_DIR):
+            if name in names:
+                continue
+            self._vfs.mkdir(QUARANTINE_DIR)
+            self._vfs.fsync_dir("")
+            target = f"{QUARANTINE_DIR}/{name}-{now_ns}"
+            self._vfs.rename(f"{GROUPS_DIR}/{name}", target)
+            self._vfs.fsync_dir(QUARANTINE_DIR)
+            self._vfs.fsync_dir(GROUPS_DIR)
+            log.warning("unknown group quarantined", directory=name, moved_to=target)
+            moved.append(target)
+        return moved
+
+    def close(self) -> None:
+        """Give all file handles back."""
+        self.cache.close()
+
+
+def _seen_from(copy: HeadCopy, recovery: GroupRecovery) -> GroupRecovery | None:
+    """The recovery if ``copy`` is a checkpoint newer than the proven one that the journal continues; else None."""
+    fields = json.loads(copy.content)
+    index, term = RaftIndex(fields["index"]), Term(fields["term"])
+    if not recovery.checkpoint_index <= index <= recovery.last_index:
+        return None
+    at = next((entry for entry in recovery.entries if entry.index == index), None)
+    if index > recovery.checkpoint_index and (at is None or at.term != term):
+        return None
+    return replace(
+        recovery,
+        checkpoint_index=index,
+        checkpoint_term=term,
+        checkpoint_hash=copy.hash,
+        entries=[entry for entry in recovery.entries if entry.index > index],
+    )

@@ -1,0 +1,325 @@
+"""The composition root: the only place that builds the object graph, and the only one that touches the environment.
+
+``Server`` is one server over a given ``World`` (event loop, clock, dice, disk); the simulator builds it over a virtual
+one. ``run`` is the real thing: it locks the store, opens the journal, starts the writer process, and serves until told
+to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import platform
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import structlog
+
+import jetstore
+from jetstore.clock import Clock, RealClock
+from jetstore.errors import JetstoreError, StoreLocked
+from jetstore.limits import Limits
+from jetstore.model.levels import API_LEVEL, NATS_VERSION
+from jetstore.model.server_limits import ServerLimits
+from jetstore.node.node import Node, NodeParts
+from jetstore.node.open_store import open_store
+from jetstore.node.opening import IndexOpener
+from jetstore.node.streams_api import StreamsApi
+from jetstore.store.disk import ProcessDisk
+from jetstore.store.lock import DirectoryLock
+from jetstore.store.memory_index import MemoryIndex
+from jetstore.store.message_log import SegmentedLog
+from jetstore.store.os_vfs import OsVfs
+from jetstore.store.ports import Disk, JournalRecovery, SubjectIndex
+from jetstore.store.vfs import Vfs
+from jetstore.types import GroupUid
+from server.auth.authenticator import Authenticator, PasswordUser, User
+from server.config.options import Options
+from server.jsapi.handler import ApiHandler
+from server.net.client_server import ClientServer
+from server.net.options import NetOptions
+from server.protocol.client import ProtocolOptions
+from server.protocol.info import ServerInfo
+from server.route.router import Router
+
+log = structlog.get_logger("server")
+
+ACCOUNT = "$G"
+LOCK_WAIT_S = 30.0
+"""After kill -9 the old writer process may still be inside a write: how long a start waits for it."""
+LOCK_RETRY_S = 0.02
+STORE_NAME = "jetstore"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An opened store: what the journal proved, and who writes from now on."""
+
+    vfs: Vfs
+    disk: Disk
+    recovery: JournalRecovery
+    open_index: IndexOpener
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where time, chance and disk come from."""
+
+    loop: asyncio.AbstractEventLoop
+    clock: Clock
+    rng: Random
+    limits: Limits
+    server_limits: ServerLimits
+
+
+class Server:
+    """One NATS server. ``start`` returns when it serves; ``stop`` ends it cleanly."""
+
+    def __init__(
+        self, options: Options, world: World, store: Store | None, on_poison: Callable[[BaseException], None]
+    ) -> None:
+        """``store`` None: without JetStream. ``on_poison`` is called once if the disk fails: the process must end."""
+        self.options = options
+        self.world = world
+        self.started_ns = world.clock.wall_ns()
+        self.server_id = make_server_id(world.rng)
+        self.server_name = options.server_name or self.server_id
+        self.router = Router(ACCOUNT, Random(world.rng.random()), world.loop.call_soon)
+        self.info = ServerInfo(
+            server_id=self.server_id,
+            server_name=self.server_name,
+            version=NATS_VERSION,
+            jetstore=jetstore.__version__,
+            go=f"python{platform.python_version()}",
+            host=options.host,
+            port=options.port,
+            max_payload=options.max_payload_bytes,
+            jetstream=store is not None,
+            api_lvl=API_LEVEL,
+            cluster=options.cluster_name,
+        )
+        self.clients = ClientServer(
+            net_options(options),
+            self.info,
+            authenticator(options),
+            self.router,
+            world.clock,
+            Random(world.rng.random()),
+            world.loop,
+        )
+        self.node: Node | None = None
+        self.api: ApiHandler | None = None
+        if store is not None:
+            self.node = Node(
+                NodeParts(
+                    vfs=store.vfs,
+                    disk=store.disk,
+                    recovery=store.recovery,
+                    open_index=store.open_index,
+                    limits=world.limits,
+                    clock=world.clock,
+                    loop=world.loop,
+                    outlet=self.router,
+                    rng=Random(world.rng.random()),
+                    on_poison=on_poison,
+                )
+            )
+            self.streams = StreamsApi(self.node, world.server_limits)
+            self.api = ApiHandler(
+                self.streams,
+                self.router,
+                world.clock,
+                Random(world.rng.random()),
+                world.limits,
+                server_name=self.server_name,
+                client_info=self.client_info,
+                server_limits=world.server_limits,
+                is_strict=options.jetstream.is_strict,
+            )
+
+    async def start(self, host: str | None = None) -> int:
+        """Open the store's streams, then listen; the port in use."""
+        if self.node is not None and self.api is not None:
+            await self.node.start()
+            self.api.start()
+        self.info.port = await self.clients.start(self.options.host if host is None else host, self.options.port)
+        return self.info.port
+
+    async def stop(self) -> None:
+        """Take no more clients, answer what is due, make it durable, let the store go."""
+        self.clients.stop_listening()
+        if self.api is not None:
+            await self.api.close()
+        if self.node is not None:
+            await self.node.stop()
+        await self.clients.stop()
+
+    def client_info(self, client: object) -> dict[str, object]:
+        """The ``client`` object of advisories."""
+        stats = getattr(client, "stats", None)
+        if stats is None:
+            return {}
+        shown = stats()
+        return {
+            "host": shown.ip,
+            "id": shown.cid,
+            "acc": ACCOUNT,
+            "name": shown.name,
+            "lang": shown.lang,
+            "ver": shown.version,
+            "server": self.server_name,
+        }
+
+
+def make_server_id(rng: Random) -> str:
+    """56 characters like a server's public nkey: N, then base32."""
+    return "N" + base64.b32encode(rng.randbytes(35)).decode("ascii")[:55]
+
+
+def authenticator(options: Options) -> Authenticator:
+    """Who may connect."""
+    given = options.authorization
+    users = [PasswordUser(User(name=entry.user), entry.password) for entry in given.users]
+    if given.user or given.password:
+        users.append(PasswordUser(User(name=given.user), given.password))
+    return Authenticator(token=given.token, users=users)
+
+
+def net_options(options: Options) -> NetOptions:
+    """What the options say about client connections."""
+    return NetOptions(
+        protocol=ProtocolOptions(
+            max_payload_bytes=options.max_payload_bytes,
+            max_control_line_bytes=options.max_control_line_bytes,
+            ping_interval_s=options.ping_interval_ns / 1e9,
+            ping_max=options.ping_max,
+        ),
+        max_connections=options.max_connections,
+        max_pending_bytes=options.max_pending_bytes,
+        write_deadline_s=options.write_deadline_ns / 1e9,
+        auth_timeout_s=options.authorization.timeout_ns / 1e9,
+    )
+
+
+# -- the real world ---------------------------------------------------------------------------------------------------
+
+
+def store_root(options: Options) -> Path:
+    """The store's directory: ``<store_dir>/jetstore``."""
+    return Path(options.jetstream.store_dir or default_store_dir()) / STORE_NAME
+
+
+def default_store_dir() -> str:
+    """A durable place: temporary directories are emptied."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return str(Path(base) / "jetstore")
+
+
+async def lock_store(root: Path) -> DirectoryLock:
+    """The store's lock. Raises StoreLocked if another server holds it for longer than a dying writer would."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LOCK_WAIT_S
+    while True:
+        try:
+            return DirectoryLock(root)
+        except StoreLocked:
+            if loop.time() >= deadline:
+                raise
+            await asyncio.sleep(LOCK_RETRY_S)
+
+
+def open_memory_index(
+    uid: GroupUid, index: int, part: object, chunks: Mapping[str, bytes], messages: SegmentedLog
+) -> SubjectIndex:
+    """A subject index in memory, made from the log."""
+    return MemoryIndex(messages.index_rows())
+
+
+async def open_real_store(options: Options, limits: Limits) -> tuple[Store, DirectoryLock]:
+    """The real store: locked, its journal opened, its writer process running."""
+    root = store_root(options)
+    root.mkdir(parents=True, exist_ok=True)
+    lock = await lock_store(root)
+    vfs = OsVfs(root)
+    journal, recovery, _ = open_store(vfs, limits, options.server_name, os.urandom)
+    disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd)
+    return Store(vfs, disk, recovery, open_memory_index), lock
+
+
+def real_limits(options: Options) -> Limits:
+    """The options' bounds, with a disk reserve that fits a small disk, too."""
+    return options.limits()
+
+
+async def serve(options: Options) -> int:
+    """Run a server until it is told to stop; the process's exit code."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+
+    def end(code: int) -> None:
+        if not stop.done():
+            stop.set_result(code)
+
+    def trapped(name: str) -> None:
+        log.info(f'Trapped "{name}" signal')
+        end(0)
+
+    limits = real_limits(options)
+    memory, storage = room(options)
+    world = World(
+        loop,
+        RealClock(),
+        Random(int.from_bytes(os.urandom(16))),
+        limits,
+        options.jetstream.server_limits(memory, storage),
+    )
+    store: Store | None = None
+    lock: DirectoryLock | None = None
+    if options.jetstream.enabled:
+        store, lock = await open_real_store(options, limits)
+    server = Server(options, world, store, on_poison=lambda error: end(1))
+    for number, name in ((signal.SIGINT, "interrupt"), (signal.SIGTERM, "terminated")):
+        loop.add_signal_handler(number, trapped, name)
+    await server.start()
+    log.info(f"Listening for client connections on {options.host}:{server.info.port}")
+    log.info("Server is ready")
+    code = await stop
+    if code:
+        return code
+    log.info("Initiating Shutdown...")
+    await server.stop()
+    if lock is not None:
+        lock.close()
+    log.info("Server Exiting..")
+    return code
+
+
+def room(options: Options) -> tuple[int, int]:
+    """Memory and storage in bytes that streams may reserve, defaults resolved."""
+    memory, storage = options.jetstream.max_memory_bytes, options.jetstream.max_storage_bytes
+    if memory < 0:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    if storage < 0:
+        root = store_root(options)
+        while not root.exists():
+            root = root.parent
+        free = os.statvfs(root)
+        storage = free.f_bavail * free.f_frsize * 3 // 4
+    return memory, storage
+
+
+def run(options: Options) -> int:
+    """Run a server in this process; its exit code. Errors at start are logged and end with 1."""
+    try:
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(serve(options))
+        return int(uvloop.run(serve(options)))
+    except (JetstoreError, OSError) as error:
+        log.critical(str(error))
+        return 1
