@@ -66,6 +66,16 @@ class SimTask(asyncio.Task[Any]):
         return self._serial
 
 
+def _may_run(handle: asyncio.Handle, owner: Owner | None) -> bool:
+    """Whether a callback runs now; that of a paused owner is kept for later, that of a dead one never runs."""
+    if owner is None:
+        return True
+    if owner.is_paused and owner.is_alive:
+        owner.frozen.append(handle)
+        return False
+    return owner.is_alive
+
+
 class _Handle(asyncio.Handle):
     """A callback that does not run once its owner is dead."""
 
@@ -73,8 +83,7 @@ class _Handle(asyncio.Handle):
     _context: contextvars.Context
 
     def _run(self) -> None:
-        owner = self._context.get(OWNER)
-        if owner is None or owner.is_alive:
+        if _may_run(self, self._context.get(OWNER)):
             super()._run()
 
 
@@ -93,8 +102,7 @@ class _TimerHandle(asyncio.TimerHandle):
         return (self.when(), self._order) < (other.when(), other._order)
 
     def _run(self) -> None:
-        owner = self._context.get(OWNER)
-        if owner is None or owner.is_alive:
+        if _may_run(self, self._context.get(OWNER)):
             super()._run()
 
 
@@ -214,6 +222,16 @@ class SimLoop(asyncio.BaseEventLoop):
         context = contextvars.copy_context()
         context.run(OWNER.set, owner)
         return context.run(function, *args)
+
+    def thaw(self, owner: Owner) -> None:
+        """SIGCONT: what waited runs, in order."""
+        owner.is_paused = False
+        self._queue.extend(owner.frozen)
+        owner.frozen = []
+
+    def now_ns(self) -> int:
+        """Virtual time in nanoseconds; looking at it costs nothing."""
+        return int(self._now * 1e9)
 
     def bury(self, owner: Owner) -> None:
         """Throw away what a dead process left behind, without letting it act or complain."""

@@ -17,6 +17,9 @@ class Owner:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_alive = True
+        self.is_paused = False
+        """SIGSTOP: its callbacks wait in ``frozen``."""
+        self.frozen: list[asyncio.Handle] = []
         self.tasks: list[asyncio.Task[Any]] = []
         """Tasks it started (finished ones are dropped now and then)."""
 

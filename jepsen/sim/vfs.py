@@ -308,6 +308,11 @@ class SimVfs:
 
     # -- behind the owner's back ----------------------------------------------------------------------------------
 
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all named files."""
+        return self._used_bytes
+
     def files(self) -> list[str]:
         """Paths of all files that are seen now, sorted."""
         return sorted(path for path, node in self._walk(self._root, "", seen_only=True) if isinstance(node, File))

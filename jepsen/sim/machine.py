@@ -1,0 +1,256 @@
+"""The simulated machine: a disk, a wall clock, and one server process that is started, killed, paused and restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from jepsen.sim.faults import fault
+from jepsen.sim.loop import SimLoop
+from jepsen.sim.network import SimTransport
+from jepsen.sim.owner import OWNER, Owner
+from jepsen.sim.vfs import SimVfs
+from jetstore.limits import Limits
+from jetstore.types import Nanos
+
+EPOCH_NS = 1_700_000_000_000_000_000
+"""Wall time at the start of every run."""
+SYNC_METHODS = frozenset(["append", "sync", "write_checkpoint", "index_commit", "remove_files", "make_group_dir"])
+
+
+class SimClock:
+    """The machine's wall clock: it may jump and run at another rate. Implements ``jetstore.clock.Clock``."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+        self._base_ns = EPOCH_NS
+        self._since_ns = 0
+        self._rate = 1.0
+
+    def wall_ns(self) -> Nanos:
+        return Nanos(self._base_ns + int((self._loop.now_ns() - self._since_ns) * self._rate))
+
+    def jump(self, by_ns: int) -> None:
+        """Set the clock forward or back."""
+        self._base_ns += by_ns
+
+    def set_rate(self, rate: float) -> None:
+        """Run faster or slower from now on."""
+        self._base_ns, self._since_ns = int(self.wall_ns()), self._loop.now_ns()
+        self._rate = rate
+
+
+class Boot:
+    """What one start of the server process gets from its machine."""
+
+    def __init__(self, machine: Machine, number: int, rng: Random) -> None:
+        self.machine = machine
+        self.number = number
+        self.rng = rng
+        self.owner = Owner(f"server boot {number}")
+        self.loop = machine.loop
+        self.vfs = machine.vfs
+        self.clock = machine.clock
+        self.stop_wanted: asyncio.Future[None] = machine.loop.create_future()
+        """Done when the process is asked to stop cleanly (SIGTERM)."""
+        self.is_ready = False
+        self.findings: list[str] = []
+        """What recovery said about the journal."""
+
+    def ready(self) -> None:
+        """The server listens and serves."""
+        self.is_ready = True
+        self.machine.on_ready()
+
+    def latency_s(self, method: str, size_bytes: int) -> float:
+        """How long a disk command takes."""
+        cost = self.rng.uniform(0.00002, 0.0004) + size_bytes / 400e6 + self.vfs.take_latency_ns() / 1e9
+        return cost + self.machine.slow_s if method in SYNC_METHODS else cost
+
+
+Serve = Callable[[Boot], Awaitable[None]]
+"""Runs a server as a process: serves until ``stop_wanted`` or a fatal error, then returns or raises."""
+
+
+class Machine:
+    """Implements ``jepsen.nemesis.faults.Target``. All methods must be called by the harness, never by the server."""
+
+    def __init__(self, loop: SimLoop, rng: Random, serve: Serve, *, limits: Limits, capacity_bytes: int) -> None:
+        self.loop, self.rng, self._serve = loop, rng, serve
+        self.limits = limits
+        self.capacity_bytes = capacity_bytes
+        self.clock = SimClock(loop)
+        self.vfs = SimVfs(capacity_bytes=capacity_bytes)
+        self.vfs.on_op = self._trace
+        self.vfs.on_crash = self._power_failed
+        self.boots = 0
+        self.deaths: dict[str, int] = {}
+        """How the process ended, by cause."""
+        self.exits: list[tuple[bool, BaseException | None]] = []
+        """Ends of its own accord: (was it ready, the error it ended with)."""
+        self.slow_s = 0.0
+        self.boot: Boot | None = None
+        self._context = contextvars.copy_context()
+        assert OWNER not in self._context
+        self._down_s = 0.5
+        self._owners: list[Owner] = []
+        self._start_timer: asyncio.TimerHandle | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def power_on(self) -> None:
+        """Start the server process if it does not run."""
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+            self._start_timer = None
+        if self.boot is not None:
+            return
+        self.boots += 1
+        boot = self.boot = Boot(self, self.boots, Random(self.rng.getrandbits(64)))
+        self._owners.append(boot.owner)
+        self.loop.trace("boot", self.boots)
+        task = self.loop.call_owned(boot.owner, self._spawn, boot)
+        task.add_done_callback(lambda done: self._ended(boot, done), context=self._context)
+
+    def _spawn(self, boot: Boot) -> asyncio.Task[None]:
+        async def process() -> None:
+            await self._serve(boot)
+
+        return self.loop.create_task(process())
+
+    async def ready(self, timeout_s: float) -> bool:
+        """Wait until the server serves; False if it does not within that time."""
+        if self.boot is not None and self.boot.is_ready:
+            return True
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            return False
+        return True
+
+    def on_ready(self) -> None:
+        """Called by the boot."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _ended(self, boot: Boot, task: asyncio.Task[None]) -> None:
+        if self.boot is not boot:
+            return
+        error = None if task.cancelled() else task.exception()
+        self.exits.append((boot.is_ready, error))
+        self._die("exit" if error is None else f"exit:{type(error).__name__}", self._down_s)
+
+    def _die(self, cause: str, down_s: float, *, silently: bool = False) -> None:
+        boot, self.boot = self.boot, None
+        self.loop.trace("down", cause)
+        if boot is not None:
+            self.deaths[cause] = self.deaths.get(cause, 0) + 1
+            boot.owner.is_alive = False
+            self.loop.network.drop_process(boot.owner, silently=silently)
+        self.vfs = self.vfs.replace()
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+        self._start_timer = self.loop.call_later(down_s, self.power_on, context=self._context)
+
+    def _power_failed(self) -> None:
+        """The disk reached its crash point, in the middle of the server's own code: nothing of it runs any more."""
+        boot = self.boot
+        assert boot is not None
+        boot.owner.is_alive = False
+        self.loop.call_soon(self._after_crash_point, boot, context=self._context)
+
+    def _after_crash_point(self, boot: Boot) -> None:
+        if self.boot is boot:
+            self._die("crash point", self._down_s, silently=True)
+            self.vfs.crash(self.rng)
+
+    def close(self) -> None:
+        """End of the run: nothing starts again, what dead processes left is thrown away."""
+        self._context = contextvars.copy_context()
+        if self.boot is not None:
+            self.boot.owner.is_alive = False
+            self.loop.network.drop_process(self.boot.owner, silently=True)
+            self.boot = None
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+        self.vfs = self.vfs.replace()
+        for owner in self._owners:
+            self.loop.bury(owner)
+
+    def _trace(self, op: str, path: str, first: int, second: int) -> None:
+        self.loop.trace(op, path, first, second)
+
+    # -- faults (Target) ------------------------------------------------------------------------------------------
+
+    def kill(self, down_s: float) -> None:
+        self._die("kill", down_s)
+
+    def power_cut(self, down_s: float) -> None:
+        self._die("power cut", down_s, silently=True)
+        self.vfs.crash(self.rng)
+
+    def crash_at_disk_operation(self, operations: int, down_s: float) -> None:
+        self._down_s = down_s
+        self.vfs.crash_at(self.vfs.boundaries + operations)
+
+    def restart(self, down_s: float) -> None:
+        self._down_s = down_s
+        if self.boot is not None and not self.boot.stop_wanted.done():
+            self.boot.stop_wanted.set_result(None)
+
+    def pause(self, for_s: float) -> None:
+        if self.boot is None or self.boot.owner.is_paused:
+            return
+        owner = self.boot.owner
+        owner.is_paused = True
+        self.loop.call_later(for_s, self.loop.thaw, owner, context=self._context)
+
+    def jump_clock(self, by_ns: int) -> None:
+        self.clock.jump(by_ns)
+
+    def drift_clock(self, rate: float) -> None:
+        self.clock.set_rate(rate)
+
+    def disk_error(self, operations: str, pattern: str, code: int, nth: int, sticky: bool) -> None:
+        self.vfs.inject(fault(operations, pattern, error=code, nth=nth, sticky=sticky))
+
+    def heal_disk(self) -> None:
+        self.vfs.heal()
+        self.vfs.crash_at(0)
+        self.vfs.capacity_bytes = self.capacity_bytes
+        self.slow_s = 0.0
+
+    def fill_disk(self, free_bytes: int, code: int) -> None:
+        self.vfs.capacity_bytes = self.vfs.used_bytes + free_bytes
+        self.vfs.full_errno = code
+
+    def slow_disk(self, latency_s: float) -> None:
+        self.slow_s = latency_s
+
+    def reset_connections(self, share: float) -> None:
+        for transport in self._some(share):
+            transport.abort()
+
+    def cut_connections(self, share: float) -> None:
+        for transport in self._some(share):
+            transport.is_cut = transport.peer.is_cut = True
+
+    def stall_connections(self, share: float, for_s: float) -> None:
+        for transport in self._some(share):
+            transport.stall(True)
+            transport.peer.stall(self.rng.random() < 0.5)
+            for end in (transport, transport.peer):
+                self.loop.call_later(for_s, end.stall, False, context=end.context)
+
+    def _some(self, share: float) -> list[SimTransport]:
+        if self.boot is None:
+            return []
+        return [t.peer for t in self.loop.network.live(self.boot.owner) if self.rng.random() < share]

@@ -1,0 +1,119 @@
+"""What one seed does: workloads, kinds of faults, sizes and limits, all drawn from it (a swarm of small worlds)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from jepsen.nemesis.damage import FILE_CLASSES
+from jepsen.nemesis.damage import KINDS as DAMAGE_KINDS
+from jepsen.nemesis.faults import CLOCK_KINDS
+from jepsen.nemesis.schedule import Strike, draw_kinds, draw_strikes
+from jepsen.workload.acks import Acks
+from jepsen.workload.append import Append
+from jepsen.workload.base import Setting, Workload
+from jepsen.workload.idempotent import Idempotent
+from jepsen.workload.queue import WorkQueue
+from jepsen.workload.register import Register
+from jepsen.workload.removal import Removal
+from jetstore.limits import KIB, MIB, Limits
+
+WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
+    "A": Append,
+    "B": Register,
+    "C": WorkQueue,
+    "D": Idempotent,
+    "G": Acks,
+    "I": Removal,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    workloads: tuple[str, ...]
+    duration_s: float
+    strikes: tuple[Strike, ...]
+    kinds: frozenset[str]
+    limits: Limits
+    capacity_bytes: int
+    pace_s: float
+    time_cost_s: float
+    damage: tuple[tuple[str, str], ...]
+    """(file class, kind) struck once before the last start; the run then expects named loss, never wrong answers."""
+    last_end: str
+    """How the server goes before the final reads: ``none`` · ``restart`` · ``kill`` · ``power``."""
+
+    @property
+    def clocks_jump(self) -> bool:
+        return bool(self.kinds & CLOCK_KINDS)
+
+
+def draw_plan(
+    rng: Random,
+    *,
+    workloads: tuple[str, ...] = (),
+    faults: frozenset[str] | None = None,
+    damage: bool | None = None,
+) -> Plan:
+    """A plan; ``workloads`` and ``faults`` (names of kinds) narrow it, ``damage`` forces or forbids damage."""
+    names = sorted(WORKLOADS)
+    count = rng.choice((1, 1, 2, 3))
+    picked = tuple(sorted(rng.sample(names, count)))
+    duration_s = rng.choice((2.0, 5.0, 10.0))
+    kinds = draw_kinds(rng, faults)
+    strikes = draw_strikes(rng, kinds, duration_s)
+    is_damaged = rng.random() < 0.15
+    struck = tuple(
+        (rng.choice(sorted(FILE_CLASSES)), rng.choice(DAMAGE_KINDS)) for _ in range(rng.choice((1, 1, 1, 2)))
+    )
+    return Plan(
+        workloads=workloads or picked,
+        duration_s=duration_s,
+        strikes=tuple(strikes),
+        kinds=frozenset(kind.name for kind in kinds),
+        limits=draw_limits(rng),
+        capacity_bytes=rng.choice((32 * MIB, 256 * MIB)),
+        pace_s=rng.choice((0.005, 0.02, 0.1)),
+        time_cost_s=rng.choice((0.0, 0.0, 0.0, 0.001)),
+        damage=struck if (is_damaged if damage is None else damage) else (),
+        last_end=rng.choice(("none", "restart", "kill", "power", "power")),
+    )
+
+
+def draw_limits(rng: Random) -> Limits:
+    """Tiny bounds, so that every boundary is met within seconds."""
+    file_bytes = rng.choice((64 * KIB, 128 * KIB, 512 * KIB))
+    block_bytes = rng.choice((16 * KIB, 32 * KIB))
+    segment_bytes = rng.choice((8 * KIB, 32 * KIB, 256 * KIB))
+    return Limits(
+        max_payload_bytes=4 * KIB,
+        max_pending_bytes=rng.choice((256 * KIB, 4 * MIB)),
+        write_pause_bytes=rng.choice((16 * KIB, 128 * KIB)),
+        entry_bytes_max=rng.choice((8 * KIB, 12 * KIB)),
+        uncommitted_bytes_max=rng.choice((32 * KIB, 4 * MIB)),
+        uncommitted_messages_max=rng.choice((50, 100_000)),
+        journal_file_bytes=file_bytes,
+        journal_spare_files=rng.choice((1, 3)),
+        journal_bytes_max=file_bytes * rng.choice((8, 12, 40)),
+        journal_group_bytes=rng.choice((16 * KIB, 64 * KIB, MIB)),
+        journal_reappend_bytes=rng.choice((4 * KIB, 32 * KIB)),
+        block_bytes_max=block_bytes,
+        zeroing_bytes=rng.choice((8 * KIB, 64 * KIB)),
+        idle_block_ms=rng.choice((5, 20, 100)),
+        segment_bytes=segment_bytes,
+        frame_bytes_max=rng.choice((512, 4 * KIB)),
+        segment_flush_bytes=rng.choice((1, 2 * KIB, 16 * KIB)),
+        unflushed_bytes_max=rng.choice((16 * KIB, MIB)),
+        segment_sync_bytes=rng.choice((4 * KIB, 64 * KIB)),
+        index_tail_rows_max=rng.choice((5, 100_000)),
+        dedupe_ids_max=100_000,
+        record_bytes_max=MIB,
+        delivery_batch_messages=rng.choice((3, 1000)),
+        delivery_batch_bytes=rng.choice((2 * KIB, MIB)),
+        read_cache_bytes=rng.choice((4 * KIB, MIB)),
+        disk_reserve_bytes=MIB,
+        disk_resume_bytes=MIB + 256 * KIB,
+    )

@@ -1,0 +1,55 @@
+"""The production server as a simulated process: the same object graph as ``server.app``, over a virtual world."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+from jepsen.sim.machine import Boot
+from jetstore.errors import DiskPoisoned
+from jetstore.limits import Limits
+from jetstore.model.server_limits import ServerLimits
+from jetstore.node.open_store import open_store
+from jetstore.store.disk import InlineDisk
+from jetstore.store.writer import Writer
+from server.app import Server, Store, World, open_memory_index
+from server.config.options import JetStreamOptions, Options
+
+PORT = 4222
+NAME = "sim"
+
+
+def options_of(limits: Limits) -> Options:
+    """The server's options, with the bounds that options carry."""
+    return Options(
+        host="127.0.0.1",
+        port=PORT,
+        server_name=NAME,
+        jetstream=JetStreamOptions(enabled=True),
+        max_payload_bytes=limits.max_payload_bytes,
+        max_pending_bytes=limits.max_pending_bytes,
+    )
+
+
+async def serve_node(boot: Boot) -> None:
+    """Open the store, serve until told to stop or until the disk fails. Raises what ended it."""
+    limits, loop = boot.machine.limits, boot.loop
+    failed: asyncio.Future[BaseException] = loop.create_future()
+
+    def poisoned(error: BaseException) -> None:
+        if not failed.done():
+            failed.set_result(error)
+
+    journal, recovery, _ = open_store(boot.vfs, limits, NAME, boot.rng.randbytes)
+    boot.findings = list(recovery.findings)
+    writer = Writer(boot.vfs, journal, limits)
+    disk = InlineDisk(loop, writer, boot.latency_s)
+    disk.on_poison = poisoned
+    world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits())
+    server = Server(options_of(limits), world, Store(boot.vfs, disk, recovery, open_memory_index), poisoned)
+    await server.start()
+    boot.ready()
+    await asyncio.wait([failed, boot.stop_wanted], return_when=asyncio.FIRST_COMPLETED)
+    if failed.done():
+        raise DiskPoisoned(str(failed.result()))
+    await server.stop()
