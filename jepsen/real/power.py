@@ -29,7 +29,7 @@ def run(
     folder: Path | None = None,
     tolerated: frozenset[str] = frozenset(),
 ) -> Result:
-    """Run power cuts; ask ``fuse_layer.missing`` first. ``tear``: half of the cuts let unsynced sectors live by chance."""
+    """Run power cuts; ask ``fuse_layer.missing`` first. ``tear``: half of the cuts let unsynced sectors live."""
     keep = keep or folder is not None
     folder = folder or Path(tempfile.mkdtemp(prefix="jepsen-power-"))
     disk = PowerDisk(folder, names)
