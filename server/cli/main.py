@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 COMMANDS: Final = {
+    "bench": "server.cli.bench:bench",
     "serve": "server.cli.serve:serve",
     "version": "server.cli.version:version",
 }
@@ -32,3 +33,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """A NATS server with JetStream that never loses what it acknowledged."""
+
+
+if __name__ == "__main__":
+    main()
