@@ -112,6 +112,8 @@ class InlineDisk:
         self._timer = None
         try:
             value = self._writer.execute(method, args)
+            if method == "append":
+                self._writer.keep_up()
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to whoever waits for the command
             if not future.done():
                 future.set_exception(error)

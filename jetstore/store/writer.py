@@ -97,6 +97,10 @@ class Writer:
         """Do a bounded piece of background work (a zeroing step); False if there was none. DiskPoisoned as above."""
         return bool(self._guarded("zeroing", self.journal.zero_some))
 
+    def keep_up(self) -> None:
+        """Call after each block: the least background work that cannot wait. DiskPoisoned as above."""
+        self._guarded("zeroing", self.journal.keep_up)
+
     def idle_block(self) -> None:
         """Write the empty block that repeats the last one's lines, if it is still owed."""
         if self.journal.wants_idle_block:

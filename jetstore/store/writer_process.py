@@ -3,8 +3,8 @@
 ``python -m jetstore.store.writer_process FD`` with one end of a socket pair. First message: the root directory, limits,
 the open journal's state and the extension commands; then commands, answered in the order they finish as
 ``(number, "ok" | "full" | "refused" | "poisoned", value)``. Journal blocks go first; other commands keep their order.
-It ends when the socket closes. Having nothing to do, it prepares journal files; 20 ms after the last block with lines
-it writes the idle block. It inherits the LOCK descriptor: the store is free only when this process is gone too.
+It ends when the socket closes. Having nothing to do for a moment, it prepares journal files; 20 ms after the last block
+with lines it writes the idle block. It inherits the LOCK descriptor: the store is free only when it is gone too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from jetstore.store import frames
 from jetstore.store.journal.append import Journal
 from jetstore.store.os_vfs import OsVfs
 from jetstore.store.writer import Command, Writer
+
+QUIET_S = 0.005
+"""Without a command for so long, the disk is free for background work."""
 
 
 def extension_commands(names: list[str], root: str, limits: Any) -> dict[str, Command]:
@@ -43,8 +46,11 @@ class _Serving:
         self.blocks: deque[tuple[int, Any]] = deque()
         self.calls: deque[tuple[int, str, list[Any]]] = deque()
         self.is_closing = False
+        self.idle_block_s = 0.0
         self.idle_block_at = 0.0
         """When the idle block is due (monotonic seconds); 0 = not owed."""
+        self.quiet_at = time.monotonic()
+        """From when on files are prepared in the background; 0 = there is nothing to prepare."""
         self.writer: Writer | None = None
 
     def run(self) -> None:
@@ -58,35 +64,49 @@ class _Serving:
         journal = Journal(vfs, limits, *state)
         self.writer = writer = Writer(vfs, journal, limits, extension_commands(extensions, root, limits))
         self._answer(0, "ok", os.getpid())
-        idle_block_s = limits.idle_block_ms / 1000
-        has_background_work = True
-        self.idle_block_at = time.monotonic() + idle_block_s
+        self.idle_block_s = limits.idle_block_ms / 1000
+        self._owe_idle_block()
         while True:
             busy = bool(self.blocks or self.calls)
-            timeout: float | None = 0 if busy or has_background_work else None
-            if timeout is None and self.idle_block_at:
-                timeout = max(0.0, self.idle_block_at - time.monotonic())
             if self.is_closing and not busy:
                 writer.close()
                 self._answer(0, "ok", None)
                 return
-            if not self._receive(timeout):
+            if not self._receive(0.0 if busy else self._patience()):
                 return
             self._take_messages()
             if self.blocks:
                 number, records = self.blocks.popleft()
                 self._execute(number, "append", [records])
-                self.idle_block_at = time.monotonic() + idle_block_s if journal.wants_idle_block else 0.0
-                has_background_work = True
+                self._background(writer.keep_up)
+                self._owe_idle_block()
             elif self.calls:
                 self._execute(*self.calls.popleft())
-                has_background_work = True
-            elif self.idle_block_at and time.monotonic() >= self.idle_block_at:
-                self._background(writer.idle_block)
-                self.idle_block_at = time.monotonic() + idle_block_s if journal.wants_idle_block else 0.0
-                has_background_work = True
-            elif has_background_work:
-                has_background_work = bool(self._background(writer.idle))
+            else:
+                self._use_quiet_moment()
+                continue
+            self.quiet_at = time.monotonic() + QUIET_S
+
+    def _patience(self) -> float | None:
+        """How long to wait for a message before there is something else to do; None = for ever."""
+        due = [at for at in (self.idle_block_at, self.quiet_at) if at]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _owe_idle_block(self) -> None:
+        assert self.writer is not None
+        owed = self.writer.journal.wants_idle_block
+        self.idle_block_at = time.monotonic() + self.idle_block_s if owed else 0.0
+
+    def _use_quiet_moment(self) -> None:
+        """Nothing came in time: write the idle block, or prepare files as long as there are any to prepare."""
+        assert self.writer is not None
+        now = time.monotonic()
+        if self.idle_block_at and now >= self.idle_block_at:
+            self._background(self.writer.idle_block)
+            self._owe_idle_block()
+            self.quiet_at = now
+        elif self.quiet_at and now >= self.quiet_at and not self._background(self.writer.idle):
+            self.quiet_at = 0.0
 
     def _take_messages(self) -> None:
         while (message := self.decoder.take()) is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from crc32c import crc32c
 
 from jetstore.errors import DiskFull
-from jetstore.limits import SECTOR_BYTES, Limits
+from jetstore.limits import KIB, SECTOR_BYTES, Limits
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import FileSet, Spare, file_path
 from jetstore.store.journal.format import Header, Line
@@ -22,6 +22,8 @@ from jetstore.store.ports import JournalStatus, Record
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid, RaftIndex
 
+KEEP_UP_BYTES = 256 * KIB
+"""Least piece that is zeroed when spares run short under load."""
 PINNED_NAMED_MAX = 64
 """Groups that ``JournalStatus.pinned_by`` names at most."""
 
@@ -66,6 +68,7 @@ class Journal:
         self.table = table
         self.position = position
         self._handle = -1
+        self._kept_up_at = 0
         self._pinned: tuple[tuple[GroupUid, RaftIndex], ...] = ()
         self._pinned_key = (-1, -1)
         files.vfs = vfs
@@ -140,6 +143,13 @@ class Journal:
             return self.append(())
         except DiskFull:
             return self.status
+
+    def keep_up(self) -> None:
+        """After a block, when spares run short: prepare twice as many bytes as the block took."""
+        if self.files.is_short():
+            taken = self.position.offset - self._kept_up_at
+            self.files.step(max(2 * taken, KEEP_UP_BYTES) if taken > 0 else KEEP_UP_BYTES)
+        self._kept_up_at = self.position.offset
 
     def zero_some(self) -> bool:
         """One bounded step of preparing files; False if there is nothing to do."""

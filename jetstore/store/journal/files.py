@@ -82,11 +82,15 @@ class FileSet:
             if not self.step():
                 raise DiskFull("no space for another journal file")
 
-    def step(self) -> bool:
-        """One bounded piece of background work (at most ``zeroing_bytes`` and one sync); False if there is none."""
+    def is_short(self) -> bool:
+        """Fewer than two spares are ready: preparing more cannot wait for a quiet moment."""
+        return self.ready_count() < min(2, self.limits.journal_spare_files)
+
+    def step(self, most_bytes: int = 0) -> bool:
+        """One bounded piece of background work (``most_bytes`` and one sync); False if there is none."""
         spare = next((spare for spare in self.spares if spare.zeroed < self.file_bytes), None)
         if spare is not None:
-            self._clean(spare)
+            self._clean(spare, min(most_bytes or self.limits.zeroing_bytes, self.limits.zeroing_bytes))
             return True
         if len(self.spares) < self.limits.journal_spare_files:
             return self._add_spare()
@@ -161,9 +165,9 @@ class FileSet:
             self.vfs.fsync_dir(JOURNAL_DIR)
             self.released.pop(0)
 
-    def _clean(self, spare: Spare) -> None:
+    def _clean(self, spare: Spare, most_bytes: int) -> None:
         """Make sure of the next piece of a file of unknown content: look first, write only where it is not zero."""
-        size = min(self.limits.zeroing_bytes, self.file_bytes - spare.zeroed)
+        size = min(most_bytes, self.file_bytes - spare.zeroed)
         handle = self.vfs.open(file_path(spare.number), write=False)
         try:
             data = self.vfs.pread(handle, size, spare.zeroed)

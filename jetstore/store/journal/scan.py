@@ -61,14 +61,16 @@ def read_all(vfs: Vfs, number: int) -> bytes:
     handle = vfs.open(file_path(number), write=False)
     try:
         size = vfs.size(handle)
-        parts = []
-        for offset in range(0, size, 4 * MIB):
-            length = min(4 * MIB, size - offset)
+        try:
+            return vfs.pread(handle, size, 0)
+        except OSError:
+            parts = []
+        for offset in range(0, size, MIB):
+            length = min(MIB, size - offset)
             try:
-                part = vfs.pread(handle, length, offset)
+                parts.append(vfs.pread(handle, length, offset))
             except OSError:
-                part = _read_by_sector(vfs, handle, offset, length)
-            parts.append(part)
+                parts.append(_read_by_sector(vfs, handle, offset, length))
         return b"".join(parts)
     finally:
         vfs.close(handle)
