@@ -44,6 +44,11 @@ class LogSink:
             self._file.close()
             self._file = self._open()
 
+    def close(self) -> None:
+        """Close the file. Nothing may be written afterwards."""
+        if self._path:
+            self._file.close()
+
 
 class LineRenderer:
     """structlog's last processor: an event → a line, or nothing if its level is off."""
