@@ -69,6 +69,14 @@ class Cursor:
             if next_seq > self.skip_until:
                 self.skip, self._skip_at, self.skip_until = array("Q"), 0, 0
 
+    def refilter(self, view: StreamView, subject_filter: SubjectFilter | None) -> None:
+        """Follow a changed filter: what does not match leaves the skip list, and the rest is counted."""
+        if self._skip_left() and subject_filter is not None:
+            metas = map(view.meta, self.skip)
+            self.skip = array("Q", [meta.seq for meta in metas if meta is not None and subject_filter(meta.subject)])
+            self._skip_at = 0
+        self.recount(view, subject_filter)
+
     def rewind(self, next_seq: int) -> None:
         """Go to ``next_seq``, forwards or back; ``num_pending`` is wrong until ``recount``."""
         self.next_seq = next_seq

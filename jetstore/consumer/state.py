@@ -275,9 +275,9 @@ class ConsumerState:
             elif due_ns == run.time_ns + old_waits[run.count]:
                 due_ns = run.time_ns + self.wait_ns(run.count)
             self.pending.put(Run(run.first, run.last, run.consumer_seq, run.time_ns, due_ns, run.count))
-        self.cursor.recount(self.view, subject_filter)
+        self.cursor.refilter(self.view, subject_filter)
         if self.live is not None:
-            self.live.cursor.recount(self.view, subject_filter)
+            self.live.cursor.refilter(self.view, subject_filter)
 
     def reset(self, seq: int, now_ns: int) -> int:
         """Start again at ``seq`` (0 = just above the ack floor), which is returned; nothing is pending any more."""

@@ -255,6 +255,12 @@ class ConsumerEngine(ABC):
                 runs = [(low, high, 1) for low, high in runs_of([message.seq for message in messages])]
             self._fly(Flight(messages, shares, False), runs)
 
+    def next_numbers(self) -> tuple[int, int]:
+        """Consumer sequence and pending count of the next new delivery, if nothing comes between."""
+        counters = self.state.counters()
+        flying = self._flying_new
+        return counters.delivered.consumer_seq + flying + 1, counters.num_pending - flying - 1
+
     def _deliver_again(self) -> None:
         """Plan what is due again; and take out what has no attempts left."""
         messages_max, bytes_max = self.demand()

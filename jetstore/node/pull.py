@@ -17,9 +17,6 @@ from jetstore.node.ports import Inbound
 from jetstore.node.pull_request import PullRequest, Refused, level_refusal, parse_request
 from jetstore.store.ports import Message
 
-REPLY_DIGITS = 64
-"""About what the numbers of an ack reply subject take, for byte budgets that are checked before they are known."""
-
 
 class PullEngine(ConsumerEngine):
     """Delivers for a pull consumer."""
@@ -56,7 +53,7 @@ class PullEngine(ConsumerEngine):
         try:
             request = parse_request(reply, body, self.state.config, now_s)
         except Refused as refused:
-            self._tell(reply, refused.line)
+            self._send_status(reply, refused.block)
             return
         if request.no_wait and self._refuse_no_wait(request):
             return
@@ -88,7 +85,9 @@ class PullEngine(ConsumerEngine):
         return False
 
     def _tell(self, target: bytes, line: bytes) -> None:
-        block = status(line)
+        self._send_status(target, status(line))
+
+    def _send_status(self, target: bytes, block: bytes) -> None:
         self.outlet.publish([target], [len(block)], [block])
 
     def _close(self, request: PullRequest, line: bytes) -> None:
@@ -99,8 +98,7 @@ class PullEngine(ConsumerEngine):
         if line.startswith(b"404"):
             self._tell(request.target, line)
             return
-        block = pending_status(line, request.left, request.bytes_left)
-        self.outlet.publish([request.target], [len(block)], [block])
+        self._send_status(request.target, pending_status(line, request.left, request.bytes_left))
 
     def _drop_unheard(self) -> None:
         """Forget requests whose inbox nobody subscribes to any more."""
@@ -143,12 +141,15 @@ class PullEngine(ConsumerEngine):
         turn = deque(self._ready)
         shares: dict[PullRequest, list[int]] = {}
         at = 0
-        overhead = len(self._prefix) + REPLY_DIGITS
+        consumer_seq, pending = self.next_numbers()
         while turn and at < len(messages):
             request = turn.popleft()
             if request.max_bytes:
                 message = messages[at]
-                size = len(message.subject) + overhead + len(message.header) + len(message.data)
+                # What the ack reply subject will be, if nothing comes between.
+                numbers = f"1.{message.seq}.{consumer_seq + at}.{message.time_ns}.{max(pending - at, 0)}"
+                size = len(message.subject) + len(self._prefix) + len(numbers)
+                size += len(message.header) + len(message.data)
                 if size > request.bytes_left:
                     self._waiting.remove(request)
                     self._close(request, b"409 Message Size Exceeds MaxBytes")
@@ -252,7 +253,7 @@ class PullEngine(ConsumerEngine):
                 counters = counters or self.state.counters()
                 at = counters.delivered
                 block = idle_heartbeat(at.consumer_seq, at.stream_seq)
-                self.outlet.publish([request.target], [len(block)], [block])
+                self._send_status(request.target, block)
                 request.heartbeat_due_s = now_s + request.heartbeat_s
 
 

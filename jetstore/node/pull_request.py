@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import BaseModel
+
 from jetstore.model.consumer import ConsumerConfig
+from jetstore.model.json import DecodeError, Duration, Int, Int64, decode_fields
 from jetstore.model.levels import API_LEVEL
 from jetstore.model.times import format_duration
+from jetstore.node.delivery_format import pending_status, status
 
 LEVEL_HEADER = b"Nats-Required-Api-Level:"
 
 
 class Refused(Exception):
-    """The request gets this status line instead of messages."""
+    """The request gets this status, a whole header block, instead of messages."""
 
-    def __init__(self, line: bytes) -> None:
-        super().__init__(line.decode("utf-8", "replace"))
-        self.line = line
+    def __init__(self, block: bytes) -> None:
+        super().__init__(block.decode("utf-8", "replace"))
+        self.block = block
 
 
 class PullRequest:
@@ -66,23 +70,25 @@ def parse_request(reply: bytes, body: bytes, config: ConsumerConfig, now_s: floa
     elif text.isdigit():
         fields["batch"] = int(text)
     batch = max(fields.get("batch", 0), 0) or 1
-    expires_ns = max(fields.get("expires", 0), 0)
+    expires_ns = fields.get("expires", 0)
     max_bytes = max(fields.get("max_bytes", 0), 0)
     heartbeat_ns = max(fields.get("idle_heartbeat", 0), 0)
     if heartbeat_ns and heartbeat_ns * 2 > expires_ns:
-        raise Refused(b"400 Bad Request - heartbeat value too large")
+        raise Refused(status(b"400 Bad Request - heartbeat value too large"))
     if fields.get("priority", 0) not in range(10):
-        raise Refused(b"400 Bad Request - Priority must be between 0 and 9")
+        raise Refused(status(b"400 Bad Request - Priority must be between 0 and 9"))
     if fields.get("min_pending", 0) > 0 or fields.get("min_ack_pending", 0) > 0:
-        raise Refused(b"400 Bad Request - Not a Overflow Priority consumer")
+        raise Refused(status(b"400 Bad Request - Not a Overflow Priority consumer"))
     if fields.get("id"):
-        raise Refused(b"400 Bad Request - Not a Pinned Client Priority consumer")
+        raise Refused(status(b"400 Bad Request - Not a Pinned Client Priority consumer"))
+    if expires_ns < 0:
+        raise Refused(pending_status(b"408 Request Timeout", batch, max_bytes))
     if config.max_batch > 0 and batch > config.max_batch:
-        raise Refused(b"409 Exceeded MaxRequestBatch of %d" % config.max_batch)
+        raise Refused(status(b"409 Exceeded MaxRequestBatch of %d" % config.max_batch))
     if config.max_expires > 0 and expires_ns > config.max_expires:
-        raise Refused(b"409 Exceeded MaxRequestExpires of " + format_duration(config.max_expires).encode())
+        raise Refused(status(b"409 Exceeded MaxRequestExpires of " + format_duration(config.max_expires).encode()))
     if config.max_bytes > 0 and max_bytes > config.max_bytes:
-        raise Refused(b"409 Exceeded MaxRequestMaxBytes of %d" % config.max_bytes)
+        raise Refused(status(b"409 Exceeded MaxRequestMaxBytes of %d" % config.max_bytes))
     expires_s = now_s + expires_ns / 1e9 if expires_ns else 0.0
     request = PullRequest(reply, batch, expires_s, max_bytes, bool(fields.get("no_wait")), heartbeat_ns / 1e9)
     if request.heartbeat_s:
@@ -90,46 +96,42 @@ def parse_request(reply: bytes, body: bytes, config: ConsumerConfig, now_s: floa
     return request
 
 
-_TYPES: dict[str, type] = {
-    "batch": int,
-    "expires": int,
-    "max_bytes": int,
-    "no_wait": bool,
-    "idle_heartbeat": int,
-    "group": str,
-    "min_pending": int,
-    "min_ack_pending": int,
-    "id": str,
-    "priority": int,
-}
+class PullFields(BaseModel):
+    """The fields of a pull request."""
+
+    batch: Int = 0
+    expires: Duration = 0
+    max_bytes: Int = 0
+    no_wait: bool = False
+    idle_heartbeat: Duration = 0
+    group: str = ""
+    min_pending: Int64 = 0
+    min_ack_pending: Int64 = 0
+    id: str = ""
+    priority: Int = 0
+
+
+_PLAIN_TYPES: dict[str, type] = {"batch": int, "expires": int, "max_bytes": int, "no_wait": bool, "idle_heartbeat": int}
 
 
 def _decode(text: bytes) -> dict[str, Any]:  # Any: JSON values
     """The known fields of a JSON body, whatever the case of their names; unknown ones are ignored."""
+    fields: dict[str, Any]  # Any: JSON values
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise Refused(b"400 Bad Request - " + str(problem).encode()) from None
-    fields = {}
-    for name, value in raw.items():
-        known = _TYPES.get(name.lower())
-        if known is None or value is None:
-            continue
-        if type(value) is not known or (isinstance(value, int) and not -(2**63) <= value < 2**63):
-            text_of_it = f"json: cannot unmarshal {_go_name(value)} into Go struct field .{name.lower()}"
-            raise Refused(b"400 Bad Request - " + text_of_it.encode())
-        fields[name.lower()] = value
-    return fields
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        fields = {"": None}
+    # What clients send decodes without detours; the rest goes the way that knows Go's words for what is wrong.
+    for name, value in fields.items():
+        if type(value) is not _PLAIN_TYPES.get(name) or value >= _INT_END or value < -_INT_END:
+            try:
+                return decode_fields(PullFields, text, "", strict=False)
+            except DecodeError as problem:
+                raise Refused(status(b"400 Bad Request - " + str(problem).encode())) from None
+    return dict(fields)
 
 
-def _go_name(value: object) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "number"
-    if isinstance(value, float):
-        return f"number {value}"
-    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+_INT_END = 2**63
 
 
 def level_refusal(header: bytes) -> bytes:
