@@ -9,6 +9,7 @@
     │   ├── DiskFull         a capacity event (ENOSPC on a reservation): new publishes are refused, the rest goes on
     │   ├── DiskPoisoned     a failed write or sync: final for the node, never retried
     │   └── StoreLocked      another process holds the store
+    ├── IndexDoubt           a derived index cannot prove its answer: its owner rebuilds it from the log
     └── Corruption           bytes that are not what was written: carries file, offset, expected, actual
         └── FormatUnknown    a version or kind this build does not know: refused, never guessed
 """
@@ -51,6 +52,10 @@ class DiskPoisoned(OperatingError):
 
 class StoreLocked(OperatingError):
     """Another live process holds this store directory."""
+
+
+class IndexDoubt(JetstoreError):
+    """The subject index cannot prove an answer or a commit. Nothing is lost: it is rebuilt from the message log."""
 
 
 class Corruption(JetstoreError):

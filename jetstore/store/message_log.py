@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, Self
 
 from jetstore.errors import Corruption
 from jetstore.hot.columns import Columns, Frame
@@ -277,7 +277,7 @@ class SegmentedLog:
         *,
         storage: str = "file",
         cache: ReadCache | None = None,
-    ) -> SegmentedLog:
+    ) -> Self:
         """The log as of a checkpoint (None: a new one), its files cut back to it and unnamed ones unlinked.
 
         ``chunks`` holds at least those that ``log_chunk_names(head_part)`` names. Damage to segments does not fail:

@@ -81,3 +81,8 @@ class SortedRows:
         low = bisect_left(ordered, start)
         high = bisect_left(ordered, end, low) if end else len(ordered)
         return filter(self.rows.__contains__, (ordered[i] for i in range(low, high)))
+
+    def between(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, RowOrGone]]:
+        """``subjects`` with their rows."""
+        rows = self.rows
+        return ((subject, rows[subject]) for subject in self.subjects(start, end))
