@@ -40,6 +40,7 @@ class Plan:
     limits: Limits
     capacity_bytes: int
     pace_s: float
+    publishes_max: int
     time_cost_s: float
     damage: tuple[tuple[str, str], ...]
     """(file class, kind) struck once before the last start; the run then expects named loss, never wrong answers."""
@@ -77,6 +78,7 @@ def draw_plan(
         limits=draw_limits(rng),
         capacity_bytes=rng.choice((32 * MIB, 256 * MIB)),
         pace_s=rng.choice((0.005, 0.02, 0.1)),
+        publishes_max=rng.choice((100, 300, 1000)),
         time_cost_s=rng.choice((0.0, 0.0, 0.0, 0.001)),
         damage=struck if (is_damaged if damage is None else damage) else (),
         last_end=rng.choice(("none", "restart", "kill", "power", "power")),

@@ -79,11 +79,28 @@ def run_seed(
     report.unknown = sum(1 for _ in history.of("publish", outcome="info"))
     report.deaths, report.boots = machine.deaths, machine.boots
     report.fault_counts = machine.vfs.fault_counts
+    report.problems += _unexplained(machine, report)
     report.virtual_s = loop.now_ns() / 1e9
     loop.trace(*(operation.line() for operation in history.operations), *report.problems)
     report.trace_hash = loop.trace_hash()
     loop.close()
     return report
+
+
+def _unexplained(machine: Machine, report: Report) -> list[str]:
+    """Ends of the server that no injected fault explains."""
+    if machine.vfs.fault_counts or report.damage:
+        return []
+    errors = {f"exit: {_chain(error)}" for _, error in machine.exits if error is not None}
+    return sorted(errors)
+
+
+def _chain(error: BaseException | None) -> str:
+    told = []
+    while error is not None:
+        told.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__ or error.__context__
+    return " ← ".join(told)
 
 
 class _Run:
@@ -99,6 +116,7 @@ class _Run:
             connect=lambda name: connect(name, PORT),
             is_over=lambda: self.is_over,
             pace_s=plan.pace_s,
+            publishes_max=plan.publishes_max,
             clocks_jump=plan.clocks_jump,
         )
         self.workloads: list[Workload] = [WORKLOADS[name](self.setting) for name in plan.workloads]
@@ -191,13 +209,13 @@ class _Run:
         """Nothing of the run stays behind."""
         self.is_over = True
         self.machine.close()
-        rest = [task for task in asyncio.all_tasks(self.loop) if not task.done()]
+        rest = [task for task in self._tasks if not task.done()]
         for task in rest:
             task.cancel()
         if rest:
             self.loop.callbacks = 0
             self.loop.deadline_s = float("inf")
             try:
-                self.loop.run_until_complete(asyncio.wait(rest, timeout=600.0))
+                self.loop.run_until_complete(asyncio.wait(rest, timeout=30.0))
             except Exception:  # noqa: BLE001, S110  # the verdict is in; what is left does not matter
                 pass

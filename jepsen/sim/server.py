@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import Any
 
 from jepsen.sim.machine import Boot
 from jetstore.errors import DiskPoisoned
@@ -49,7 +50,8 @@ async def serve_node(boot: Boot) -> None:
     server = Server(options_of(limits), world, Store(boot.vfs, disk, recovery, open_memory_index), poisoned)
     await server.start()
     boot.ready()
-    await asyncio.wait([failed, boot.stop_wanted], return_when=asyncio.FIRST_COMPLETED)
+    ends: list[asyncio.Future[Any]] = [failed, boot.stop_wanted]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if failed.done():
-        raise DiskPoisoned(str(failed.result()))
+        raise DiskPoisoned(str(failed.result())) from failed.result()
     await server.stop()

@@ -9,7 +9,7 @@ from jepsen.checker import consumer as consumer_checks
 from jepsen.checker import stream as checks
 from jepsen.history import OK, FinalStream
 from jepsen.sim.client import Client, Msg
-from jepsen.workload.base import Publisher, Setting, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, idle, pause, read_stream
 from jepsen.workload.consume import Consumer
 
 
@@ -45,12 +45,13 @@ class Acks:
     async def _produce(self, client: Client, process: int) -> None:
         setting = self.setting
         publisher = Publisher(setting, self.name, client, process)
-        while not setting.is_over() and publisher.count < 400:
+        while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, 10)):
                 publisher.begin(f"{self.name}.x", publisher.value(), {})
             await publisher.below(10)
             await pause(setting)
         await publisher.below(1)
+        await idle(setting)
 
     async def _pull(self, client: Client, process: int) -> None:
         setting, rng = self.setting, self.setting.rng

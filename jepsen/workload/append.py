@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from jepsen.checker import stream as checks
 from jepsen.history import FinalStream
 from jepsen.sim.client import ApiFailure, Client
-from jepsen.workload.base import UNAVAILABLE, Publisher, Setting, drain, get, pause, read_stream
+from jepsen.workload.base import UNAVAILABLE, Publisher, Setting, drain, get, idle, pause, read_stream
 
 
 class Append:
@@ -41,13 +41,14 @@ class Append:
     async def _publish(self, client: Client, process: int, window: int) -> None:
         setting = self.setting
         publisher = Publisher(setting, self.name, client, process)
-        while not setting.is_over() and publisher.count < 2000:
+        while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, window)):
                 publisher.begin(setting.rng.choice(self.subjects), publisher.value(), {})
             await publisher.below(window)
             await client.drain()
             await pause(setting)
         await publisher.below(1)
+        await idle(setting)
 
     async def _read(self, client: Client, process: int) -> None:
         setting = self.setting

@@ -14,6 +14,8 @@ from jepsen.sim.client import ApiFailure, Client, Msg, NoResponders, NotSent, Un
 
 NOT_FOUND = 10037
 UNAVAILABLE = 10008
+UNREADABLE = frozenset([UNAVAILABLE, 10051])
+"""Refusals that say "it is (or may be) there and cannot be read"."""
 READ_WINDOW = 64
 """Reads in flight while a stream is read message by message."""
 
@@ -30,10 +32,14 @@ class Setting:
     pace_s: float = 0.02
     """Mean pause between two operations of one process."""
     payload_bytes_max: int = 400
+    publishes_max: int = 500
+    """Publishes per stream, so that a run stays small enough to be read one by one at its end."""
     clocks_jump: bool = False
     is_damaged: bool = False
     """Stored bytes were destroyed on purpose: what was lost must be named, and may not be served."""
     next_process: int = 0
+    published: dict[str, int] = field(default_factory=dict)
+    """Publishes so far, by stream."""
     problems: list[str] = field(default_factory=list)
     """What workloads noticed while running."""
 
@@ -57,6 +63,12 @@ class Workload(Protocol):
 async def pause(setting: Setting) -> None:
     """A random wait."""
     await asyncio.sleep(setting.rng.expovariate(1 / setting.pace_s))
+
+
+async def idle(setting: Setting) -> None:
+    """Wait for the end of the run: there is nothing more to do."""
+    while not setting.is_over():
+        await pause(setting)
 
 
 async def live(setting: Setting, name: str, body: Callable[[Client, int], Awaitable[None]]) -> None:
@@ -118,6 +130,7 @@ class Publisher:
     def begin(self, subject: str, value: str, headers: dict[str, str], **facts: Any) -> Operation:
         """Send a publish; its operation ends by itself. ``NotSent`` fails it."""
         setting = self.setting
+        setting.published[self.stream] = setting.published.get(self.stream, 0) + 1
         if setting.rng.random() < 0.2:
             headers = {**headers, "X-Sim": value}
         operation = setting.history.begin(
@@ -140,6 +153,11 @@ class Publisher:
             operation.fail(str(error))
             raise
         return operation
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the run goes on and the stream may have more publishes."""
+        return not self.setting.is_over() and self.setting.published.get(self.stream, 0) < self.setting.publishes_max
 
     async def below(self, outstanding: int) -> None:
         """Wait until fewer publishes than this are unanswered."""
@@ -211,7 +229,7 @@ async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
         try:
             found = await get(client, stream, {"seq": seq})
         except ApiFailure as error:
-            if error.err_code != UNAVAILABLE:
+            if error.err_code not in UNREADABLE:
                 raise
             unreadable.add(seq)
             return

@@ -73,7 +73,7 @@ class Consumer:
         operation.ok(**told)
         return {**told, "num_pending": info["num_pending"], "num_ack_pending": info["num_ack_pending"]}
 
-    async def finish_off(self, *, sync_acks: bool = True, rounds: int = 400) -> str:
+    async def finish_off(self, *, sync_acks: bool = True, rounds: int = 1000) -> str:
         """Fetch and ack until nothing is pending any more; what is wrong if that does not come."""
         told: dict[str, int] | None = None
         for _ in range(rounds):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from jepsen.checker import stream as checks
 from jepsen.history import FAIL, INFO, OK, FinalStream
 from jepsen.sim.client import Client
-from jepsen.workload.base import Publisher, Setting, drain, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, drain, idle, pause, read_stream
 
 
 class Idempotent:
@@ -31,7 +31,7 @@ class Idempotent:
     async def _work(self, client: Client, process: int) -> None:
         setting, rng = self.setting, self.setting.rng
         publisher = Publisher(setting, self.name, client, process)
-        while not setting.is_over():
+        while publisher.may_go_on:
             roll = rng.random()
             if self.open and roll < 0.5:
                 value, subject = self.open.pop(rng.randrange(len(self.open)))
@@ -51,6 +51,7 @@ class Idempotent:
             if outcomes != {OK} and FAIL not in outcomes:
                 return
             await pause(setting)
+        await idle(setting)
 
     async def finish(self, client: Client) -> None:
         setting = self.setting

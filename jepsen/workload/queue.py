@@ -8,7 +8,7 @@ from jepsen.checker import consumer as consumer_checks
 from jepsen.checker import stream as checks
 from jepsen.history import OK, FinalStream
 from jepsen.sim.client import Client
-from jepsen.workload.base import Publisher, Setting, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, idle, pause, read_stream
 from jepsen.workload.consume import Consumer
 
 
@@ -50,13 +50,14 @@ class WorkQueue:
     async def _produce(self, client: Client, process: int) -> None:
         setting = self.setting
         publisher = Publisher(setting, self.name, client, process)
-        while not setting.is_over() and publisher.count < 500:
+        while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, 20)):
                 subject = f"{self.name}.{setting.rng.choice(self.groups)}.{setting.rng.randrange(5)}"
                 publisher.begin(subject, publisher.value(), {})
             await publisher.below(10)
             await pause(setting)
         await publisher.below(1)
+        await idle(setting)
 
     async def _consume(self, client: Client, process: int, group: str) -> None:
         setting, rng = self.setting, self.setting.rng
@@ -80,9 +81,7 @@ class WorkQueue:
         self.final = await read_stream(client, self.name, max(acked, default=0))
         if setting.is_damaged:
             return
-        problems = [
-            await Consumer(setting, self.name, group, client, 0).finish_off(rounds=200) for group in self.groups
-        ]
+        problems = [await Consumer(setting, self.name, group, client, 0).finish_off() for group in self.groups]
         setting.problems += [problem for problem in problems if problem]
         if not any(problems):
             self.emptied = await read_stream(client, self.name, 0)

@@ -8,7 +8,7 @@ from jepsen.checker import stream as checks
 from jepsen.checker.linearizable import Step, check_register
 from jepsen.history import NEVER_NS, OK, FinalStream, Operation, value_of
 from jepsen.sim.client import ApiFailure, Client
-from jepsen.workload.base import Publisher, Setting, get, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, get, idle, pause, read_stream
 
 OPERATIONS_PER_KEY = 120
 WRONG_LAST = frozenset([10071, 10164])
@@ -48,7 +48,7 @@ class Register:
         setting, rng = self.setting, self.setting.rng
         publisher = Publisher(setting, self.name, client, process)
         revisions: dict[str, int] = {}
-        while not setting.is_over():
+        while publisher.may_go_on:
             key = self._key()
             kind = rng.choice(("get", "get", "put", "cas", "cas", "create", "delete"))
             if kind == "get":
@@ -68,6 +68,7 @@ class Register:
                 elif operation.outcome == "info":
                     return
             await pause(setting)
+        await idle(setting)
 
     async def _get(self, client: Client, process: int, key: str, revisions: dict[str, int]) -> None:
         operation = self.setting.history.begin(process, "get", stream=self.name, key=key)

@@ -8,7 +8,7 @@ from typing import Any
 from jepsen.checker import stream as checks
 from jepsen.history import OK, FinalStream
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent
-from jepsen.workload.base import NOT_FOUND, Publisher, Setting, drain, pause, read_stream
+from jepsen.workload.base import NOT_FOUND, Publisher, Setting, drain, idle, pause, read_stream
 
 NO_MESSAGE = frozenset([NOT_FOUND, 10043, 10057])
 
@@ -38,12 +38,13 @@ class Removal:
     async def _publish(self, client: Client, process: int) -> None:
         setting = self.setting
         publisher = Publisher(setting, self.name, client, process)
-        while not setting.is_over() and publisher.count < 500:
+        while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, 10)):
                 publisher.begin(setting.rng.choice(self.subjects), publisher.value(), {})
             await publisher.below(10)
             await pause(setting)
         await publisher.below(1)
+        await idle(setting)
 
     async def _remove(self, client: Client, process: int) -> None:
         setting, rng = self.setting, self.setting.rng
