@@ -11,24 +11,25 @@ is at the end of the frame, or earlier where a later message of it could see the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from jetstore.errors import ApiError
 from jetstore.hot.frame import encode_frames, frame_columns
 from jetstore.model.api_errors import api_error
 from jetstore.store.ports import Columns, Frame
 from jetstore.stream import headers
-from jetstore.stream.headers import value
 from jetstore.stream.outcomes import Duplicate, PublishOutcome
 from jetstore.stream.retention import is_wanted, roll_up, roll_up_subject
-from jetstore.stream.subjects import Filter
+from jetstore.stream.subjects import Filter, filter_of, is_literal
 from jetstore.stream.ttl import SECOND_NS
 
 if TYPE_CHECKING:
     from jetstore.stream.stream import Stream
 
 HEADER_BYTES_MAX = 65_535
+Fields: TypeAlias = Mapping[bytes, bytes]
+_NO_FIELDS: Fields = {}
 
 
 def apply_publish(stream: Stream, frames: Sequence[Frame]) -> PublishOutcome:
@@ -65,9 +66,9 @@ def _store_whole(stream: Stream, frame: Frame, columns: Columns) -> bool:
         if headers.MSG_ID_LINE in joined:
             if not stream.dedupe.window_ns:
                 return False
-            msg_ids = [value(block, headers.MSG_ID) for block in blocks]
+            msg_ids = headers.msg_ids(blocks)
             stream.dedupe.forget(frame.base_time_ns)
-            known = [msg_id for msg_id in msg_ids if msg_id]
+            known = msg_ids if b"" not in msg_ids else [msg_id for msg_id in msg_ids if msg_id]
             if stream.dedupe.has_any(known) or len(stream.dedupe) + len(known) > stream.limits.dedupe_ids_max:
                 return False
     if settings.discard_new and not _has_room(stream, frame.count, columns):
@@ -151,7 +152,8 @@ class _Careful:
         if not stream.config_version:
             return api_error("JSClusterNotAvailErr")
         header = payload[:header_len]
-        if header and value(header, headers.BATCH_ID):
+        fields = headers.fields(header) if header else _NO_FIELDS
+        if fields.get(headers.BATCH_ID):
             return api_error("JSAtomicPublishDisabledErr")
         if settings.sealed:
             return api_error("JSStreamSealedErr")
@@ -166,15 +168,15 @@ class _Careful:
         ttl = 0
         rollup = b""
         if header:
-            msg_id = value(header, headers.MSG_ID)
-            rollup = value(header, headers.ROLLUP).lower()
+            msg_id = fields.get(headers.MSG_ID, b"")
+            rollup = fields.get(headers.ROLLUP, b"").lower()
             refusal: Duplicate | ApiError | None
-            refusal, ttl = self._check_values(header)
+            refusal, ttl = self._check_values(fields)
             refusal = (
                 refusal
                 or self._check_id(msg_id)
-                or self._check_expectations(header, subject)
-                or self._check_unsupported(header)
+                or self._check_expectations(fields, subject)
+                or self._check_unsupported(fields)
                 or self._check_rollup(rollup)
             )
             if refusal is not None:
@@ -184,7 +186,7 @@ class _Careful:
             if refusal is not None:
                 return refusal
         if header:
-            expected_id = value(header, headers.EXPECTED_LAST_MSG_ID)
+            expected_id = fields.get(headers.EXPECTED_LAST_MSG_ID)
             if expected_id and expected_id != self._last_msg_id:
                 return api_error("JSStreamWrongLastMsgIDErrF", id=self._last_msg_id.decode("utf-8", "replace"))
             stored_header = headers.storable(header)
@@ -201,17 +203,17 @@ class _Careful:
             self._flush()
         return None
 
-    def _check_values(self, header: bytes) -> tuple[ApiError | None, int]:
+    def _check_values(self, fields: Fields) -> tuple[ApiError | None, int]:
         """Increment, expected stream and time to live; the latter in seconds."""
         settings = self.stream.settings
-        incr = value(header, headers.INCR)
+        incr = fields.get(headers.INCR)
         if incr:
             digits = incr[1:] if incr[:1] in (b"+", b"-") else incr
             return api_error("JSMessageIncrDisabledErr" if digits.isdigit() else "JSMessageIncrInvalidErr"), 0
-        expected_stream = value(header, headers.EXPECTED_STREAM)
+        expected_stream = fields.get(headers.EXPECTED_STREAM)
         if expected_stream and expected_stream != settings.name:
             return api_error("JSStreamNotMatchErr"), 0
-        ttl_text = value(header, headers.TTL)
+        ttl_text = fields.get(headers.TTL)
         if not ttl_text:
             return None, 0
         try:
@@ -237,17 +239,17 @@ class _Careful:
             return api_error("JSInsufficientResourcesErr")
         return None
 
-    def _check_expectations(self, header: bytes, subject: bytes) -> ApiError | None:
+    def _check_expectations(self, fields: Fields, subject: bytes) -> ApiError | None:
         """Stream source, expected last sequence, expected last sequence of a subject."""
-        if value(header, headers.STREAM_SOURCE):
+        if fields.get(headers.STREAM_SOURCE):
             return api_error("JSMessageSourceHdrNotAllowedErr")
-        text = value(header, headers.EXPECTED_LAST_SEQ)
+        text = fields.get(headers.EXPECTED_LAST_SEQ)
         if text:
             last_seq = self.stream.contents.last_seq + len(self._staged)
             if headers.sequence(text) != last_seq:
                 return api_error("JSStreamWrongLastSequenceErrF", seq=last_seq)
-        text = value(header, headers.EXPECTED_LAST_SUBJECT_SEQ)
-        other = value(header, headers.EXPECTED_LAST_SUBJECT_SEQ_SUBJECT)
+        text = fields.get(headers.EXPECTED_LAST_SUBJECT_SEQ)
+        other = fields.get(headers.EXPECTED_LAST_SUBJECT_SEQ_SUBJECT)
         if text:
             last_seq = self._last_seq_of(other or subject)
             if headers.sequence(text) != last_seq:
@@ -259,11 +261,11 @@ class _Careful:
     def _last_seq_of(self, pattern: bytes) -> int:
         """The last sequence stored on a subject or pattern, staged messages included."""
         contents = self.stream.contents
-        compiled = Filter((pattern,))
-        if compiled.has_wildcards or self._would_trim():
+        has_wildcards = not is_literal(pattern)
+        if has_wildcards or self._would_trim():
             self._flush()
-        if compiled.has_wildcards:
-            return contents.previous_seq(contents.last_seq + 1, compiled)
+        if has_wildcards:
+            return contents.previous_seq(contents.last_seq + 1, filter_of((pattern,)))
         return self._staged_last.get(pattern) or contents.last_seq_of(pattern)
 
     def _would_trim(self) -> bool:
@@ -279,13 +281,13 @@ class _Careful:
             )
         )
 
-    def _check_unsupported(self, header: bytes) -> ApiError | None:
+    def _check_unsupported(self, fields: Fields) -> ApiError | None:
         """Headers of features that streams here do not have."""
-        if value(header, headers.SCHEDULE):
+        if fields.get(headers.SCHEDULE):
             return api_error("JSMessageSchedulesDisabledErr")
-        if value(header, headers.SCHEDULE_NEXT) == b"purge" and value(header, headers.SCHEDULER):
+        if fields.get(headers.SCHEDULE_NEXT) == b"purge" and fields.get(headers.SCHEDULER):
             return api_error("JSMessageSchedulesDisabledErr")
-        if value(header, headers.SCHEDULE_NEXT) or value(header, headers.SCHEDULER):
+        if fields.get(headers.SCHEDULE_NEXT) or fields.get(headers.SCHEDULER):
             return api_error("JSMessageSchedulesSchedulerInvalidErr")
         return None
 
@@ -315,7 +317,7 @@ class _Careful:
             replaces = (row.messages if row else 0) + self._staged_counts[subject] + 1 > limit
         if replaces and settings.discard_new_per_subject and not rollup:
             return api_error("JSStreamStoreFailedF", err="maximum messages per subject exceeded")
-        if settings.max_msgs and contents.messages + len(self._staged) >= settings.max_msgs and not replaces:
+        if settings.max_msgs and contents.messages >= settings.max_msgs and not replaces:
             return api_error("JSStreamStoreFailedF", err="maximum messages exceeded")
         if settings.max_bytes and contents.bytes + self._staged_bytes + size > settings.max_bytes:
             oldest = self._oldest_size_of(subject) if replaces else 0

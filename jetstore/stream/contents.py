@@ -17,6 +17,8 @@ from jetstore.stream.subjects import Filter
 PURGE_SLICE_MESSAGES = 65_536
 """Messages of a purge whose subjects and sizes are looked at together."""
 
+Overfull = tuple[bytes, int]
+"""A subject above its limit; and the only message that makes it so where that is known at once, else 0."""
 RemovedCallback = Callable[[int, int, Sequence[bytes]], None]
 """First and last sequence of a range in which nothing is live any more, and the subjects of what was."""
 
@@ -107,7 +109,7 @@ class Contents:
 
     # -- storing --------------------------------------------------------------------------------------------------
 
-    def append(self, first_seq: int, frame: Frame, columns: Columns, settings: Settings) -> list[bytes]:
+    def append(self, first_seq: int, frame: Frame, columns: Columns, settings: Settings) -> list[Overfull]:
         """Store a frame whose messages get first_seq …; the subjects that are now above their limit."""
         subjects, header_lens, payloads = columns
         count = frame.count
@@ -115,32 +117,35 @@ class Contents:
         overhead = settings.record_overhead_bytes
         extra = settings.header_overhead_bytes
         self.messages += count
-        self.bytes += sum(map(len, payloads)) + sum(map(len, subjects)) + overhead * count
+        self.bytes += sum(map(len, payloads)) + overhead * count
         if header_lens and extra:
             self.bytes += extra * (count - list(header_lens).count(0))
         self.last_time_ns = frame.base_time_ns + count - 1
 
         index = self.index
         limit = settings.max_msgs_per_subject
-        overfull: list[bytes] = []
-        last_at = dict(zip(subjects, range(count), strict=True))
-        names = list(last_at)
-        counts = Counter(subjects) if len(names) < count else None
-        for subject, row in zip(names, index.get_many(names), strict=True):
-            at = last_at[subject]
+        subject = subjects[0]
+        if subjects.count(subject) == count:
+            self.bytes += len(subject) * count
+            last_at = {subject: count - 1}
+            counts = {subject: count} if count > 1 else None
+        else:
+            self.bytes += sum(map(len, subjects))
+            last_at = dict(zip(subjects, range(count), strict=True))
+            counts = Counter(subjects) if len(last_at) < count else None
+        overfull: list[Overfull] = []
+        for (subject, at), row in zip(last_at.items(), index.get_many(list(last_at)), strict=True):
             size = len(subject) + len(payloads[at]) + overhead
-            if header_lens and header_lens[at]:
+            if extra and header_lens and header_lens[at]:
                 size += extra
             added = counts[subject] if counts else 1
             if row is None:
                 first = first_seq + (at if added == 1 else subjects.index(subject))
-                messages = added
+                index.put(subject, IndexRow(first, first_seq + at, added, size))
             else:
-                first = row.first
-                messages = row.messages + added
-            index.put(subject, IndexRow(first, first_seq + at, messages, size))
-            if limit and messages > limit:
-                overfull.append(subject)
+                index.put(subject, IndexRow(row.first, first_seq + at, row.messages + added, size))
+            if limit and added + (row.messages if row else 0) > limit:
+                overfull.append((subject, row.last if row and row.messages == 1 and added == limit == 1 else 0))
         return overfull
 
     # -- removing -------------------------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ SPECIAL_LINES = re.compile(
 )
 """Any header besides the message id that makes apply look closer."""
 
+LINES = re.compile(rb"\r\n(Nats-[^:\r\n]+): *(.*?)(?=\r\n)", re.DOTALL)
+"""Name and value of every header that could mean something here."""
+
 _UNIT_NS = {
     b"ns": 1,
     b"us": 1_000,
@@ -56,6 +59,16 @@ def value(header: bytes, name: bytes) -> bytes:
     start += len(name) + 3
     end = header.find(b"\r\n", start)
     return header[start : end if end >= 0 else len(header)].lstrip(b" ")
+
+
+def fields(header: bytes) -> dict[bytes, bytes]:
+    """Every ``Nats-…`` header by name; of several lines of one name the first counts."""
+    return dict(reversed(LINES.findall(header)))
+
+
+def msg_ids(blocks: list[bytes]) -> list[bytes]:
+    """The message id of each header block; b"" where there is none."""
+    return [block.partition(MSG_ID_LINE)[2].partition(b"\r\n")[0].lstrip(b" ") for block in blocks]
 
 
 def sequence(text: bytes) -> int:

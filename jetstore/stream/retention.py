@@ -7,6 +7,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from jetstore.consumer.state import ConsumerState
+from jetstore.stream.contents import Overfull
 from jetstore.stream.subjects import Filter, is_subset
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _SCAN_CHUNK = 4_096
 """Messages looked at together while a whole stream is searched for ones nobody wants."""
 
 
-def enforce_limits(stream: Stream, overfull: Sequence[bytes]) -> int:
+def enforce_limits(stream: Stream, overfull: Sequence[Overfull]) -> int:
     """Remove what is above the limits: per subject, then by number, then by bytes, oldest first; how many.
 
     A stream that discards new messages only replaces within a subject.
@@ -26,8 +27,8 @@ def enforce_limits(stream: Stream, overfull: Sequence[bytes]) -> int:
     removed = 0
     settings = stream.settings
     contents = stream.contents
-    for subject in overfull:
-        removed += _trim_subject(stream, subject, settings.max_msgs_per_subject)
+    if overfull:
+        removed += contents.remove_seqs(_excess(stream, overfull, settings.max_msgs_per_subject))
     if settings.discard_new:
         return removed
     if settings.max_msgs and contents.messages > settings.max_msgs:
@@ -37,21 +38,27 @@ def enforce_limits(stream: Stream, overfull: Sequence[bytes]) -> int:
     return removed
 
 
-def overfull_subjects(stream: Stream) -> list[bytes]:
+def overfull_subjects(stream: Stream) -> list[Overfull]:
     """Every subject with more messages than the limit per subject, after that limit was lowered."""
     limit = stream.settings.max_msgs_per_subject
     if not limit:
         return []
-    return [subject for subject, row in stream.contents.matching(None) if row.messages > limit]
+    return [(subject, 0) for subject, row in stream.contents.matching(None) if row.messages > limit]
 
 
-def _trim_subject(stream: Stream, subject: bytes, limit: int) -> int:
+def _excess(stream: Stream, overfull: Sequence[Overfull], limit: int) -> list[int]:
+    """The oldest messages of these subjects that are above the limit, sorted."""
     contents = stream.contents
-    row = contents.index.get(subject)
-    excess = row.messages - limit if row else 0
-    if row is None or excess <= 0:
-        return 0
-    return contents.remove_seqs(contents.next_seqs(row.first, Filter((subject,)), excess))
+    seqs = []
+    for subject, known in overfull:
+        if known:
+            seqs.append(known)
+            continue
+        row = contents.index.get(subject)
+        assert row is not None
+        seqs += contents.next_seqs(row.first, Filter((subject,)), row.messages - limit)
+    seqs.sort()
+    return seqs
 
 
 def _trim_bytes(stream: Stream, max_bytes: int) -> int:

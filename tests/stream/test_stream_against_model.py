@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import os
+from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stream_driver import SECOND, Driver, frames_of
@@ -24,7 +26,9 @@ from jetstore.stream.outcomes import Duplicate
 from jetstore.stream.stream import Stream
 from jetstore.types import RaftIndex, Term
 
-EXAMPLES = 1_000 if os.environ.get("JETSTORE_DEEP") else 120
+DEEP = bool(os.environ.get("JETSTORE_DEEP"))
+EXAMPLES = 1_000 if DEEP else 60
+SEEDS = 1_000 if DEEP else 80
 SUBJECTS = ["a", "b", "c.x", "c.y", "d.e.f"]
 
 maybe = st.sampled_from
@@ -154,6 +158,17 @@ def check_contents(driver: Driver, model: StreamModel) -> None:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(config=configs, steps=st.lists(operations, max_size=30), cached=st.booleans())
 def test_agrees_with_the_model(config: dict[str, Any], steps: list[tuple[Any, ...]], cached: bool) -> None:
+    run(config, steps, cached)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_agrees_with_the_model_on_dense_scripts(seed: int) -> None:
+    """The same with scripts in which features meet more often than hypothesis tries by itself."""
+    dice = Random(seed)
+    run(dense_config(dice), [dense_step(dice) for _ in range(60)], bool(seed % 2))
+
+
+def run(config: dict[str, Any], steps: list[tuple[Any, ...]], cached: bool) -> None:
     fields = dict(config)
     storage = fields.pop("storage", "file")
     fields.setdefault("duplicate_window", 120 * SECOND)
@@ -167,6 +182,60 @@ def test_agrees_with_the_model(config: dict[str, Any], steps: list[tuple[Any, ..
         elif outcome is not None:
             twin.follow(outcome)
         check_contents(driver, model)
+
+
+def dense_config(dice: Random) -> dict[str, Any]:
+    """Two or three features at a time, tight."""
+    choices: dict[str, list[Any]] = {
+        "max_msgs": [2, 5, 9],
+        "max_bytes": [150, 400],
+        "max_msgs_per_subject": [1, 2, 3],
+        "max_age": [SECOND, 4 * SECOND],
+        "discard": ["new", "new", "old"],
+        "duplicate_window": [SECOND, 3 * SECOND],
+    }
+    config: dict[str, Any] = {name: dice.choice(choices[name]) for name in dice.sample(sorted(choices), 3)}
+    config["discard_new_per_subject"] = dice.random() < 0.3
+    config["allow_msg_ttl"] = dice.random() < 0.6
+    config["allow_rollup_hdrs"] = dice.random() < 0.6
+    config["storage"] = dice.choice(["file", "file", "memory"])
+    return config
+
+
+def dense_step(dice: Random) -> tuple[Any, ...]:
+    kind = dice.choices(["publish", "delete", "purge", "wait", "expire", "limits", "restart"], [12, 2, 1, 5, 4, 1, 2])[
+        0
+    ]
+    if kind == "publish":
+        batch = []
+        for _ in range(dice.choice([1, 1, 3, 8])):
+            headers = {}
+            if dice.random() < 0.3:
+                headers["Nats-Msg-Id"] = dice.choice("ijklm")
+            if dice.random() < 0.08:
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(dice.randrange(30))
+            if dice.random() < 0.08:
+                headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+            if dice.random() < 0.05:
+                headers["Nats-Expected-Last-Msg-Id"] = dice.choice("ijklm")
+            if dice.random() < 0.15:
+                headers["Nats-TTL"] = dice.choice(["1", "2", "never"])
+            if dice.random() < 0.04:
+                headers["Nats-Rollup"] = dice.choice(["sub", "sub", "all"])
+            batch.append((dice.choice(SUBJECTS[:4]), headers, "x" * dice.choice([0, 1, 10, 10, 50])))
+        return (kind, batch, dice.choice([100, 32_768]))
+    if kind == "delete":
+        return (kind, dice.randrange(1, 60))
+    if kind == "purge":
+        seq, keep = dice.choice([(0, 0), (dice.randrange(60), 0), (0, dice.randrange(4))])
+        return (kind, dice.choice(["", "a", "c.*"]), seq, keep)
+    if kind == "wait":
+        return (kind, dice.choice([SECOND // 2, SECOND, SECOND, 2 * SECOND]))
+    if kind == "expire":
+        return (kind, dice.choice([1, 2, 10_000]))
+    if kind == "limits":
+        return (kind, dice.choice(["max_msgs", "max_bytes", "max_msgs_per_subject"]), dice.choice([-1, 2, 5, 200]))
+    return (kind,)
 
 
 def run_step(driver: Driver, model: StreamModel, step: tuple[Any, ...], cached: bool) -> Any:
