@@ -40,7 +40,10 @@ ZERO_SECTOR = bytes(SECTOR_BYTES)
 
 # Kinds of line that only the journal itself writes; the others are ``ports.Kind``.
 KIND_ROW = 64
-"""Group table: a group's generation, term, vote and evidenced last. Its checkpoint follows as a CKPT line."""
+"""Group table: a group's generation, term, vote and evidenced last. Its checkpoint follows as a CKPT line, then one RUN
+line for each run of live entries of one term in one file."""
+KIND_RUN = 66
+"""Group table: entries first_index … last_index have this term and stand in the file ``aux`` (0 = nowhere: FAULTY)."""
 KIND_FILES = 65
 """A file that is still needed (first_index = its number, aux = lsn of its last block that counts, 0 = it is the current
 one, message_count = blocks of the group table that the list ends, 0 = it stands alone). All FILES lines of one block

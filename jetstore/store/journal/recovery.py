@@ -25,7 +25,7 @@ from jetstore.store.ports import EntryRef, GroupRecovery, JournalRecovery, Kind,
 from jetstore.store.vfs import Vfs
 from jetstore.types import GroupUid, RaftIndex, Term
 
-_BODY_KINDS = (Kind.ENTRIES, Kind.REPAIR)
+_TABLE_KINDS = (fmt.KIND_ROW, fmt.KIND_RUN, fmt.KIND_FILES)
 
 
 def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> tuple[Journal, JournalRecovery]:
@@ -260,7 +260,7 @@ class _Opening:
             is_rows_checkpoint = line.kind == Kind.CKPT and line.group == row_of
             row_of = line.group if line.kind == fmt.KIND_ROW else -1
             group = self.table.groups.get(line.group)
-            if line.kind in (fmt.KIND_ROW, fmt.KIND_FILES) or is_rows_checkpoint or group is None or group.stopped:
+            if line.kind in _TABLE_KINDS or is_rows_checkpoint or group is None or group.stopped:
                 continue
             if line.kind == Kind.GROUP:  # what stands before it is void, and must not be said again after it
                 found = [(other, body) for other, body in found if other.group != line.group]
@@ -288,20 +288,19 @@ class _Opening:
         ]
 
     def _continue(self, again: Sequence[Record]) -> Journal:
-        """Sync what was relied on, then go on in the next fully zeroed file."""
+        """Sync what was relied on (spares too: blocks will claim that they exist); go on in the next zeroed file."""
         vfs = self.vfs
         last = self.verdict.last
         file_bytes = last.header.file_bytes if last is not None else self.limits.journal_file_bytes
         needed = self.table.needed_files()
         newest = self.verdict.newest_file
-        for number in sorted({*needed, newest, *({last.header.file_number} if last is not None else ())}):
-            if number in self.numbers:
+        for number in self.numbers:
+            if number >= newest or number in needed or (last is not None and number == last.header.file_number):
                 _sync_file(vfs, number)
         vfs.fsync_dir(JOURNAL_DIR)
 
         files = FileSet(vfs, self.limits, file_bytes)
-        through = max([*self.numbers, *([last.header.spare_through] if last is not None else [])])
-        files.through = through
+        files.through = max([*self.numbers, *([last.header.spare_through] if last is not None else [])])
         above = [number for number in self.numbers if number > newest]
         for number in above:
             found = self.scanned[number]
@@ -314,7 +313,6 @@ class _Opening:
         if chosen is None:
             files.make_ready()
             chosen = files.spares[0]
-        _sync_file(vfs, chosen.number)
         passed = [spare.number for spare in files.spares if spare.number < chosen.number]
         files.spares = [spare for spare in files.spares if spare.number > chosen.number]
 

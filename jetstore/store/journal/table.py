@@ -93,8 +93,8 @@ class GroupTable:
         """File number → group → number of its runs there."""
         self.in_doubt = False
         """A hole was passed and no complete table since: a group seen for the first time may be older than it looks."""
-        self.files: list[tuple[int, int]] = []
-        """Ranges of older files that the newest FILES lines name."""
+        self._superseded: list[Run] = []
+        """What the group of the last ROW had before it: its RUN lines pick what still counts."""
 
     # -- what is known ----------------------------------------------------------------------------------------------
 
@@ -138,13 +138,18 @@ class GroupTable:
             0,
             group.vote,
         )
-        if not group.checkpoint_index:
-            return [row]
-        at = group.checkpoint_index
-        return [
-            row,
-            Line(Kind.CKPT, 0, 0, group.uid, group.checkpoint_term, 0, at, at, 0, 0, 0, group.checkpoint_hash),
-        ]
+        lines = [row]
+        if group.checkpoint_index:
+            at, aux = group.checkpoint_index, group.checkpoint_hash
+            lines.append(Line(Kind.CKPT, 0, 0, group.uid, group.checkpoint_term, 0, at, at, 0, 0, 0, aux))
+        named: tuple[int, int] | None = None
+        for run in group.runs:
+            if named == (run.term, run.file):
+                lines[-1] = lines[-1]._replace(last_index=run.last)
+                continue
+            named = (run.term, run.file)
+            lines.append(Line(fmt.KIND_RUN, 0, 0, group.uid, run.term, 0, run.first, run.last, 0, 0, 0, run.file))
+        return lines
 
     # -- the fold ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +183,8 @@ class GroupTable:
             group = self.groups[line.group] = GroupState(line.group, in_doubt=self.in_doubt)
         if kind == fmt.KIND_ROW:
             return self._apply_row(group, line)
+        if kind == fmt.KIND_RUN:
+            return self._apply_run(group, line)
         if kind == Kind.GROUP:
             return self._apply_group(group, line)
         if group.is_tombstone:
@@ -288,8 +295,8 @@ class GroupTable:
         return ""
 
     def _apply_row(self, group: GroupState, line: Line) -> str:
-        """A table row is the truth about everything before it, except where the bytes are."""
-        generation, last, last_term = line.message_count, line.last_index, line.prev_term
+        """A row, with the CKPT and RUN lines behind it, is the truth about everything before it."""
+        generation = line.message_count
         if generation != group.generation:
             self._void(group)
             group.generation = generation
@@ -297,12 +304,24 @@ class GroupTable:
         group.hard_known = not line.flags & fmt.FLAG_HARD_UNKNOWN
         group.last_known = not line.flags & fmt.FLAG_LAST_UNKNOWN
         group.stopped = group.stopped or bool(line.flags & fmt.FLAG_STOPPED)
-        if last < group.last_index:
-            self._truncate(group, last + 1)
-        if last == group.last_index and last_term != group.last_term:
-            self._lose(group, last, last_term)
-        elif last > group.last_index:
-            self._push(group, Run(group.last_index + 1, last, last_term, NOWHERE, None))
+        self._superseded = group.runs
+        for run in group.runs:
+            self._count(run.file, group.uid, -1)
+        group.runs = []
+        group.last_index, group.last_term = group.checkpoint_index, group.checkpoint_term
+        return ""
+
+    def _apply_run(self, group: GroupState, line: Line) -> str:
+        """What the lines before the table gave with this index and term is the entry; all else is superseded."""
+        for old in self._superseded:
+            first, last = max(old.first, line.first_index), min(old.last, line.last_index)
+            if first > last or old.term != line.term or old.file == NOWHERE:
+                continue
+            if first > group.last_index + 1:
+                self._push(group, Run(group.last_index + 1, first - 1, line.term, NOWHERE, None))
+            self._push(group, Run(first, last, line.term, old.file, old.line))
+        if group.last_index < line.last_index:
+            self._push(group, Run(group.last_index + 1, line.last_index, line.term, NOWHERE, None))
         return ""
 
     # -- runs -------------------------------------------------------------------------------------------------------

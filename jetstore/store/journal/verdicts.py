@@ -104,8 +104,9 @@ class _Chain:
                 if block.header.lsn == later.header.lsn - 1:
                     self.note(file.number, block, "not on the chain: void")
                     continue
-                is_known_end = end == block.header.lsn and later.header.file_number != file.number
-                if not is_known_end:
+                if end == block.header.lsn and later.header.file_number != file.number:
+                    self._repeat(later)  # what stood between was judged when the list was written
+                else:
                     self.bridge(later, block)
             if block.has_zero_sector or block.has_bad_sector:
                 self.note(file.number, block, "corrupt")
@@ -114,15 +115,21 @@ class _Chain:
     def bridge(self, later: FoundBlock, earlier: FoundBlock | None) -> None:
         """Blocks before ``later`` are unreadable; the lines of the last of them stand in ``later``."""
         lost = later.header.lsn - 1 - (earlier.header.lsn if earlier is not None else 0)
-        if later.repeated is not None:
-            self.steps.append(Step(later.header.previous_file, None, later.repeated))
-            if self.ends is None:
-                self._look_for_list(later.header.previous_file, later.repeated)
+        if self._repeat(later):
             lost -= 1
         is_table = is_whole_table(later.repeated)
         if (lost > 0 or earlier is None or later.repeated is None) and not (earlier is None and is_table):
             self.steps.append(Step(later.header.file_number, None, None))
         self.note(later.header.file_number, later, "one or more blocks before it are unreadable")
+
+    def _repeat(self, later: FoundBlock) -> bool:
+        """Fold what ``later`` repeats of the block before it; False if that is unreadable too."""
+        if later.repeated is None:
+            return False
+        self.steps.append(Step(later.header.previous_file, None, later.repeated))
+        if self.ends is None:
+            self._look_for_list(later.header.previous_file, later.repeated)
+        return True
 
     def _look_for_list(self, number: int, lines: list[Line]) -> None:
         named = {line.first_index: line.aux for line in lines if line.kind == fmt.KIND_FILES}
