@@ -25,19 +25,6 @@ def is_subset(pattern: bytes, of: bytes) -> bool:
     return len(inner) == len(outer)
 
 
-def overlaps(first: bytes, second: bytes) -> bool:
-    """Whether some subject matches both patterns."""
-    one, two = first.split(b"."), second.split(b".")
-    for at in range(max(len(one), len(two))):
-        if at >= len(one) or at >= len(two):
-            return False
-        if b">" in (one[at], two[at]):
-            return True
-        if one[at] != two[at] and b"*" not in (one[at], two[at]):
-            return False
-    return True
-
-
 class _Rules:
     """One allow list (None: everything) and one deny list; each entry is a subject and maybe a queue."""
 
