@@ -30,6 +30,7 @@ from jetstore.node.acks import AckIntake
 from jetstore.node.advisories import Advisories
 from jetstore.node.delivery_format import ack_replies, columns
 from jetstore.node.delivery_ports import Sink, StreamLeader
+from jetstore.node.flight import Flight, Share
 from jetstore.node.pacing import Pacer
 from jetstore.node.ports import InternalSubscription, Outlet
 from jetstore.store.ports import Message
@@ -42,21 +43,6 @@ CURSOR_DELAY_S = 0.25
 """Without acknowledgements: the longest time a delivery is not in the log."""
 TIMER_MAX_S = 3600.0
 """No timer waits longer: the wall clock may have jumped meanwhile."""
-
-
-Share = tuple[Sink, Sequence[int] | None]
-"""A sink and the positions of its messages in the batch; None = all of them."""
-
-
-class Flight:
-    """Messages whose delivery is proposed and not applied yet."""
-
-    __slots__ = ("is_again", "messages", "shares")
-
-    def __init__(self, messages: list[Message], shares: list[Share], is_again: bool) -> None:
-        self.messages = messages
-        self.shares = shares
-        self.is_again = is_again
 
 
 class ConsumerEngine(ABC):
@@ -91,6 +77,7 @@ class ConsumerEngine(ABC):
         self._planned_next = 0
         self._blocked = False
         self.acks = AckIntake(self)
+        self._logged_ns = 0
         self._logged_seq = state.delivered.stream_seq
         self._cursor_due_s = 0.0
         self._cursor_flying = False
@@ -128,7 +115,12 @@ class ConsumerEngine(ABC):
 
     def now_ns(self) -> int:
         """The time for the next entry."""
-        return self.leader.stream.next_time_ns(self.leader.clock.wall_ns())
+        self._logged_ns = self.leader.stream.next_time_ns(self.leader.clock.wall_ns())
+        return self._logged_ns
+
+    def _reached_ns(self) -> int:
+        """What is due by now: logged times may be a little ahead of the clock."""
+        return max(self.leader.clock.wall_ns(), self._logged_ns)
 
     # -- what pull and push add ---------------------------------------------------------------------------------------
 
@@ -222,7 +214,7 @@ class ConsumerEngine(ABC):
 
     def _deliver_logged(self) -> None:
         state = self.state
-        if not self._flying_again and state.next_due_ns() <= self.leader.clock.wall_ns():
+        if not self._flying_again and state.next_due_ns() <= self._reached_ns():
             self._deliver_again()
         while self._flights < FLIGHTS_MAX:
             messages_max, bytes_max = self.demand()
@@ -321,7 +313,9 @@ class ConsumerEngine(ABC):
         deliveries = outcome.deliveries
         total = sum(delivery.last - delivery.first + 1 for delivery in deliveries)
         if total != len(messages):
-            messages, shares = self._narrow(flight, deliveries)
+            messages, shares, absent = flight.narrowed(deliveries)
+            for sink, missing in absent:
+                self.release(sink, missing)
         replies: list[bytes] = []
         at = 0
         left = outcome.num_pending
@@ -337,21 +331,6 @@ class ConsumerEngine(ABC):
         untaken = self._hand_out(messages, replies, shares)
         if untaken:
             self._return([messages[position].seq for position in untaken])
-
-    def _narrow(self, flight: Flight, deliveries: Sequence[counts.Delivery]) -> tuple[list[Message], list[Share]]:
-        """Messages and shares of a flight of which only some were accepted."""
-        by_seq = {message.seq: message for message in flight.messages}
-        messages = [by_seq[seq] for d in deliveries for seq in range(d.first, d.last + 1)]
-        places = {message.seq: place for place, message in enumerate(messages)}
-        shares: list[Share] = []
-        for sink, positions in flight.shares:
-            wanted = range(len(flight.messages)) if positions is None else positions
-            kept = [places[seq] for p in wanted if (seq := flight.messages[p].seq) in places]
-            if len(kept) < len(wanted):
-                self.release(sink, len(wanted) - len(kept))
-            if kept:
-                shares.append((sink, kept))
-        return messages, shares
 
     def _hand_out(self, messages: list[Message], replies: list[bytes], shares: list[Share]) -> list[int]:
         """Send each share to its sink; the positions that nobody took, sorted."""
@@ -550,7 +529,8 @@ class ConsumerEngine(ABC):
             when = min(when, now_s + max(self._paused_until_ns - wall_ns, 0) / 1e9)
         elif self.state.acks and not self._flying_again:
             # What is due already and still here has nobody to go to; whoever comes wakes us.
-            when = min(when, now_s + (self.state.pending.next_due_ns(wall_ns) - wall_ns) / 1e9)
+            reached_ns = max(wall_ns, self._logged_ns)
+            when = min(when, now_s + (self.state.pending.next_due_ns(reached_ns) - wall_ns) / 1e9)
         if self.state.config.inactive_threshold and not self._deleting:
             when = min(when, max(self._active_s + self.idle_limit_s(), now_s))
         if self._timer is not None and not self._timer.cancelled():

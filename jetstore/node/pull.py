@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from jetstore.node.consumer_engine import ConsumerEngine, Share
+from jetstore.node.consumer_engine import ConsumerEngine
 from jetstore.node.delivery_format import idle_heartbeat, pending_status, status
 from jetstore.node.delivery_ports import Sink
+from jetstore.node.flight import Share
 from jetstore.node.ports import Inbound
 from jetstore.node.pull_request import PullRequest, Refused, level_refusal, parse_request
 from jetstore.store.ports import Message

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jetstore.node.advisories import nuid
-from jetstore.node.consumer_engine import TIMER_MAX_S, ConsumerEngine, Share
+from jetstore.node.consumer_engine import TIMER_MAX_S, ConsumerEngine
 from jetstore.node.delivery_format import FLOW_CONTROL, idle_heartbeat
 from jetstore.node.delivery_ports import Sink
+from jetstore.node.flight import Share
 from jetstore.node.ports import Inbound, InternalSubscription
 from jetstore.node.pull import PushRefusal
 from jetstore.store.ports import Message
