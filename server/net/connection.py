@@ -217,6 +217,10 @@ class ClientConnection(asyncio.Protocol):
         transport = self.transport
         if not self._out or transport is None:
             return
+        if transport.is_closing():
+            self._out.clear()
+            self._out_bytes = 0
+            return
         out, self._out = self._out, []
         self._written_bytes += self._out_bytes
         self._out_bytes = 0

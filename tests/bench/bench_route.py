@@ -38,6 +38,9 @@ class Memory(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.bytes += len(data)
 
+    def is_closing(self) -> bool:
+        return False
+
     def get_write_buffer_size(self) -> int:
         return 0
 
