@@ -209,6 +209,8 @@ class Writer:
                 self.sync([oldest])
                 self._forget_segment(oldest)
             is_new = not self.vfs.exists(path)
+            if is_new and not self.vfs.exists(path.rpartition("/")[0]):
+                self.make_group_dir(GroupUid(int(path.split("/")[1])))
             handle = self._or_full(path, lambda: self.vfs.open(path, create=True))
             segment = _OpenSegment(handle, is_new=is_new)
         self._segments[path] = segment  # the most recently used is the last
