@@ -38,18 +38,19 @@ def check_holders(history: History, consumer: str, ack_wait_ns: int) -> list[str
         arrivals += [
             (at_ns, fetch.number, message.seq, fetch) for at_ns, message in zip(times, fetch.seen, strict=True)
         ]
-    naks = [(op.start_ns, op.number, op.args["seq"], op) for op in _of(history, consumer, "nak")]
+    naks: dict[int, list[int]] = {}
+    for operation in _of(history, consumer, "nak"):
+        naks.setdefault(operation.args["seq"], []).append(operation.start_ns)
     last: dict[int, Operation] = {}
     problems = []
-    for at_ns, _, seq, operation in sorted([*arrivals, *naks], key=lambda event: event[:3]):
-        if operation.f == "nak":
-            last.pop(seq, None)
-            continue
+    for at_ns, _, seq, operation in sorted(arrivals, key=lambda event: event[:3]):
         before = last.get(seq)
-        # The wait began when the earlier fetch did, or later.
-        if before is not None and at_ns - before.start_ns < ack_wait_ns:
-            problems.append(f"wq: seq {seq} held by {before.line()} and by {operation.line()}")
         last[seq] = operation
+        # The wait began when the earlier fetch did, or later; a nak since then may have ended it.
+        if before is None or at_ns - before.start_ns >= ack_wait_ns:
+            continue
+        if not any(before.start_ns <= nak_ns <= at_ns for nak_ns in naks.get(seq, ())):
+            problems.append(f"wq: seq {seq} held by {before.line()} and by {operation.line()}")
     return problems
 
 

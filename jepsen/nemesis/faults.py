@@ -100,7 +100,8 @@ def _pause(target: Target, rng: Random) -> str:
 
 
 def _jump(target: Target, rng: Random) -> str:
-    by_ns = rng.choice((-1, 1)) * rng.choice((1_000_000, 900_000_000, 7_200_000_000_000, 300_000_000_000_000))
+    seconds = rng.choice((-60.0, -0.9, -0.001, 0.001, 0.9, 60.0, 7_200.0, 300_000.0))
+    by_ns = int(seconds * 1e9)
     target.jump_clock(by_ns)
     return f"clock jump {by_ns / 1e9} s"
 

@@ -14,7 +14,7 @@ from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.plan import WORKLOADS, Plan, draw_plan
 from jepsen.workload.base import Setting, Workload, live, persist
-from jetstore.errors import Corruption
+from jetstore.errors import Corruption, DiskFull
 
 PORT = 4222
 START_BOUND_S = 60.0
@@ -91,7 +91,12 @@ def _unexplained(machine: Machine, report: Report) -> list[str]:
     """Ends of the server that no injected fault explains."""
     if machine.vfs.fault_counts or report.damage:
         return []
-    errors = {f"exit: {_chain(error)}" for _, error in machine.exits if error is not None}
+    is_full = "E3 full" in report.strikes
+    errors = {
+        f"exit: {_chain(error)}"
+        for _, error in machine.exits
+        if error is not None and not (is_full and isinstance(error, DiskFull))
+    }
     return sorted(errors)
 
 

@@ -15,7 +15,7 @@ class Idempotent:
 
     def __init__(self, setting: Setting, name: str = "D") -> None:
         self.setting, self.name = setting, name
-        self.config = {"name": name, "subjects": [f"{name}.>"], "duplicate_window": 24 * 3600 * 10**9}
+        self.config = {"name": name, "subjects": [f"{name}.>"], "duplicate_window": 10_000 * 24 * 3600 * 10**9}
         self.open: list[tuple[str, str]] = []
         """(value, subject) of which nobody knows yet whether it is stored."""
         self.done: list[tuple[str, str]] = []
