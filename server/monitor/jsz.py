@@ -1,0 +1,149 @@
+"""/jsz: JetStream's usage, and by account, stream and consumer where asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from jetstore.errors import ApiError
+from jetstore.model.infos import api_stats_json, consumer_info_json, stream_state_json
+from jetstore.model.requests import StreamInfoRequest
+from jetstore.model.times import format_time
+from server.monitor.ports import JetStreamView, MonitorSource
+from server.monitor.query import Query, clamp_page
+from server.monitor.varz import jetstream_config_json, jetstream_stats_json
+
+JsonDict = dict[str, Any]  # Any: a JSON value
+UNLIMITED: Final = 2**64 - 1
+_YIELD_EVERY: Final = 64
+_GONE: Final = frozenset({10014, 10059})
+
+
+async def _consumer_details(jetstream: JetStreamView, stream: str, now_ns: int, *, config: bool) -> list[JsonDict]:
+    details = []
+    for i, name in enumerate(jetstream.consumer_names(stream)):
+        shown = consumer_info_json(await jetstream.consumer_info(stream, name), now_ns)
+        if not config:
+            del shown["config"]
+        details.append(shown)
+        if i % _YIELD_EVERY == _YIELD_EVERY - 1:
+            await asyncio.sleep(0)
+    return details
+
+
+async def _stream_detail(source: MonitorSource, name: str, *, consumers: bool, config: bool) -> JsonDict:
+    assert source.jetstream is not None
+    now_ns = source.wall_ns()
+    info = await source.jetstream.stream_info(name, StreamInfoRequest())
+    shown: JsonDict = {
+        "name": name,
+        "created": format_time(info.created_ns),
+        "cluster": {"leader": source.facts.server_name},
+    }
+    if config:
+        shown["config"] = info.config.to_json()
+    shown["state"] = stream_state_json(info.state)
+    if consumers:
+        shown["consumer_detail"] = await _consumer_details(source.jetstream, name, now_ns, config=config)
+    return shown
+
+
+async def _account_detail(
+    source: MonitorSource, *, streams: bool, consumers: bool, config: bool, only_stream: str
+) -> JsonDict:
+    assert source.jetstream is not None
+    info, api = source.jetstream.account_info(), source.api_stats()
+    limits = info.limits
+    shown: JsonDict = {
+        "name": source.facts.account,
+        "id": source.facts.account,
+        "memory": info.memory,
+        "storage": info.storage,
+        "reserved_memory": UNLIMITED if limits.max_memory < 0 else limits.max_memory,
+        "reserved_storage": UNLIMITED if limits.max_storage < 0 else limits.max_storage,
+        "accounts": 0,
+        "ha_assets": 0,
+        "api": api_stats_json(api),
+    }
+    if not streams:
+        return shown
+    details = []
+    for i, stream in enumerate(source.jetstream.stream_configs()):
+        if only_stream and stream.name != only_stream:
+            continue
+        try:
+            details.append(await _stream_detail(source, stream.name, consumers=consumers, config=config))
+        except ApiError as error:
+            if error.err_code not in _GONE:
+                raise
+        if i % _YIELD_EVERY == _YIELD_EVERY - 1:
+            await asyncio.sleep(0)
+    if details:
+        shown["stream_detail"] = details
+    return shown
+
+
+async def _totals(jetstream: JetStreamView) -> tuple[int, int]:
+    """Messages and bytes of all streams."""
+    messages = size_bytes = 0
+    for i, stream in enumerate(jetstream.stream_configs()):
+        try:
+            state = (await jetstream.stream_info(stream.name, StreamInfoRequest())).state
+        except ApiError as error:
+            if error.err_code not in _GONE:
+                raise
+            continue
+        messages += state.messages
+        size_bytes += state.bytes
+        if i % _YIELD_EVERY == _YIELD_EVERY - 1:
+            await asyncio.sleep(0)
+    return messages, size_bytes
+
+
+async def jsz(source: MonitorSource, query: Query) -> JsonDict:
+    """The page that the parameters ask for. ``consumers`` implies ``streams`` implies ``accounts``."""
+    consumers = query.flag("consumers") or query.flag("direct-consumers")
+    streams = query.flag("streams") or consumers
+    accounts = query.flag("accounts") or streams
+    config = query.flag("config")
+    for unused in ("raft", "leader-only", "stream-leader-only"):
+        query.flag(unused)  # a lone server leads everything and has no groups to show
+    offset, limit = clamp_page(query.integer("offset"), query.integer("limit"))
+    account = query.text("acc")
+    top: JsonDict = {"server_id": source.facts.server_id, "now": format_time(source.wall_ns())}
+    if source.jetstream is None or source.jetstream_facts is None:
+        stats = dict.fromkeys(("memory", "storage", "reserved_memory", "reserved_storage", "accounts", "ha_assets"), 0)
+        return {
+            **stats,
+            "api": {"level": 0, "total": 0, "errors": 0},
+            **top,
+            "disabled": True,
+            "config": {"max_memory": 0, "max_storage": 0},
+            "limits": {},
+            "streams": 0,
+            "consumers": 0,
+            "messages": 0,
+            "bytes": 0,
+            "total": 0,
+        }
+    info = source.jetstream.account_info()
+    messages, size_bytes = await _totals(source.jetstream)
+    shown: JsonDict = {
+        **jetstream_stats_json(info, source.api_stats()),
+        **top,
+        "config": jetstream_config_json(source.jetstream_facts),
+        "limits": {},
+        "streams": info.streams,
+        "consumers": info.consumers,
+        "messages": messages,
+        "bytes": size_bytes,
+    }
+    wanted = account == source.facts.account if account else accounts and offset == 0
+    if wanted and limit > 0:
+        shown["account_details"] = [
+            await _account_detail(
+                source, streams=streams, consumers=consumers, config=config, only_stream=query.text("stream")
+            )
+        ]
+    shown["total"] = 1
+    return shown

@@ -1,0 +1,184 @@
+"""What monitoring reads: views that the server's objects satisfy as they are. Reading is cheap and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from jetstore.model.infos import AccountInfo, ApiStats, ConsumerInfo, StreamInfo
+from jetstore.model.requests import StreamInfoRequest
+from jetstore.model.stream import StreamConfig
+
+
+class ConnectionView(Protocol):
+    """One client connection at one moment; ``in`` was published by the client. Times are wall nanoseconds."""
+
+    @property
+    def cid(self) -> int: ...
+    @property
+    def ip(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def last_activity_ns(self) -> int: ...
+    @property
+    def uptime_ns(self) -> int: ...
+    @property
+    def idle_ns(self) -> int: ...
+    @property
+    def rtt_ns(self) -> int: ...
+    @property
+    def pending_bytes(self) -> int: ...
+    @property
+    def in_msgs(self) -> int: ...
+    @property
+    def out_msgs(self) -> int: ...
+    @property
+    def in_bytes(self) -> int: ...
+    @property
+    def out_bytes(self) -> int: ...
+    @property
+    def stalls(self) -> int: ...
+    @property
+    def subscriptions(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def lang(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def authorized_user(self) -> str: ...
+    @property
+    def account(self) -> str: ...
+    @property
+    def stop_ns(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class SubscriptionView(Protocol):
+    """One subscription of a client."""
+
+    @property
+    def subject(self) -> bytes: ...
+    @property
+    def queue(self) -> bytes: ...
+    @property
+    def sid(self) -> bytes: ...
+
+
+class OpenConnection(Protocol):
+    """An open connection."""
+
+    @property
+    def subscriptions(self) -> Mapping[bytes, SubscriptionView]: ...
+    def stats(self) -> ConnectionView: ...
+
+
+class TrafficView(Protocol):
+    """Counters over all client connections, closed ones included."""
+
+    @property
+    def total_connections(self) -> int: ...
+    @property
+    def in_msgs(self) -> int: ...
+    @property
+    def in_bytes(self) -> int: ...
+    @property
+    def out_msgs(self) -> int: ...
+    @property
+    def out_bytes(self) -> int: ...
+    @property
+    def slow_consumers(self) -> int: ...
+    @property
+    def stale_connections(self) -> int: ...
+    @property
+    def stalled_clients(self) -> int: ...
+
+
+class ClientsView(Protocol):
+    """All client connections."""
+
+    @property
+    def connections(self) -> Mapping[int, OpenConnection]: ...
+    @property
+    def closed(self) -> Iterable[ConnectionView]: ...
+    def traffic(self) -> TrafficView: ...
+
+
+class SublistView(Protocol):
+    """The subscriptions of the account."""
+
+    def __len__(self) -> int: ...
+    def cached(self) -> int: ...
+
+
+class JetStreamView(Protocol):
+    """The account's JetStream: the reading half of what the API table uses."""
+
+    def account_info(self) -> AccountInfo: ...
+    def stream_configs(self) -> Sequence[StreamConfig]: ...
+    async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo: ...
+    def consumer_names(self, stream: str) -> Sequence[str]: ...
+    async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JetStreamFacts:
+    """What does not change about JetStream while the server runs."""
+
+    max_memory_bytes: int
+    max_storage_bytes: int
+    store_dir: str
+    is_strict: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What does not change about the server while it runs."""
+
+    server_id: str
+    server_name: str
+    version: str
+    """The nats-server version whose surface this is."""
+    jetstore: str
+    go: str
+    """Runtime, free text."""
+    host: str
+    port: int
+    cluster: str
+    max_connections: int
+    ping_interval_ns: int
+    ping_max: int
+    http_host: str
+    http_port: int
+    http_base_path: str
+    auth_required: bool
+    auth_timeout_ns: int
+    max_control_line: int
+    max_payload: int
+    max_pending: int
+    write_deadline_ns: int
+    start_ns: int
+    config_digest: str = ""
+    account: str = "$G"
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSource:
+    """Everything monitoring reads. Built by the composition root."""
+
+    facts: ServerFacts
+    clients: ClientsView
+    sublist: SublistView
+    wall_ns: Callable[[], int]
+    jetstream: JetStreamView | None = None
+    """None: JetStream is off."""
+    jetstream_facts: JetStreamFacts | None = None
+    api_stats: Callable[[], ApiStats] = ApiStats
+    health_problem: Callable[[], str] = str
+    """Why the server should get no traffic now; "" = healthy."""
