@@ -12,7 +12,7 @@ import base64
 import os
 import platform
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -27,16 +27,14 @@ from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.server_limits import ServerLimits
 from jetstore.node.node import Node, NodeParts
 from jetstore.node.open_store import open_store
-from jetstore.node.opening import IndexOpener
+from jetstore.node.opening import Indexes
 from jetstore.node.streams_api import StreamsApi
 from jetstore.store.disk import ProcessDisk
+from jetstore.store.index import LmdbIndexes
 from jetstore.store.lock import DirectoryLock
-from jetstore.store.memory_index import MemoryIndex
-from jetstore.store.message_log import SegmentedLog
 from jetstore.store.os_vfs import OsVfs
-from jetstore.store.ports import Disk, JournalRecovery, SubjectIndex
+from jetstore.store.ports import Disk, JournalRecovery
 from jetstore.store.vfs import Vfs
-from jetstore.types import GroupUid
 from server.auth.authenticator import Authenticator, PasswordUser, User
 from server.config.options import Options
 from server.jsapi.handler import ApiHandler
@@ -53,6 +51,8 @@ LOCK_WAIT_S = 30.0
 """After kill -9 the old writer process may still be inside a write: how long a start waits for it."""
 LOCK_RETRY_S = 0.02
 STORE_NAME = "jetstore"
+INDEX_COMMANDS = "jetstore.store.index:writer_commands"
+"""What the writer process adds to its commands; imported there, so that LMDB is open once per process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Store:
     vfs: Vfs
     disk: Disk
     recovery: JournalRecovery
-    open_index: IndexOpener
+    indexes: Indexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Server:
                     vfs=store.vfs,
                     disk=store.disk,
                     recovery=store.recovery,
-                    open_index=store.open_index,
+                    indexes=store.indexes,
                     limits=world.limits,
                     clock=world.clock,
                     loop=world.loop,
@@ -219,6 +219,24 @@ def default_store_dir() -> str:
     return str(Path(base) / "jetstore")
 
 
+def make_store_root(root: Path) -> None:
+    """The store's directory and its parents, their names durable."""
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    # Also when they exist: the start that made them may have been killed before its sync.
+    for folder in sorted({*made, root, root.parent}, key=lambda folder: len(folder.parts)):
+        folder.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            if folder in made:
+                raise
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 async def lock_store(root: Path) -> DirectoryLock:
     """The store's lock. Raises StoreLocked if another server holds it for longer than a dying writer would."""
     loop = asyncio.get_running_loop()
@@ -232,22 +250,16 @@ async def lock_store(root: Path) -> DirectoryLock:
             await asyncio.sleep(LOCK_RETRY_S)
 
 
-def open_memory_index(
-    uid: GroupUid, index: int, part: object, chunks: Mapping[str, bytes], messages: SegmentedLog
-) -> SubjectIndex:
-    """A subject index in memory, made from the log."""
-    return MemoryIndex(messages.index_rows())
-
-
 async def open_real_store(options: Options, limits: Limits) -> tuple[Store, DirectoryLock]:
     """The real store: locked, its journal opened, its writer process running."""
     root = store_root(options)
-    root.mkdir(parents=True, exist_ok=True)
+    make_store_root(root)
     lock = await lock_store(root)
     vfs = OsVfs(root)
     journal, recovery, _ = open_store(vfs, limits, options.server_name, os.urandom)
-    disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd)
-    return Store(vfs, disk, recovery, open_memory_index), lock
+    indexes = LmdbIndexes(str(root))
+    disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd, extensions=[INDEX_COMMANDS])
+    return Store(vfs, disk, recovery, indexes), lock
 
 
 def real_limits(options: Options) -> Limits:
