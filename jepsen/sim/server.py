@@ -12,8 +12,9 @@ from jetstore.limits import Limits
 from jetstore.model.server_limits import ServerLimits
 from jetstore.node.open_store import open_store
 from jetstore.store.disk import InlineDisk
+from jetstore.store.memory_index import FileIndexes, FileIndexWriter
 from jetstore.store.writer import Writer
-from server.app import Server, Store, World, open_memory_index
+from server.app import Server, Store, World
 from server.config.options import JetStreamOptions, Options
 
 PORT = 4222
@@ -43,11 +44,11 @@ async def serve_node(boot: Boot) -> None:
 
     journal, recovery, _ = open_store(boot.vfs, limits, NAME, boot.rng.randbytes)
     boot.findings = list(recovery.findings)
-    writer = Writer(boot.vfs, journal, limits)
+    writer = Writer(boot.vfs, journal, limits, FileIndexWriter(boot.vfs).commands())
     disk = InlineDisk(loop, writer, boot.latency_s)
     disk.on_poison = poisoned
     world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits())
-    server = Server(options_of(limits), world, Store(boot.vfs, disk, recovery, open_memory_index), poisoned)
+    server = Server(options_of(limits), world, Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs)), poisoned)
     await server.start()
     boot.ready()
     ends: list[asyncio.Future[Any]] = [failed, boot.stop_wanted]

@@ -35,7 +35,7 @@ class StateMachine(Protocol):
 
     applied_index: RaftIndex
 
-    def apply(self, index: RaftIndex, term: Term, data: bytes, cache: object = None) -> Any:
+    def apply(self, index: RaftIndex, term: Term, data: bytes, cache: Any = None) -> Any:
         """Take the entry; its outcome, the same on every replica."""
 
 

@@ -131,7 +131,7 @@ class Ingest:
         def applied(outcome: PublishOutcome) -> None:
             self.in_flight_messages -= count
             self.in_flight_bytes -= size
-            if wants_answer and not group.stream.config.no_ack:
+            if wants_answer and group.answers:
                 self._answer(outcome, replies)
 
         group.propose_with(data, applied, message_count=count, cache=frames)
@@ -161,7 +161,7 @@ class Ingest:
 
     def _refuse(self, replies: Sequence[bytes], answer: bytes, header: bytes = b"") -> None:
         wanted = [reply for reply in replies if reply]
-        if wanted and not self._group.stream.config.no_ack:
+        if wanted and self._group.answers:
             header_lens = [len(header)] * len(wanted) if header else NO_HEADERS
             self._group.outlet.publish(wanted, header_lens, [header + answer] * len(wanted))
 

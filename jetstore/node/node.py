@@ -25,7 +25,7 @@ from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
 from jetstore.node.lost import LostStream
-from jetstore.node.opening import GroupFiles, IndexOpener
+from jetstore.node.opening import GroupFiles, Indexes
 from jetstore.node.ports import Outlet
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
@@ -74,11 +74,11 @@ class MetaGroup(Group):
     def checkpointed(self, checkpoint: Checkpoint) -> tuple[()]:
         return ()
 
-    def index_commit(self, checkpoint: Checkpoint) -> None:
-        return None
-
-    def index_committed(self, checkpoint: Checkpoint) -> None:
+    async def commit_index(self, disk: Disk) -> None:
         """There is no index."""
+
+    def changed_rows(self) -> int:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class NodeParts:
     vfs: Vfs
     disk: Disk
     recovery: JournalRecovery
-    open_index: IndexOpener
+    indexes: Indexes
     limits: Limits
     clock: Clock
     loop: asyncio.AbstractEventLoop
@@ -109,11 +109,12 @@ class Node:
             parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self._on_disk_failure
         )
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
-        self.files = GroupFiles(parts.vfs, parts.open_index, parts.limits)
+        self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
         self.streams: dict[str, StreamGroup] = {}
         self.lost: dict[str, LostStream] = {}
         """Streams that the metadata names and the store does not hold any more: alarmed, never founded again."""
         self.meta: MetaGroup
+        """Opened by ``start``."""
         self.meta_lock = asyncio.Lock()
         self.poisoned_by: BaseException | None = None
         self.is_stopping = False
@@ -128,6 +129,8 @@ class Node:
         recovery = self.parts.recovery
         for finding in recovery.findings:
             log.warning("journal finding", finding=finding)
+        for finding in self.parts.indexes.findings:
+            log.warning("index rebuilt", finding=finding)
         self._own(self.storage.run())
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
         self.meta.start()
@@ -166,7 +169,8 @@ class Node:
             log.warning("stopping although the disk is busy", waited_s=STOP_DRAIN_S)
         try:
             if self.poisoned_by is None:
-                for member in [self.meta, *self.streams.values()]:
+                members: list[MetaGroup | StreamGroup] = [self.meta, *self.streams.values()]
+                for member in members:
                     if member.core.log.bytes_above_checkpoint > CHECKPOINT_AT_STOP_BYTES and not member.is_faulty:
                         await self.storage.checkpoint(member)
         except Exception as error:  # noqa: BLE001 - a checkpoint at stop is a favour to the next start, not a duty
@@ -296,8 +300,9 @@ class Node:
 
     def _remove_files(self, uid: GroupUid) -> None:
         self.storage.discard(uid)
-        future = self.parts.disk.call("remove_group_dir", uid)
-        future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        for command in ("remove_group_dir", "index_drop"):
+            future = self.parts.disk.call(command, uid)
+            future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
 
     # -- admission ----------------------------------------------------------------------------------------------------
 

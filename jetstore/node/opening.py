@@ -8,18 +8,19 @@ used silently: then the group is damaged (``Corruption``), serves nothing that d
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from jetstore.errors import Corruption
 from jetstore.limits import Limits
 from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, read_chunk, read_heads
+from jetstore.store.index_layers import LayeredIndex, index_chunk_names
 from jetstore.store.log_checkpoint import LogParts, log_chunk_names
 from jetstore.store.message_log import SegmentedLog
-from jetstore.store.ports import GroupRecovery, SubjectIndex
+from jetstore.store.ports import GroupRecovery
 from jetstore.store.read_cache import ReadCache
 from jetstore.store.vfs import Vfs
 from jetstore.stream.checkpoint import parts_of
@@ -74,17 +75,27 @@ class Chunks(Mapping[str, bytes]):
         return len(self._read)
 
 
-IndexOpener = Callable[[GroupUid, int, Any, Mapping[str, bytes], SegmentedLog], SubjectIndex]
-"""(uid, checkpoint index, the index's part of the head, chunks, log) → the index as of that checkpoint."""
+class Indexes(Protocol):
+    """Where subject indexes come from: ``LmdbIndexes``, or its twin in the simulator."""
+
+    findings: list[str]
+
+    def open(
+        self, uid: int, head_part: Mapping[str, Any] | None, chunks: Mapping[str, bytes], log: SegmentedLog
+    ) -> LayeredIndex:
+        """The index as of a checkpoint (None: none yet), rebuilt from ``log`` if it has to be."""
+
+    def close(self) -> None:
+        """No index is used after this."""
 
 
 class GroupFiles:
     """Opens groups from their checkpoints. Synchronous: used at start, before anything is served."""
 
-    def __init__(self, vfs: Vfs, open_index: IndexOpener, limits: Limits) -> None:
+    def __init__(self, vfs: Vfs, indexes: Indexes, limits: Limits) -> None:
         """All groups share one cache of frames and footers."""
         self._vfs = vfs
-        self._open_index = open_index
+        self._indexes = indexes
         self._limits = limits
         self.cache = ReadCache(vfs, limits.read_cache_bytes)
 
@@ -117,7 +128,7 @@ class GroupFiles:
         """The stream as of a head, over its segments and index. Raises Corruption if they do not belong together."""
         if head is None:
             messages = CheckpointedLog.open(self._vfs, uid, None, {}, self._limits, storage=storage, cache=self.cache)
-            index = self._open_index(uid, 0, None, {}, messages)
+            index = self._indexes.open(uid, None, {}, messages)
             return Stream(uid, messages, index, self._limits)
         log_part, index_part = parts_of(head)
         chunks = Chunks(self._vfs, uid)
@@ -126,7 +137,12 @@ class GroupFiles:
         messages = CheckpointedLog.open(
             self._vfs, uid, log_part, chunks, self._limits, storage=storage, cache=self.cache
         )
-        index = self._open_index(uid, int(json.loads(head)["index"]), index_part, chunks, messages)
+        for name in index_chunk_names(index_part):
+            try:
+                chunks[name]
+            except Corruption as error:  # not needed, or the index is rebuilt without it
+                log.warning("index chunk unreadable", group=uid, finding=str(error))
+        index = self._indexes.open(uid, index_part, chunks, messages)
         return Stream.restore(uid, head, chunks, messages, index, self._limits)
 
     def quarantine_unknown(self, known: Collection[GroupUid], now_ns: int) -> list[str]:
@@ -149,6 +165,7 @@ class GroupFiles:
     def close(self) -> None:
         """Give all file handles back."""
         self.cache.close()
+        self._indexes.close()
 
 
 def _seen_from(copy: HeadCopy, recovery: GroupRecovery) -> GroupRecovery | None:

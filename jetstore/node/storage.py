@@ -28,7 +28,9 @@ CHECKPOINT_RETRY_S = 1.0
 class Checkpointable(Protocol):
     """A group's state machine together with its files, as the checkpointer needs it."""
 
-    group: Group
+    @property
+    def group(self) -> Group:
+        """Its group."""
 
     def unflushed_bytes(self) -> int:
         """Applied frames that are not in a segment file yet."""
@@ -48,11 +50,11 @@ class Checkpointable(Protocol):
     def checkpointed(self, checkpoint: Checkpoint) -> Sequence[str]:
         """It is durable, and so is its CKPT line; paths that nothing refers to any more."""
 
-    def index_commit(self, checkpoint: Checkpoint) -> tuple[Any, ...] | None:
-        """Arguments of the index transaction that makes the index stand at this checkpoint, or None."""
+    async def commit_index(self, disk: Disk) -> None:
+        """Make the subject index stand at the checkpoint that was just made durable."""
 
-    def index_committed(self, checkpoint: Checkpoint) -> None:
-        """That transaction is done."""
+    def changed_rows(self) -> int:
+        """Index rows that only memory holds."""
 
 
 class Storage:
@@ -92,7 +94,10 @@ class Storage:
         """Entries of this group were applied: flush or checkpoint it if it has grown enough."""
         if member.unflushed_bytes() >= self._limits.segment_flush_bytes:
             self.flush(member)
-        if member.group.core.log.bytes_above_checkpoint > self._limits.journal_group_bytes:
+        if (
+            member.group.core.log.bytes_above_checkpoint > self._limits.journal_group_bytes
+            or member.changed_rows() > self._limits.index_tail_rows_max
+        ):
             self.want_checkpoint(member.group.uid)
 
     def relieve(self, status: JournalStatus) -> None:
@@ -192,17 +197,14 @@ class Storage:
                 head_hash,
                 b"",
             ),
-            lambda: durable.done() or durable.set_result(None),
+            lambda: _resolve(durable),
         )
         await durable
         core.log.checkpointed(RaftIndex(checkpoint.index), Term(checkpoint.term), applied_bytes)
         superfluous = member.checkpointed(checkpoint)
         if superfluous:
             await self._disk.call("remove_files", list(superfluous))
-        index_commit = member.index_commit(checkpoint)
-        if index_commit is not None:
-            await self._disk.call("index_commit", *index_commit)
-            member.index_committed(checkpoint)
+        await member.commit_index(self._disk)
         self.checkpoints_total += 1
         self.is_full = False
         log.debug(
@@ -211,6 +213,11 @@ class Storage:
             index=checkpoint.index,
             took_ms=round((self._loop.time() - started) * 1000, 1),
         )
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

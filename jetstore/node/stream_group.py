@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from jetstore.clock import Clock
-from jetstore.errors import ApiError, NotNow
+from jetstore.errors import ApiError, IndexDoubt, NotNow
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
 from jetstore.node.delivery import Delivery
@@ -20,7 +20,8 @@ from jetstore.node.ingest import Ingest
 from jetstore.node.opening import CheckpointedLog
 from jetstore.node.ports import InternalSubscription, Outlet
 from jetstore.store.checkpoint_files import chunk_path
-from jetstore.store.ports import Checkpoint, GroupRecovery
+from jetstore.store.index_layers import LayeredIndex
+from jetstore.store.ports import Checkpoint, Disk, GroupRecovery
 from jetstore.stream.entries import encode_expire
 from jetstore.stream.stream import Stream
 from jetstore.types import GroupUid
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 EXPIRY_SLACK_S = 0.05
 """Clock-driven removals wait at least this long, so that messages of about the same age go in one entry."""
+INDEX_SLICE_ROWS = 2_000
+"""Rows prepared for an index transaction before the event loop gets its turn (about 2 µs each)."""
 EXPIRY_WAIT_MAX_S = 3600.0
 """A timer never waits longer than this: the wall clock may have jumped meanwhile."""
 
@@ -68,6 +71,8 @@ class StreamGroup(Group):
         self.stream = stream
         assert isinstance(stream.log, CheckpointedLog)
         self.messages = stream.log
+        assert isinstance(stream.index, LayeredIndex)
+        self.index = stream.index
         self.clock = clock
         self.outlet = outlet
         self.lock = asyncio.Lock()
@@ -114,6 +119,11 @@ class StreamGroup(Group):
     def now_ns(self) -> int:
         """A time for an entry: now, or just after every time given before."""
         return self.stream.next_time_ns(self.clock.wall_ns())
+
+    @property
+    def answers(self) -> bool:
+        """Whether publishers get PubAcks."""
+        return self.stream.config is not None and not self.stream.config.no_ack
 
     def want(self) -> None:
         """There is something for the next journal block."""
@@ -205,8 +215,22 @@ class StreamGroup(Group):
         self.stream.checkpointed(checkpoint)
         return [*self.messages.confirm(), *(chunk_path(self.uid, name) for name in sorted(superseded))]
 
-    def index_commit(self, checkpoint: Checkpoint) -> tuple[Any, ...] | None:
-        return None
+    async def commit_index(self, disk: Disk) -> None:
+        index = self.index
+        is_prepared = index.prepare(INDEX_SLICE_ROWS)
+        while not is_prepared:
+            await asyncio.sleep(0)
+            is_prepared = index.prepare(INDEX_SLICE_ROWS)
+        arguments = index.commit_args()
+        if arguments is None:
+            return
+        try:
+            await disk.call("index_commit", *arguments)
+        except IndexDoubt as doubt:
+            log.warning("index rebuilt", stream=self.name, finding=str(doubt))
+            index.rebuild(self.messages.index_rows())
+        else:
+            index.committed()
 
-    def index_committed(self, checkpoint: Checkpoint) -> None:
-        """The in-memory index has nothing to commit."""
+    def changed_rows(self) -> int:
+        return self.index.changed_rows

@@ -16,6 +16,7 @@ from typing import Any
 import lmdb
 
 from jetstore.errors import DiskFull, IndexDoubt
+from jetstore.limits import Limits
 from jetstore.store.index_base import ProvenBase
 from jetstore.store.index_layers import IndexedLog, LayeredIndex, open_index
 from jetstore.store.index_rows import (
@@ -232,6 +233,11 @@ class IndexWriter:
                     raise DiskFull(f"no space for {self._path}") from error
                 _delete_environment(self._path)
                 raise IndexDoubt(f"{self._path}: {error}") from error
+
+
+def writer_commands(store_root: str, limits: Limits) -> dict[str, Callable[..., Any]]:
+    """What the writer process adds to its table (an extension of ``ProcessDisk.start``)."""
+    return IndexWriter(store_root).commands()
 
 
 def _delete_rows(txn: Any, prefix: bytes) -> None:
