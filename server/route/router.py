@@ -325,8 +325,10 @@ def _may_have_prefix(subjects: Sequence[bytes], prefixes: tuple[bytes, ...]) -> 
     count = len(subjects)
     if count == 1 or subjects.count(first) == count:
         return False
-    # All in one shared first token, told by one pass in C, or else each by itself.
-    token_end = first.rfind(b".") + 1
-    if token_end and (b"\n" + b"\n".join(subjects)).count(b"\n" + first[:token_end]) == count:
-        return False
+    # All in one first token that no prefix starts with, told by one pass in C; or else each by itself.
+    token = first[: first.find(b".") + 1]
+    if token and not any(prefix.startswith(token) for prefix in prefixes):
+        joined = b"\n".join(subjects)
+        if joined.count(b"\n" + token) == joined.count(b"\n") == count - 1:
+            return False
     return any(subject.startswith(prefixes) for subject in subjects)

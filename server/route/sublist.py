@@ -222,9 +222,11 @@ class Sublist:
         joined = b"\n".join(subjects)
         if joined.count(b"\n") != count - 1 or (prefix and joined.count(b"\n" + prefix) != count - 1):
             return None
-        if joined.find(b"..") >= 0 or joined.find(b".\n") >= 0 or joined.find(b"\n.") >= 0 or joined[-1] == _DOT:
-            return None
-        if shape.width > shape.depth + 1 and (b"." in rest or joined.count(b".") != count * shape.depth):
+        if shape.width > shape.depth + 1:
+            # The number of tokens counts: there must be exactly one more than the prefix has.
+            if b"." in rest or joined.count(b".") != count * shape.depth or prefix in subjects:
+                return None
+        elif b".".join([b"", *subjects, b""]).find(b"..") >= 0:
             return None
         if self._literals and not self._literals.keys().isdisjoint(subjects):
             return None
