@@ -83,6 +83,7 @@ class FileRows:
     def refresh(self) -> None:
         try:
             self.values = _read_values(self._vfs, self._uid)
+            self.is_broken = False
         except IndexDoubt:
             self.is_broken = True
 

@@ -62,7 +62,6 @@ class IndexMachine(RuleBasedStateMachine):
         self.indexes: LmdbIndexes | FileIndexes = self.opener()
         self.model: dict[bytes, IndexRow] = {}
         self.saved: tuple[dict[str, Any] | None, dict[str, bytes], dict[bytes, IndexRow]] = None, {}, {}
-        self.rebuilds = 0
         if others:
             for uid in (UID - 1, UID + 1):
                 other = self.indexes.open(uid, None, {}, Rows({}))
@@ -72,7 +71,8 @@ class IndexMachine(RuleBasedStateMachine):
                 assert args is not None
                 self.writer.commit(*args)
         self.index = self.indexes.open(UID, None, {}, Rows({}))
-        self.captured = False
+        self.is_hurt = False
+        """A fault was injected and no commit has replaced what it hit."""
 
     def opener(self) -> LmdbIndexes | FileIndexes:
         return LmdbIndexes(self.root) if self.kind == "lmdb" else FileIndexes(self.vfs)
@@ -120,6 +120,7 @@ class IndexMachine(RuleBasedStateMachine):
         args = self.index.commit_args()
         if args is not None:
             self.writer.commit(*args)
+            self.is_hurt = False
             if commits == "done":
                 self.index.committed()
 
@@ -132,6 +133,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.delete(b"a")
         if args is not None:
             self.writer.commit(*args)
+            self.is_hurt = False
             self.index.committed()
 
     @rule(fault=st.sampled_from(["", "", "", "lose", "older", "corrupt", "wrong"]))
@@ -141,14 +143,14 @@ class IndexMachine(RuleBasedStateMachine):
             self.writer.close()
         else:
             self.vfs.kill()
-        had_faults = self.apply_fault(fault)
+        self.is_hurt |= self.apply_fault(fault)
         self.indexes = self.opener()
         head, chunks, rows = self.saved
         log = Rows(rows)
         self.index = self.indexes.open(UID, head, chunks, log)
         self.model = dict(rows)
         if log.asked:
-            assert had_faults, self.indexes.findings
+            assert self.is_hurt, self.indexes.findings
             assert self.indexes.findings
 
     def apply_fault(self, fault: str) -> bool:
