@@ -118,7 +118,7 @@ class ConsumerEngine(ABC):
         self._logged_ns = self.leader.stream.next_time_ns(self.leader.clock.wall_ns())
         return self._logged_ns
 
-    def _reached_ns(self) -> int:
+    def reached_ns(self) -> int:
         """What is due by now: logged times may be a little ahead of the clock."""
         return max(self.leader.clock.wall_ns(), self._logged_ns)
 
@@ -214,7 +214,7 @@ class ConsumerEngine(ABC):
 
     def _deliver_logged(self) -> None:
         state = self.state
-        if not self._flying_again and state.next_due_ns() <= self._reached_ns():
+        if not self._flying_again and state.next_due_ns() <= self.reached_ns():
             self._deliver_again()
         while self._flights < FLIGHTS_MAX:
             messages_max, bytes_max = self.demand()

@@ -124,7 +124,7 @@ def _decode(text: bytes) -> dict[str, Any]:  # Any: JSON values
     # What clients send decodes without detours; the rest goes the way that knows Go's words for what is wrong.
     for name, value in fields.items():
         plain = _PLAIN_TYPES.get(name)
-        if plain is None or type(value) is not plain or not -_INT_END <= int(value) < _INT_END:
+        if type(value) is not plain or not isinstance(value, int) or not -_INT_END <= value < _INT_END:
             try:
                 return decode_fields(PullFields, text, "", strict=False)
             except DecodeError as problem:
