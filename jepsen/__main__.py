@@ -1,23 +1,21 @@
-"""``python -m jepsen sim …`` (virtual time, one seed = one run) or ``python -m jepsen real …`` (real processes)."""
+"""``python -m jepsen sim``: run seeds of the simulator, or replay one."""
 
 from __future__ import annotations
 
-import importlib
+import argparse
 import sys
-from collections.abc import Sequence
 
-EXECUTORS = ("sim", "real")
+from jepsen.sim import command as sim_command
 
 
-def main(argv: Sequence[str]) -> int:
-    """Hand the rest of the command line to the executor's own ``cli.main``; its exit code."""
-    if not argv or argv[0] not in EXECUTORS:
-        print(f"usage: python -m jepsen {{{'|'.join(EXECUTORS)}}} …", file=sys.stderr)
-        return 2
-    executor = importlib.import_module(f"jepsen.{argv[0]}.cli")
-    code: int = executor.main(argv[1:])
-    return code
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 = every seed passed."""
+    parser = argparse.ArgumentParser(prog="python -m jepsen", description="Tests of whole servers under faults.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    sim_command.add_to(commands)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

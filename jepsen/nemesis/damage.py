@@ -14,6 +14,7 @@ FILE_CLASSES = {
     "head": "groups/*/HEAD.*",
     "chunk": "groups/*/chunks/*",
     "identity": "IDENTITY*",
+    "index": "index/*",
     "everything": "*",
 }
 
