@@ -148,7 +148,7 @@ def _cut(log: SegmentedLog, vfs: Vfs, segment: SegmentFile) -> None:
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-        log.report(Corruption("segment file is missing", file=segment.path, offset=0))
+        log.reader.report(Corruption("segment file is missing", file=segment.path, offset=0))
         return
     try:
         size = vfs.size(handle)
@@ -157,7 +157,7 @@ def _cut(log: SegmentedLog, vfs: Vfs, segment: SegmentFile) -> None:
             vfs.fsync(handle)
         elif size < segment.file_bytes:
             expected = segment.file_bytes
-            log.report(
+            log.reader.report(
                 Corruption("segment file is cut short", file=segment.path, offset=size, expected=expected, actual=size)
             )
     finally:

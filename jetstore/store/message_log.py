@@ -5,7 +5,7 @@ bytes wait in ``_tail``. The owner takes them from time to time (``take_unflushe
 so (``flushed``); until then reads find them in memory. A full segment is sealed: its footer is one more write, and then
 its table leaves memory. So what is kept per stored message is a bit of ``SeqSet`` at most.
 
-Removal is logical: ``_dead`` holds removed and skipped sequences from ``first_seq`` to ``last_seq``; every other
+Removal is logical: ``dead`` holds removed and skipped sequences from ``first_seq`` to ``last_seq``; every other
 sequence there is live. A segment without live messages is dropped from the log at once and its file reported for
 unlinking after the next checkpoint.
 
@@ -28,6 +28,7 @@ from jetstore.limits import Limits
 from jetstore.store.footer import encode_footer
 from jetstore.store.log_checkpoint import LogParts, SavedParts, make_parts, restore
 from jetstore.store.log_rows import merge_rows, segment_rows
+from jetstore.store.log_scrub import Scrubber
 from jetstore.store.ports import IndexRow, Message, MessageMeta, SubjectFilter
 from jetstore.store.read_cache import ReadCache
 from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, frame_head, segment_head
@@ -68,35 +69,33 @@ class SegmentedLog:
         self._sizes_of = file_sizes if storage == "file" else memory_sizes
         self._limits = limits
         self._cache = cache or ReadCache(vfs, limits.read_cache_bytes)
-        self._reader = SegmentReader(vfs, uid, self._cache, self._sizes_of)
-        self._dead = SeqSet()
+        self.reader = SegmentReader(vfs, uid, self._cache, self._sizes_of)
+        """Verified reads of the segments: for the log's own modules."""
+        self.dead = SeqSet()
+        """Removed and skipped sequences from ``first_seq`` to ``last_seq``: for the log's own modules."""
         self._segments: list[SegmentFile] = []
         self._bases: list[int] = []
         self._tail: deque[tuple[SegmentFile, int]] = deque()
         self._taken: deque[list[tuple[SegmentFile, int]]] = deque()
         self._dropped: list[str] = []
         self._saved = SavedParts()
+        self._scrubber = Scrubber()
 
     # -- what it holds ----------------------------------------------------------------------------------------------
 
     @property
     def message_count(self) -> int:
         """Live messages."""
-        return self.last_seq - self.first_seq + 1 - self._dead.count
+        return self.last_seq - self.first_seq + 1 - self.dead.count
 
     @property
     def findings(self) -> list[Corruption]:
         """Damage met so far; the owner reports and clears it."""
-        return self._reader.findings
+        return self.reader.findings
 
-    @property
-    def dead(self) -> SeqSet:
-        """Removed and skipped sequences from ``first_seq`` to ``last_seq``; not to be changed by others."""
-        return self._dead
-
-    def report(self, error: Corruption) -> None:
-        """Remember damage for the owner."""
-        self._reader.report(error)
+    def scrub(self, budget_bytes: int, found: list[Corruption]) -> bool:
+        """Read about this much again and add what is wrong to ``found``; True when a round is complete."""
+        return self._scrubber.step(self, budget_bytes, found)
 
     def segment_files(self) -> Sequence[SegmentFile]:
         """The segments in order, for inspection."""
@@ -182,7 +181,7 @@ class SegmentedLog:
             if self.first_seq > self.last_seq:
                 self.first_seq = last_seq + 1
             else:
-                self._dead.add_range(self.last_seq + 1, last_seq)
+                self.dead.add_range(self.last_seq + 1, last_seq)
             self.last_seq = last_seq
 
     # -- flushing ---------------------------------------------------------------------------------------------------
@@ -298,13 +297,13 @@ class SegmentedLog:
     ) -> None:
         """Become the log that a checkpoint describes; reads the unsealed segment once."""
         self.first_seq, self.last_seq = first_seq, last_seq
-        self._dead, self._saved = dead, saved
+        self.dead, self._saved = dead, saved
         self._sizes_of = file_sizes if self.storage == "file" else memory_sizes
         self._segments = segments
         self._bases = [segment.base_seq for segment in segments]
         if segments and not segments[-1].is_sealed:
             active = segments[-1]
-            table = self._reader.scan(active)
+            table = self.reader.scan(active)
             if table.bad or table.end_offset != active.file_bytes or table.message_count != active.messages:
                 active.is_sealed = True  # Nothing is ever appended behind damage.
             else:
@@ -313,13 +312,13 @@ class SegmentedLog:
     # -- liveness ---------------------------------------------------------------------------------------------------
 
     def is_live(self, seq: int) -> bool:
-        return self.first_seq <= seq <= self.last_seq and seq not in self._dead
+        return self.first_seq <= seq <= self.last_seq and seq not in self.dead
 
     def deleted_count(self) -> int:
-        return self._dead.count
+        return self.dead.count
 
     def deleted_seqs(self, max_count: int) -> list[int]:
-        return self._dead.members(self.first_seq, self.last_seq, max_count)
+        return self.dead.members(self.first_seq, self.last_seq, max_count)
 
     def _segment_at(self, seq: int) -> SegmentFile:
         """The segment that holds a live sequence."""
@@ -329,7 +328,7 @@ class SegmentedLog:
         """Raises ``Corruption`` if live sequences of the closed range are among those the table could not rebuild."""
         for bad in table.bad:
             first, last = max(bad.first_seq, first_seq, self.first_seq), min(bad.last_seq, last_seq)
-            if first <= last and (live := self._dead.next_absent(first)) <= last:
+            if first <= last and (live := self.dead.next_absent(first)) <= last:
                 raise Corruption(
                     f"sequences {live}-{last} unreadable: {bad.what}", file=segment.path, offset=bad.offset
                 )
@@ -345,7 +344,7 @@ class SegmentedLog:
             frame = table.frame_of(ordinal)
             return ordinal, frame, ordinal - table.ordinals[frame]
 
-        return self._reader.ask(segment, look)
+        return self.reader.ask(segment, look)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -362,32 +361,32 @@ class SegmentedLog:
         if segment.table is None:
             # One frame is less to read than the footer's columns, which are the second evidence if it is damaged.
             try:
-                subject, header_len, payload = self._reader.item(segment, number, position)
+                subject, header_len, payload = self.reader.item(segment, number, position)
             except Corruption as error:
-                self._reader.report(error)
+                self.reader.report(error)
             else:
                 size = self._sizes_of(Columns((subject,), (header_len,), (payload,)))[0]
-                time_ns = self._reader.ask(segment, lambda table: table.time_of(ordinal))
+                time_ns = self.reader.ask(segment, lambda table: table.time_of(ordinal))
                 return MessageMeta(seq, time_ns, subject, size)
-        return self._reader.ask(segment, from_table)
+        return self.reader.ask(segment, from_table)
 
     def read(self, seq: int) -> Message | None:
         if not self.is_live(seq):
             return None
         segment = self._segment_at(seq)
         ordinal, number, position = self._ordinal(segment, seq)
-        subject, header_len, payload = self._reader.item(segment, number, position)
-        time_ns = self._reader.ask(segment, lambda table: table.time_of(ordinal))
+        subject, header_len, payload = self.reader.item(segment, number, position)
+        time_ns = self.reader.ask(segment, lambda table: table.time_of(ordinal))
         return Message(seq, time_ns, subject, payload[:header_len], payload[header_len:])
 
     def read_many(self, seqs: Sequence[int], max_bytes: int) -> list[Message]:
         found: list[Message] = []
-        live = self._dead.without([seq for seq in seqs if self.first_seq <= seq <= self.last_seq])
+        live = self.dead.without([seq for seq in seqs if self.first_seq <= seq <= self.last_seq])
         total = at = 0
         while at < len(live) and total < max_bytes:
             segment = self._segment_at(live[at])
             _, number, position = self._ordinal(segment, live[at])
-            stored = self._reader.frame(segment, number)
+            stored = self.reader.frame(segment, number)
             stop = bisect_right(live, stored.seqs[-1], at)
             if live[stop - 1] - live[at] == stop - 1 - at and isinstance(stored.seqs, range):
                 wanted: Sequence[int] = range(position, position + stop - at)
@@ -413,7 +412,7 @@ class SegmentedLog:
     def next_seqs(self, start_seq: int, subject_filter: SubjectFilter | None, max_count: int) -> list[int]:
         start_seq = max(start_seq, self.first_seq)
         if subject_filter is None:
-            return self._dead.absent(start_seq, self.last_seq, max_count)
+            return self.dead.absent(start_seq, self.last_seq, max_count)
         found: list[int] = []
         at = max(0, bisect_right(self._bases, start_seq) - 1)
         for segment in self._segments[at:]:
@@ -427,13 +426,13 @@ class SegmentedLog:
         def look(table: SegmentTable) -> list[int]:
             ids = table.matching_ids(subject_filter)
             if ids and len(ids) == table.subject_count and not table.bad:
-                return self._dead.absent(max(start_seq, segment.base_seq), segment.last_seq, max_count)
+                return self.dead.absent(max(start_seq, segment.base_seq), segment.last_seq, max_count)
             found: list[int] = []
             ordinal = table.ordinal_from(start_seq)
             step = max_count
             while ids and len(found) < max_count:
                 ordinals = table.search(ids, ordinal, step)
-                found += self._dead.without(table.seqs_of(ordinals))
+                found += self.dead.without(table.seqs_of(ordinals))
                 if len(ordinals) < step:
                     break
                 ordinal = ordinals[-1] + 1
@@ -445,12 +444,12 @@ class SegmentedLog:
                 )
             return found
 
-        return self._reader.ask(segment, look)
+        return self.reader.ask(segment, look)
 
     def previous_seq(self, below_seq: int, subject_filter: SubjectFilter | None) -> int:
         below_seq = min(below_seq, self.last_seq + 1)
         if subject_filter is None:
-            seq = self._dead.previous_absent(below_seq - 1)
+            seq = self.dead.previous_absent(below_seq - 1)
             return seq if seq >= self.first_seq else 0
         for segment in reversed(self._segments[: bisect_left(self._bases, below_seq)]):
             found = self._search_back(segment, below_seq, subject_filter)
@@ -462,7 +461,7 @@ class SegmentedLog:
         def look(table: SegmentTable) -> int:
             ids = table.matching_ids(subject_filter)
             if ids and len(ids) == table.subject_count and not table.bad:
-                seq = self._dead.previous_absent(min(below_seq - 1, segment.last_seq))
+                seq = self.dead.previous_absent(min(below_seq - 1, segment.last_seq))
                 return seq if seq >= max(segment.base_seq, self.first_seq) else 0
             below = table.ordinal_from(below_seq)
             found = 0
@@ -470,14 +469,14 @@ class SegmentedLog:
                 seq = table.seq_of(below)
                 if seq < self.first_seq:
                     break
-                if seq not in self._dead:
+                if seq not in self.dead:
                     found = seq
                     break
             if table.bad:
                 self._check_readable(segment, table, found, min(below_seq - 1, segment.last_seq))
             return found
 
-        return self._reader.ask(segment, look)
+        return self.reader.ask(segment, look)
 
     def seq_at_time(self, time_ns: int) -> int:
         at = bisect_left(self._segments, time_ns, key=lambda segment: segment.last_time_ns)
@@ -486,8 +485,8 @@ class SegmentedLog:
         segment = self._segments[at]
         seq = segment.base_seq
         if segment.first_time_ns < time_ns:
-            seq = self._reader.ask(segment, lambda table: self._seq_at_time(segment, table, time_ns))
-        return min(self._dead.next_absent(max(seq, self.first_seq)), self.last_seq + 1)
+            seq = self.reader.ask(segment, lambda table: self._seq_at_time(segment, table, time_ns))
+        return min(self.dead.next_absent(max(seq, self.first_seq)), self.last_seq + 1)
 
     def _seq_at_time(self, segment: SegmentFile, table: SegmentTable, time_ns: int) -> int:
         ordinal = table.ordinal_at_time(time_ns)
@@ -508,16 +507,16 @@ class SegmentedLog:
         if seq == self.first_seq:
             self._advance(seq + 1)
         else:
-            self._dead.add(seq)
+            self.dead.add(seq)
         if not segment.live and segment.is_sealed:
             self._drop(segment)
         return meta
 
     def _advance(self, seq: int) -> None:
         """The first live sequence is the first one ≥ ``seq`` that is not dead."""
-        first = min(self._dead.next_absent(seq), self.last_seq + 1)
-        if self._dead.count and first > self.first_seq + 1:
-            self._dead.discard_below(first)
+        first = min(self.dead.next_absent(seq), self.last_seq + 1)
+        if self.dead.count and first > self.first_seq + 1:
+            self.dead.discard_below(first)
         self.first_seq = first
 
     def remove_range(self, first_seq: int, last_seq: int) -> tuple[list[bytes], list[int]]:
@@ -541,7 +540,7 @@ class SegmentedLog:
         if first_seq == self.first_seq:
             self._advance(last_seq + 1)
         else:
-            self._dead.add_range(first_seq, last_seq)
+            self.dead.add_range(first_seq, last_seq)
         for segment, _ in touched:
             if not segment.live and segment.is_sealed:
                 self._drop(segment)
@@ -558,9 +557,9 @@ class SegmentedLog:
             self._check_readable(segment, table, first_seq, last_seq)
             low, high = table.ordinal_from(first_seq), table.ordinal_from(last_seq + 1)
             ids, sizes = table.ids[low:high], table.sizes[low:high]
-            if self._dead.count_between(first_seq, last_seq) or table.seqs:
+            if self.dead.count_between(first_seq, last_seq) or table.seqs:
                 seqs = table.seqs_of(range(low, high))
-                alive = [at for at, seq in enumerate(seqs) if seq not in self._dead]
+                alive = [at for at, seq in enumerate(seqs) if seq not in self.dead]
                 ids, sizes = ids[:0], sizes[:0]
                 ids.extend([table.ids[low + at] for at in alive])
                 sizes.extend([table.sizes[low + at] for at in alive])
@@ -568,7 +567,7 @@ class SegmentedLog:
                 return [(list(repeat(table.subjects[0], len(ids))), sizes.tolist())]
             return [(list(map(table.subjects.__getitem__, ids)), sizes.tolist())]
 
-        return self._reader.ask(segment, look)
+        return self.reader.ask(segment, look)
 
     # -- the subject index ------------------------------------------------------------------------------------------
 
@@ -582,9 +581,9 @@ class SegmentedLog:
     def index_rows_by_segment(self) -> Iterator[dict[bytes, IndexRow]]:
         """The same one segment after another, so that an event loop can breathe between them (see ``merge_rows``)."""
         for segment in tuple(self._segments):
-            yield self._reader.ask(segment, partial(self._rows_of, segment))
+            yield self.reader.ask(segment, partial(self._rows_of, segment))
 
     def _rows_of(self, segment: SegmentFile, table: SegmentTable) -> dict[bytes, IndexRow]:
         first_seq = max(segment.base_seq, self.first_seq)
         self._check_readable(segment, table, first_seq, segment.last_seq)
-        return segment_rows(table, first_seq, self._dead)
+        return segment_rows(table, first_seq, self.dead)

@@ -143,16 +143,20 @@ class SegmentReader:
     def _bad(self, segment: SegmentFile, what: str, first_seq: int, last_seq: int, offset: int) -> Corruption:
         return Corruption(f"sequences {first_seq}-{last_seq} unreadable: {what}", file=segment.path, offset=offset)
 
+    def check_head(self, segment: SegmentFile) -> None:
+        """Raises ``Corruption`` unless the file starts with this segment's head (or is not written yet)."""
+        if segment.was_taken and 0 not in segment.memory:
+            head = self._vfs.pread(self._open(segment), SEGMENT_HEAD_BYTES, 0)
+            check_segment_head(head, self._uid, segment.base_seq, segment.path)
+
     def scan(self, segment: SegmentFile) -> SegmentTable:
         """The table, rebuilt from the frames. Damage is in its ``bad`` and among the findings."""
         table = SegmentTable(segment.path, segment.base_seq, SEGMENT_HEAD_BYTES)
         pending: list[BadRange] = []
         last_seq = segment.base_seq - 1
         try:
+            self.check_head(segment)
             handle = self._open(segment)
-            check_segment_head(
-                self._vfs.pread(handle, SEGMENT_HEAD_BYTES, 0), self._uid, segment.base_seq, segment.path
-            )
         except FormatUnknown:
             raise
         except Corruption as error:

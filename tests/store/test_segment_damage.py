@@ -1,0 +1,187 @@
+"""Damage to segment files: whatever byte is flipped, an answer is right or it is a Corruption that names the place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from jepsen.sim.vfs import SimVfs
+from jetstore.errors import Corruption
+from jetstore.hot.columns import Columns
+from jetstore.hot.frame import encode_frames
+from jetstore.limits import Limits
+from jetstore.store.log_checkpoint import log_chunk_names
+from jetstore.store.memory_log import MemoryLog
+from jetstore.store.message_log import SegmentedLog
+from jetstore.stream.subjects import Filter
+
+UID = 9
+LIMITS = Limits(segment_bytes=330, frame_bytes_max=90, segment_flush_bytes=300)
+DIR = f"groups/{UID}/segments"
+WILD = Filter([b"k.*"])
+LITERAL = Filter([b"k.1"])
+
+
+def build() -> tuple[SimVfs, dict[str, Any], dict[str, bytes], MemoryLog]:
+    """Two sealed segments and an unsealed one, with removed messages and a gap; all of it checkpointed."""
+    vfs = SimVfs()
+    for path in ("groups", f"groups/{UID}", DIR):
+        vfs.mkdir(path)
+    log, model = SegmentedLog(vfs, UID, LIMITS), MemoryLog()
+    for batch in range(7):
+        first = model.last_seq + (3 if batch == 4 else 1)
+        subjects = [b"k.%d" % ((batch + i) % 3) for i in range(4)] if batch % 3 else [b"one"] * 4
+        header_lens = [2, 0, 0, 0] if batch % 2 else ()
+        columns = Columns(subjects, header_lens, [b"HH%d-%d" % (batch, i) for i in range(4)])
+        for frame in encode_frames(columns, 1_000 * batch, LIMITS.frame_bytes_max):
+            for target in (log, model):
+                target.append(first, frame)
+            first += frame.count
+    for seq in (2, 9, 18):
+        assert log.remove(seq) == model.remove(seq)
+    for path, offset, buffers in log.take_unflushed():
+        handle = vfs.open(path, create=True)
+        vfs.pwrite(handle, buffers, offset)
+        vfs.close(handle)
+    log.flushed()
+    parts = log.checkpoint_parts()
+    assert len(parts.head["segments"]) >= 3
+    return vfs, parts.head, {name: parts.chunks[name] for name in log_chunk_names(parts.head)}, model
+
+
+def questions(model: MemoryLog) -> Iterator[tuple[str, Callable[[SegmentedLog | MemoryLog], object]]]:
+    """Everything that can be asked, one by one."""
+    live = model.next_seqs(1, None, 1_000)
+    for seq in live:
+        yield f"read {seq}", lambda log, s=seq: log.read(s)
+    for seq in live[::4]:
+        yield f"meta {seq}", lambda log, s=seq: log.meta(s)
+    yield "all", lambda log: log.read_many(live, 1 << 30)
+    for name, subject_filter in (("wild", WILD), ("literal", LITERAL)):
+        for start in (1, 12, 22):
+            yield f"next {name} {start}", lambda log, f=subject_filter, s=start: log.next_seqs(s, f, 4)
+            yield f"previous {name} {start}", lambda log, f=subject_filter, s=start: log.previous_seq(s, f)
+    for time_ns in (500, 3_001, 5_002):
+        yield f"time {time_ns}", lambda log, t=time_ns: log.seq_at_time(t)
+    yield "rows", lambda log: log.index_rows()
+    # Last: it changes the log. What it returns is compared in the test without damage.
+    yield "purge", lambda log: log.remove_range(5, 30)
+
+
+def named_range(error: Corruption) -> tuple[int, int]:
+    found = re.search(r"sequences (\d+)-(\d+) unreadable", error.what)
+    assert found, error
+    return int(found[1]), int(found[2])
+
+
+def check(vfs: SimVfs, head: dict[str, Any], chunks: dict[str, bytes], model: MemoryLog, hurt: str) -> int:
+    """Ask everything of the damaged log; how many findings a scrub reports."""
+    unreadable: set[int] = set()
+    log = SegmentedLog.open(vfs, UID, head, chunks, LIMITS)
+    for what, question in questions(model):
+        try:
+            answer = question(log)
+        except Corruption as caught:
+            error = caught
+        else:
+            assert what == "purge" or answer == question(model), what
+            continue
+        assert error.file == hurt, (what, error)
+        first, last = named_range(error)
+        assert model.first_seq <= first <= last <= model.last_seq, (what, error)
+        if what.startswith("read "):
+            unreadable.add(int(what.split()[1]))
+    assert len(unreadable) <= 4, "more than one frame became unreadable"
+    log = SegmentedLog.open(vfs, UID, head, chunks, LIMITS)
+    found: list[Corruption] = []
+    while not log.scrub(500, found):
+        pass
+    return len(found) + len(log.findings)
+
+
+def test_undamaged() -> None:
+    vfs, head, chunks, model = build()
+    assert check(vfs, head, chunks, model, "") == 0
+
+
+@pytest.mark.parametrize("flip", [0x01, 0xFF])
+def test_every_flipped_byte(flip: int) -> None:
+    """Also: the scrub finds each one."""
+    vfs, head, chunks, model = build()
+    step = 1 if flip == 1 else 7
+    for name in vfs.list_dir(DIR):
+        path = f"{DIR}/{name}"
+        size = len(vfs.peek(path))
+        for at in range(0, size, step):
+            hurt = vfs.clone()
+            hurt.poke(path, at, bytes((vfs.peek(path)[at] ^ flip,)))
+            assert check(hurt, head, chunks, model, path), (path, at)
+
+
+def test_missing_and_short_files() -> None:
+    vfs, head, chunks, model = build()
+    for name in vfs.list_dir(DIR):
+        hurt = vfs.clone()
+        hurt.unlink(f"{DIR}/{name}")
+        log = SegmentedLog.open(hurt, UID, head, chunks, LIMITS)
+        assert log.findings
+        lost = {s.name: s for s in log.segment_files()}[name]
+        for seq in model.next_seqs(1, None, 1_000):
+            if lost.base_seq <= seq <= lost.last_seq:
+                with pytest.raises(Corruption, match="unreadable"):
+                    log.read(seq)
+            else:
+                assert log.read(seq) == model.read(seq)
+        with pytest.raises(Corruption):
+            log.next_seqs(1, WILD, 1_000)
+        whole = len(vfs.peek(f"{DIR}/{name}"))
+        for size in (0, 10, 28, 100, whole - 1):
+            hurt = vfs.clone()
+            handle = hurt.open(f"{DIR}/{name}")
+            hurt.truncate(handle, size)
+            hurt.close(handle)
+            log = SegmentedLog.open(hurt, UID, head, chunks, LIMITS)
+            assert log.findings
+            refused = 0
+            for what, question in questions(model):
+                if what == "purge":
+                    continue
+                try:
+                    assert question(log) == question(model), what
+                except Corruption:
+                    refused += 1
+            assert refused or size == whole - 1
+
+
+def test_nothing_is_appended_behind_damage() -> None:
+    vfs, head, chunks, model = build()
+    name = vfs.list_dir(DIR)[-1]
+    vfs.poke(f"{DIR}/{name}", 70, b"\xaa\xaa")
+    log = SegmentedLog.open(vfs, UID, head, chunks, LIMITS)
+    frames = encode_frames(Columns([b"k.1"], (), [b"new"]), 99_999, 100)
+    log.append(model.last_seq + 1, frames[0])
+    assert log.segment_files()[-1].name != name
+    new = log.read(model.last_seq + 1)
+    assert new is not None
+    assert new.data == b"new"
+
+
+def test_unnamed_files_go_and_tails_are_cut() -> None:
+    vfs, head, chunks, model = build()
+    last = vfs.list_dir(DIR)[-1]
+    size = len(vfs.peek(f"{DIR}/{last}"))
+    for path, offset in ((f"{DIR}/{last}", size), (f"{DIR}/99999999999999999999.seg", 0)):
+        handle = vfs.open(path, create=True)
+        vfs.pwrite(handle, [b"left over from before the crash"], offset)
+        vfs.close(handle)
+    log = SegmentedLog.open(vfs, UID, head, chunks, LIMITS)
+    assert last in vfs.list_dir(DIR)
+    assert len(vfs.list_dir(DIR)) == len(head["segments"])
+    assert len(vfs.peek(f"{DIR}/{last}")) == size
+    assert log.findings == []
+    assert log.read_many(model.next_seqs(1, None, 99), 1 << 20) == model.read_many(
+        model.next_seqs(1, None, 99), 1 << 20
+    )
