@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import os
 import platform
 import signal
@@ -25,6 +26,8 @@ from jetstore.errors import JetstoreError, StoreLocked
 from jetstore.limits import Limits
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.server_limits import ServerLimits
+from jetstore.node.group_commit import SYNC_BUCKETS_S
+from jetstore.node.loop_lag import BUCKETS_S
 from jetstore.node.node import Node, NodeParts
 from jetstore.node.open_store import open_store
 from jetstore.node.opening import Indexes
@@ -37,7 +40,10 @@ from jetstore.store.ports import Disk, JournalRecovery
 from jetstore.store.vfs import Vfs
 from server.auth.authenticator import Authenticator, PasswordUser, User
 from server.config.options import Options
+from server.config.ports_file import write_ports_file
 from server.jsapi.handler import ApiHandler
+from server.monitor.monitor import Monitor
+from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, ServerFacts
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
 from server.protocol.client import ProtocolOptions
@@ -111,6 +117,8 @@ class Server:
             Random(world.rng.random()),
             world.loop,
         )
+        self.monitor: Monitor | None = None
+        self.http_port = 0
         self.node: Node | None = None
         self.api: ApiHandler | None = None
         if store is not None:
@@ -146,7 +154,11 @@ class Server:
         if self.node is not None and self.api is not None:
             await self.node.start()
             self.api.start()
-        self.info.port = await self.clients.start(self.options.host if host is None else host, self.options.port)
+        options = self.options
+        self.info.port = await self.clients.start(options.host if host is None else host, options.port)
+        if options.http_port:
+            self.monitor = Monitor(self.monitor_source())
+            self.http_port = await self.monitor.start(options.http_host or options.host, options.http_port)
         return self.info.port
 
     async def stop(self) -> None:
@@ -157,6 +169,56 @@ class Server:
         if self.node is not None:
             await self.node.stop()
         await self.clients.stop()
+        if self.monitor is not None:
+            await self.monitor.close()
+
+    def monitor_source(self) -> MonitorSource:
+        """What the monitoring pages read."""
+        options, info = self.options, self.info
+        facts = ServerFacts(
+            server_id=self.server_id,
+            server_name=self.server_name,
+            version=info.version,
+            jetstore=info.jetstore,
+            go=info.go,
+            host=options.host,
+            port=info.port,
+            cluster=options.cluster_name,
+            max_connections=options.max_connections,
+            ping_interval_ns=options.ping_interval_ns,
+            ping_max=options.ping_max,
+            http_host=options.http_host or options.host,
+            http_port=options.http_port,
+            http_base_path=options.http_base_path,
+            auth_required=info.auth_required,
+            auth_timeout_ns=options.authorization.timeout_ns,
+            max_control_line=options.max_control_line_bytes,
+            max_payload=options.max_payload_bytes,
+            max_pending=options.max_pending_bytes,
+            write_deadline_ns=options.write_deadline_ns,
+            start_ns=self.started_ns,
+            config_digest=options.config_digest,
+        )
+        node, api = self.node, self.api
+        if node is None or api is None:
+            return MonitorSource(facts, self.clients, self.router.sublist, self.world.clock.wall_ns)
+        limits = self.world.server_limits
+        return MonitorSource(
+            facts,
+            self.clients,
+            self.router.sublist,
+            self.world.clock.wall_ns,
+            jetstream=self.streams,
+            jetstream_facts=JetStreamFacts(
+                limits.max_memory_bytes,
+                limits.max_storage_bytes,
+                options.jetstream.store_dir,
+                options.jetstream.is_strict,
+            ),
+            api_stats=api.stats,
+            engine=lambda: engine_counters(node),
+            health_problem=node.health_problem,
+        )
 
     def client_info(self, client: object) -> dict[str, object]:
         """The ``client`` object of advisories."""
@@ -173,6 +235,27 @@ class Server:
             "ver": shown.version,
             "server": self.server_name,
         }
+
+
+def engine_counters(node: Node) -> EngineCounters:
+    """The engine's counters now."""
+    commit, lag, status = node.commit, node.lag, node.commit.status
+    return EngineCounters(
+        journal_blocks=commit.blocks,
+        journal_records=commit.records,
+        journal_used_bytes=status.used_bytes if status else 0,
+        journal_max_bytes=node.limits.journal_bytes_max,
+        checkpoints=node.storage.checkpoints_total,
+        accepts_publishes=node.admission() is None,
+        publishes=sum(group.ingest.messages_total for group in node.streams.values()),
+        publish_entries=sum(group.ingest.entries_total for group in node.streams.values()),
+        sync_buckets_s=SYNC_BUCKETS_S,
+        sync_histogram=commit.sync_histogram,
+        sync_seconds_total=commit.sync_seconds_total,
+        lag_buckets_s=BUCKETS_S,
+        lag_histogram=lag.histogram,
+        lag_seconds_total=lag.seconds_total,
+    )
 
 
 def make_server_id(rng: Random) -> str:
@@ -296,18 +379,49 @@ async def serve(options: Options) -> int:
     server = Server(options, world, store, on_poison=lambda error: end(1))
     for number, name in ((signal.SIGINT, "interrupt"), (signal.SIGTERM, "terminated")):
         loop.add_signal_handler(number, trapped, name)
+    announce(server)
+    gc.collect()
+    gc.freeze()  # what lives now lives long: later collections need not look at it
     await server.start()
+    if options.http_port:
+        log.info(f"Starting http monitor on {options.http_host or options.host}:{server.http_port}")
     log.info(f"Listening for client connections on {options.host}:{server.info.port}")
+    ports_file: Path | None = None
+    if options.ports_file_dir:
+        listeners = {"nats": [f"nats://{options.host}:{server.info.port}"]}
+        if options.http_port:
+            listeners["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
+        ports_file = write_ports_file(options.ports_file_dir, listeners)
     log.info("Server is ready")
     code = await stop
     if code:
         return code
+    if ports_file is not None:
+        ports_file.unlink(missing_ok=True)
     log.info("Initiating Shutdown...")
     await server.stop()
     if lock is not None:
         lock.close()
     log.info("Server Exiting..")
     return code
+
+
+def announce(server: Server) -> None:
+    """The first log lines."""
+    options = server.options
+    log.info("Starting jetstore")
+    log.info(f"  Version:  {jetstore.__version__} (NATS {NATS_VERSION})")
+    if options.cluster_name:
+        log.info(f"  Cluster:  {options.cluster_name}")
+    log.info(f"  Name:     {server.server_name}")
+    log.info(f"  ID:       {server.server_id}")
+    if options.config_file:
+        log.info(f"Using configuration file: {options.config_file} ({options.config_digest})")
+    if server.node is not None:
+        log.info("Starting JetStream")
+        log.info(f"  Store Directory: {store_root(options)}")
+        if options.jetstream.sync_interval:
+            log.info("sync_interval changes nothing: every acknowledgement is durable")
 
 
 def room(options: Options) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from jetstore.model.stream import StreamConfig
 from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
+from jetstore.node.loop_lag import LoopLag
 from jetstore.node.lost import LostStream
 from jetstore.node.opening import GroupFiles, Indexes
 from jetstore.node.ports import Outlet
@@ -108,6 +109,7 @@ class Node:
         self.commit = GroupCommit(
             parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self._on_disk_failure
         )
+        self.lag = LoopLag(parts.loop)
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
         self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
         self.streams: dict[str, StreamGroup] = {}
@@ -132,6 +134,7 @@ class Node:
         for finding in self.parts.indexes.findings:
             log.warning("index rebuilt", finding=finding)
         self._own(self.storage.run())
+        self.lag.start()
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
         self.meta.start()
         await self.meta.serving()
@@ -181,6 +184,7 @@ class Node:
     def abandon(self) -> None:
         """Stop at once, answering nothing more."""
         self.commit.stop()
+        self.lag.stop()
         for group in self.streams.values():
             group.stop()
         if hasattr(self, "meta"):
@@ -303,6 +307,22 @@ class Node:
         for command in ("remove_group_dir", "index_drop"):
             future = self.parts.disk.call(command, uid)
             future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+
+    def health_problem(self) -> str:
+        """Why this node should get no traffic now, in nats-server's words where it has some; "" = healthy."""
+        if self.poisoned_by is not None:
+            return f"JetStream disk failed: {self.poisoned_by}"
+        if self.is_stopping:
+            return "server is shutting down"
+        for name in self.lost:
+            return f"JetStream stream '$G > {name}' is not current: its data is damaged"
+        for name, group in self.streams.items():
+            if group.is_faulty:
+                return f"JetStream stream '$G > {name}' is not current: an entry of its log is unreadable"
+        refusal = self.admission()
+        if refusal is not None:
+            return f"JetStream takes no publishes: {refusal.description}"
+        return ""
 
     # -- admission ----------------------------------------------------------------------------------------------------
 

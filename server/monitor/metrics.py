@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from jetstore.errors import ApiError
 from jetstore.model.infos import ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
-from server.monitor.ports import MonitorSource
+from server.monitor.ports import EngineCounters, MonitorSource
 from server.monitor.process import Usage
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -81,6 +81,8 @@ class ScrapeCollector(Collector):
         yield CounterMetricFamily(
             "jetstore_jetstream_api_errors", "API requests answered with an error.", value=api.errors
         )
+        if self._source.engine is not None:
+            yield from _engine_families(self._source.engine())
         yield from self._stream_families()
         yield from self._consumer_families()
 
@@ -163,3 +165,49 @@ async def metrics(source: MonitorSource, usage: Usage) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ScrapeCollector(source, usage, streams, consumers))
     return generate_latest(registry)
+
+
+def _engine_families(engine: EngineCounters) -> Iterable[Metric]:
+    for name, text, total in (
+        ("journal_blocks", "Journal blocks written: one write and one sync each.", engine.journal_blocks),
+        ("journal_records", "Records in them.", engine.journal_records),
+        ("checkpoints", "Checkpoints made durable.", engine.checkpoints),
+        ("publishes", "Messages proposed to streams.", engine.publishes),
+        (
+            "publish_entries",
+            "Raft entries they travelled in; publishes / entries is the batch size.",
+            engine.publish_entries,
+        ),
+    ):
+        yield CounterMetricFamily(f"jetstore_{name}", text, value=total)
+    for name, text, value in (
+        ("journal_used_bytes", "Journal files that are still needed.", engine.journal_used_bytes),
+        ("journal_max_bytes", "What they may take.", engine.journal_max_bytes),
+        ("accepts_publishes", "1 while disk and journal have room for publishes.", int(engine.accepts_publishes)),
+    ):
+        yield GaugeMetricFamily(f"jetstore_{name}", text, value=value)
+    yield _histogram(
+        "jetstore_journal_block_seconds",
+        "Time from handing a block to the writer until it is durable, as the event loop sees it.",
+        engine.sync_buckets_s,
+        engine.sync_histogram,
+        engine.sync_seconds_total,
+    )
+    yield _histogram(
+        "jetstore_loop_lag_seconds",
+        "How late the event loop ran a timer.",
+        engine.lag_buckets_s,
+        engine.lag_histogram,
+        engine.lag_seconds_total,
+    )
+
+
+def _histogram(
+    name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float
+) -> HistogramMetricFamily:
+    buckets = []
+    cumulative = 0
+    for bound, count in zip(bounds, counts, strict=True):
+        cumulative += count
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), cumulative))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)

@@ -128,6 +128,27 @@ class JetStreamView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineCounters:
+    """The engine's own counters at one moment."""
+
+    journal_blocks: int
+    journal_records: int
+    journal_used_bytes: int
+    journal_max_bytes: int
+    checkpoints: int
+    accepts_publishes: bool
+    publishes: int
+    publish_entries: int
+    sync_buckets_s: Sequence[float]
+    """Upper bounds of the block-latency histogram, the last one infinite."""
+    sync_histogram: Sequence[int]
+    sync_seconds_total: float
+    lag_buckets_s: Sequence[float]
+    lag_histogram: Sequence[int]
+    lag_seconds_total: float
+
+
+@dataclass(frozen=True, slots=True)
 class JetStreamFacts:
     """What does not change about JetStream while the server runs."""
 
@@ -180,5 +201,6 @@ class MonitorSource:
     """None: JetStream is off."""
     jetstream_facts: JetStreamFacts | None = None
     api_stats: Callable[[], ApiStats] = ApiStats
+    engine: Callable[[], EngineCounters] | None = None
     health_problem: Callable[[], str] = str
     """Why the server should get no traffic now; "" = healthy."""
