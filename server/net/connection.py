@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STALL_S = 0.01
 """How long a producer is not read when a consumer of its messages is congested."""
 _NANOS = 1_000_000_000
+_RESERVED_QUEUE = b"_sys_"
 
 
 class ClientConnection(asyncio.Protocol):
@@ -152,7 +153,7 @@ class ClientConnection(asyncio.Protocol):
             server.router.drop_client(self)
             if isinstance(event.user, User):
                 self._become(event.user)
-            self.echo = event.options.echo or event.options.protocol < 1
+            self.echo = event.options.echo
             self.headers = protocol.headers
             self.no_responders = protocol.no_responders
             self.verbose = event.options.verbose
@@ -165,7 +166,7 @@ class ClientConnection(asyncio.Protocol):
     def _subscribe(self, event: Subscribe, protocol: ClientProtocol) -> None:
         options = self.server.options
         subject, queue, sid = event
-        if queue.startswith(b"_sys_") or (self.permits is not None and not self.permits.may_subscribe(subject, queue)):
+        if queue == _RESERVED_QUEUE or (self.permits is not None and not self.permits.may_subscribe(subject, queue)):
             protocol.refuse(reasons.subscription_violation(subject, queue))
             return
         if options.max_sub_tokens and subject.count(b".") >= options.max_sub_tokens:

@@ -153,8 +153,7 @@ class Delivery:
             if not reply:
                 continue
             match = self._sublist.match(reply)
-            own = [member for _, members in match.queues for member in members if member.sink is client]
-            own = [sub for sub in match.plain if sub.sink is client] or own
+            own = [sub for sub in match.plain if sub.sink is client]
             if own:
                 status = b"NATS/1.0 503\r\nNats-Subject: %b\r\n\r\n" % subject
                 client.send(format_messages(own[0].sid, [reply], (), [len(status)], [status]))
