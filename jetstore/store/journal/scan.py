@@ -56,22 +56,28 @@ class FoundFile:
         return not self.blocks and self.tail == "zero"
 
 
-def read_all(vfs: Vfs, number: int) -> bytes:
-    """The whole file; sectors that cannot be read are filled with 0xEE."""
+def read_all(vfs: Vfs, number: int) -> tuple[bytes, int]:
+    """The file up to its last MiB that holds anything, and its size: what is beyond reads as zero.
+
+    Sectors that cannot be read are filled with 0xEE.
+    """
     handle = vfs.open(file_path(number), write=False)
     try:
         size = vfs.size(handle)
-        try:
-            return vfs.pread(handle, size, 0)
-        except OSError:
-            parts = []
+        parts: list[bytes] = []
+        used = 0
         for offset in range(0, size, MIB):
             length = min(MIB, size - offset)
             try:
-                parts.append(vfs.pread(handle, length, offset))
+                part = vfs.pread(handle, length, offset)
             except OSError:
-                parts.append(_read_by_sector(vfs, handle, offset, length))
-        return b"".join(parts)
+                part = _read_by_sector(vfs, handle, offset, length)
+            if part == _ZEROS or (length < MIB and part == _ZEROS[:length]):
+                part = _ZEROS[:length]  # the same object each time: a blank file costs no memory
+            else:
+                used = len(parts) + 1
+            parts.append(part)
+        return b"".join(parts[:used]), size
     finally:
         vfs.close(handle)
 
@@ -88,20 +94,24 @@ def _read_by_sector(vfs: Vfs, handle: int, offset: int, length: int) -> bytes:
 
 def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
     """Everything that can be read of one file. FormatUnknown if a block is of a version this build does not know."""
-    data = read_all(vfs, number)
-    found = FoundFile(number, len(data))
-    view = memoryview(data)
+    data, size = read_all(vfs, number)
+    found = FoundFile(number, size)
     lsn = 0
-    while True:
+    while any_set(data[found.end : found.end + SECTOR_BYTES]) or any_set(memoryview(data)[found.end :]):
+        view = memoryview(data)
         header = _header_at(view, found.end, number, journal_id)
         if header is None or header.block_offset != found.end or header.lsn <= lsn:
             header = _next_header(data, view, found.end, number, journal_id, lsn)
         if header is None:
             break
+        end = header.block_offset + header.block_bytes
+        if end > len(data):
+            data += bytes(min(end, size) - len(data))
+            view = memoryview(data)
         found.blocks.append(_examine(view, header))
         lsn = header.lsn
-        found.end = header.block_offset + header.block_bytes
-    found.tail = _judge_tail(data, found.end, number, journal_id)
+        found.end = end
+    found.tail = _judge_tail(data, size, found.end, number, journal_id)
     return found
 
 
@@ -206,19 +216,19 @@ def _slice(pieces: list[Buffer | None], start: int, end: int) -> bytes | None:
     return b"".join(parts)[start - skip : end - skip]
 
 
-def _judge_tail(data: bytes, end: int, number: int, journal_id: bytes) -> str:
+def _judge_tail(data: bytes, size: int, end: int, number: int, journal_id: bytes) -> str:
     """What stands behind the last readable block. See ``FoundFile.tail``.
 
     A block that was ever durable begins with a head sector and has its second copy at least 4 KiB on. So where the
     first sector is zero, or nothing stands beyond the next 4 KiB, no acknowledged block was damaged by one fault.
     """
-    if end + SECTOR_BYTES > len(data):
+    if end + SECTOR_BYTES > size:
         return "cut"
     rest = memoryview(data)[end:]
     if not any_set(rest):
         return "zero"
     first = rest[:SECTOR_BYTES]
-    if first == fmt.ZERO_SECTOR:
+    if not any_set(first):
         return "torn"
     header = fmt.unpack_header(first)
     if header is not None and (header.file_number != number or header.journal_id != journal_id):
