@@ -167,7 +167,7 @@ def _limits(script: _Script) -> None:
     c({"max_ack_pending": 50, **explicit}, "L", "l1")
     c({"durable_name": "l2", **explicit}, "L", "l2")
     c(explicit, "L")
-    c({"inactive_threshold": 2 * SECOND}, "L")
+    c({"inactive_threshold": 200 * SECOND}, "L")
     script.line("CONSUMER.DELETE.L.l1")
     c({"max_ack_pending": -1, **explicit}, "L", "l4")
     c({"durable_name": "l3"}, "L", "l3")
@@ -245,7 +245,7 @@ def requests() -> list[tuple[str, str]]:
     script.line('STREAM.CREATE.I {"name":"I","subjects":["i.>"],"retention":"interest"}')
     script.line(
         'STREAM.CREATE.L {"name":"L","subjects":["l.>"],"max_consumers":2,'
-        '"consumer_limits":{"max_ack_pending":50,"inactive_threshold":1000000000}}'
+        '"consumer_limits":{"max_ack_pending":50,"inactive_threshold":100000000000}}'
     )
     for part in (_names, _starts, _values, _limits, _updates):
         part(script)
