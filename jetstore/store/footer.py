@@ -20,6 +20,7 @@ from crc32c import crc32c
 
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.store.ports import SubjectFilter
+from jetstore.store.salvage import pread_salvaged
 from jetstore.store.segment_table import SegmentTable
 from jetstore.store.sorted_rows import filter_ranges
 from jetstore.store.vfs import Vfs
@@ -111,7 +112,7 @@ class SealedTable(SegmentTable):
         self.weight_bytes = 1_000
         """What it holds in memory, about; grows as sections are touched."""
         guess = min(file_bytes, _TRAILER.size + 8 * _ENTRY.size)
-        tail = vfs.pread(handle, guess, file_bytes - guess)
+        tail = pread_salvaged(vfs, handle, guess, file_bytes - guess)
         at = file_bytes - _TRAILER.size
         if len(tail) < _TRAILER.size or tail[-_TRAILER.size :][:4] != _MAGIC:
             raise Corruption("segment trailer", file=path, offset=max(at, 0))
@@ -144,7 +145,7 @@ class SealedTable(SegmentTable):
 
     def _section(self, kind: int) -> bytes:
         offset, length, crc = self._sections[kind]
-        data = self._vfs.pread(self._handle, length, offset)
+        data = pread_salvaged(self._vfs, self._handle, length, offset)
         actual = crc32c(data)
         if len(data) != length or actual != crc:
             raise Corruption(f"footer section {kind}", file=self.path, offset=offset, expected=crc, actual=actual)
