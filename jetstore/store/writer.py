@@ -48,8 +48,12 @@ class _OpenSegment:
         self.unsynced_bytes = 0
 
 
+JOURNAL_METHODS = frozenset(("append", "forget_groups"))
+"""Commands that touch the journal. The others share nothing with it: a second thread may run them, one at a time."""
+
+
 class Writer:
-    """See the module docstring. Not thread-safe."""
+    """See the module docstring. Not thread-safe, except as ``JOURNAL_METHODS`` says."""
 
     def __init__(
         self, vfs: Vfs, journal: Journal, limits: Limits, commands: Mapping[str, Command] | None = None
@@ -93,9 +97,9 @@ class Writer:
         except Exception as error:
             raise self._poisoned(f"{method}: {type(error).__name__}: {error}") from error
 
-    def idle(self) -> bool:
+    def idle(self, most_bytes: int = 0) -> bool:
         """Do a bounded piece of background work (a zeroing step); False if there was none. DiskPoisoned as above."""
-        return bool(self._guarded("zeroing", self.journal.zero_some))
+        return bool(self._guarded("zeroing", lambda: self.journal.zero_some(most_bytes)))
 
     def keep_up(self) -> None:
         """Call after each block: the least background work that cannot wait. DiskPoisoned as above."""

@@ -1,10 +1,14 @@
 """The writer process: durable writes where neither the event loop nor its GIL can be in the way.
 
 ``python -m jetstore.store.writer_process FD`` with one end of a socket pair. First message: the root directory, limits,
-the open journal's state and the extension commands; then commands, answered in the order they finish as
-``(number, "ok" | "full" | "refused" | "poisoned", value)``. Journal blocks go first; other commands keep their order.
-It ends when the socket closes. Having nothing to do for a moment, it prepares journal files; 20 ms after the last block
-with lines it writes the idle block. It inherits the LOCK descriptor: the store is free only when it is gone too.
+the open journal's state and the extension commands; then commands, answered as they finish with
+``(number, "ok" | "full" | "refused" | "poisoned", value)``. It ends when the socket closes. It inherits the LOCK
+descriptor: the store is free only when it is gone too.
+
+The main thread has the journal and the socket; a second one runs all other commands in their order, each not before
+the journal blocks that were submitted earlier are durable. So a long segment sync or index commit never delays a block
+(system calls give the GIL up). Having nothing to do for a moment, the main thread prepares journal files; 20 ms after
+the last block with lines it writes the idle block.
 """
 
 from __future__ import annotations
@@ -14,18 +18,24 @@ import os
 import select
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from typing import Any
 
 from jetstore.errors import DiskFull, DiskPoisoned, JetstoreError
+from jetstore.limits import MIB
 from jetstore.store import frames
 from jetstore.store.journal.append import Journal
 from jetstore.store.os_vfs import OsVfs
-from jetstore.store.writer import Command, Writer
+from jetstore.store.writer import JOURNAL_METHODS, Command, Writer
 
 QUIET_S = 0.005
 """Without a command for so long, the disk is free for background work."""
+QUIET_STEP_BYTES = MIB
+"""Zeroed per step of background work: a block that comes meanwhile waits for one such step."""
+SWITCH_INTERVAL_S = 0.0005
+"""How long the second thread may keep the GIL when a block waits for it."""
 
 
 def extension_commands(names: list[str], root: str, limits: Any) -> dict[str, Command]:
@@ -37,14 +47,96 @@ def extension_commands(names: list[str], root: str, limits: Any) -> dict[str, Co
     return commands
 
 
+class _Answers:
+    """Our end of the socket, for answers of both threads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+
+    def send(self, number: int, outcome: str, value: Any) -> None:
+        """Answer a message; number 0 is for what nobody asked."""
+        buffers = frames.encode((number, outcome, value))
+        with self._lock:
+            for buffer in buffers:
+                self._sock.sendall(buffer)
+
+    def execute(self, writer: Writer, number: int, method: str, args: list[Any]) -> None:
+        """Run a command and answer it."""
+        try:
+            value = writer.execute(method, args)
+        except DiskFull as error:
+            self.send(number, "full", str(error))
+        except DiskPoisoned as error:
+            self.send(number, "poisoned", str(error))
+        except JetstoreError as error:
+            self.send(number, "refused", error)
+        else:
+            self.send(number, "ok", value)
+
+
+class _Calls:
+    """The second thread: commands that are not the journal's, in their order."""
+
+    def __init__(self, writer: Writer, answers: _Answers) -> None:
+        self._writer = writer
+        self._answers = answers
+        self._queue: deque[tuple[int, int, str, list[Any]]] = deque()
+        self._changed = threading.Condition()
+        self._blocks_done = 0
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="calls", daemon=True)
+        self._thread.start()
+
+    def submit(self, after_block: int, number: int, method: str, args: list[Any]) -> None:
+        """Run this after everything submitted before, and after that many journal blocks."""
+        with self._changed:
+            self._queue.append((after_block, number, method, args))
+            self._changed.notify()
+
+    def blocks_done(self, count: int) -> None:
+        """So many journal blocks are durable."""
+        self._blocks_done = count
+        if self._queue:
+            with self._changed:
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Return when everything submitted is done."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (call := self._next()) is not None:
+                self._answers.execute(self._writer, *call)
+        except OSError:
+            pass  # the socket is gone, and with it whoever would hear of it: the main thread ends the process
+
+    def _next(self) -> tuple[int, str, list[Any]] | None:
+        with self._changed:
+            while True:
+                if self._queue and self._queue[0][0] <= self._blocks_done:
+                    return self._queue.popleft()[1:]
+                if self._is_closing and not self._queue:
+                    return None
+                self._changed.wait()
+
+
 class _Serving:
-    """The loop of the process."""
+    """The main thread."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.answers = _Answers(sock)
         self.decoder = frames.Decoder()
-        self.blocks: deque[tuple[int, Any]] = deque()
-        self.calls: deque[tuple[int, str, list[Any]]] = deque()
+        self.commands: deque[tuple[int, str, list[Any]]] = deque()
+        """Of the journal, not yet run."""
+        self.received = 0
+        """Journal commands that came, ever; and of them the finished ones."""
+        self.done = 0
         self.is_closing = False
         self.idle_block_s = 0.0
         self.idle_block_at = 0.0
@@ -52,6 +144,7 @@ class _Serving:
         self.quiet_at = time.monotonic()
         """From when on files are prepared in the background; 0 = there is nothing to prepare."""
         self.writer: Writer | None = None
+        self.calls: _Calls | None = None
 
     def run(self) -> None:
         hello = None
@@ -63,28 +156,27 @@ class _Serving:
         vfs = OsVfs(root)
         journal = Journal(vfs, limits, *state)
         self.writer = writer = Writer(vfs, journal, limits, extension_commands(extensions, root, limits))
-        self._answer(0, "ok", os.getpid())
+        self.calls = _Calls(writer, self.answers)
+        self.answers.send(0, "ok", os.getpid())
         self.idle_block_s = limits.idle_block_ms / 1000
         self._owe_idle_block()
         while True:
-            busy = bool(self.blocks or self.calls)
-            if self.is_closing and not busy:
+            if self.is_closing and not self.commands:
+                self.calls.close()
                 writer.close()
-                self._answer(0, "ok", None)
+                self.answers.send(0, "ok", None)
                 return
-            if not self._receive(0.0 if busy else self._patience()):
+            if not self._receive(0.0 if self.commands else self._patience()):
                 return
             self._take_messages()
-            if self.blocks:
-                number, records = self.blocks.popleft()
-                self._execute(number, "append", [records])
-                self._background(writer.keep_up)
-                self._owe_idle_block()
-            elif self.calls:
-                self._execute(*self.calls.popleft())
-            else:
+            if not self.commands:
                 self._use_quiet_moment()
                 continue
+            self.answers.execute(writer, *self.commands.popleft())
+            self.done += 1
+            self.calls.blocks_done(self.done)
+            self._background(writer.keep_up)
+            self._owe_idle_block()
             self.quiet_at = time.monotonic() + QUIET_S
 
     def _patience(self) -> float | None:
@@ -99,48 +191,38 @@ class _Serving:
 
     def _use_quiet_moment(self) -> None:
         """Nothing came in time: write the idle block, or prepare files as long as there are any to prepare."""
-        assert self.writer is not None
+        writer = self.writer
+        assert writer is not None
         now = time.monotonic()
         if self.idle_block_at and now >= self.idle_block_at:
-            self._background(self.writer.idle_block)
+            self._background(writer.idle_block)
             self._owe_idle_block()
             self.quiet_at = now
-        elif self.quiet_at and now >= self.quiet_at and not self._background(self.writer.idle):
+        elif self.quiet_at and now >= self.quiet_at and not self._background(lambda: writer.idle(QUIET_STEP_BYTES)):
             self.quiet_at = 0.0
 
     def _take_messages(self) -> None:
+        assert self.calls is not None
         while (message := self.decoder.take()) is not None:
             (number, method, args), buffers = message
             if method == "append":
-                self.blocks.append((number, frames.records_of(args, buffers)))
+                self.commands.append((number, method, [frames.records_of(args, buffers)]))
+            elif method in JOURNAL_METHODS:
+                self.commands.append((number, method, frames.args_of(args, buffers)))
             elif method == "close":
                 self.is_closing = True
+                continue
             else:
-                self.calls.append((number, method, frames.args_of(args, buffers)))
-
-    def _execute(self, number: int, method: str, args: list[Any]) -> None:
-        assert self.writer is not None
-        try:
-            value = self.writer.execute(method, args)
-        except DiskFull as error:
-            self._answer(number, "full", str(error))
-        except DiskPoisoned as error:
-            self._answer(number, "poisoned", str(error))
-        except JetstoreError as error:
-            self._answer(number, "refused", error)
-        else:
-            self._answer(number, "ok", value)
+                self.calls.submit(self.received, number, method, frames.args_of(args, buffers))
+                continue
+            self.received += 1
 
     def _background(self, action: Command) -> Any:
         try:
             return action()
         except DiskPoisoned as error:
-            self._answer(0, "poisoned", str(error))
+            self.answers.send(0, "poisoned", str(error))
             return False
-
-    def _answer(self, number: int, outcome: str, value: Any) -> None:
-        for buffer in frames.encode((number, outcome, value)):
-            self.sock.sendall(buffer)
 
     def _receive(self, timeout: float | None) -> bool:
         """Take what has come, waiting at most ``timeout`` seconds for the first byte; False at the end."""
@@ -158,6 +240,7 @@ class _Serving:
 
 def main() -> None:
     """Serve until the socket closes."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.setblocking(True)
     try:

@@ -151,11 +151,12 @@ class Journal:
             self.files.step(max(2 * taken, KEEP_UP_BYTES) if taken > 0 else KEEP_UP_BYTES)
         self._kept_up_at = self.position.offset
 
-    def zero_some(self) -> bool:
-        """One bounded step of preparing files; False if there is nothing to do."""
-        if self.files.step():
+    def zero_some(self, most_bytes: int = 0) -> bool:
+        """One step of preparing files, of ``most_bytes`` (0: ``zeroing_bytes``); False if there is nothing to do."""
+        most_bytes = most_bytes or self.limits.zeroing_bytes
+        if self.files.step(most_bytes):
             return True
-        return self.files.write_ahead(self.position.file, self.position.offset)
+        return self.files.write_ahead(self.position.file, self.position.offset, most_bytes)
 
     def begin_file(self, file: Spare, records: Sequence[Record], *, is_again: bool = False) -> None:
         """Go on in a ready file: the group table, then, in the table's last block, ``records``.

@@ -88,22 +88,23 @@ class FileSet:
 
     def step(self, most_bytes: int = 0) -> bool:
         """One bounded piece of background work (``most_bytes`` and one sync); False if there is none."""
+        most_bytes = min(most_bytes or self.limits.zeroing_bytes, self.limits.zeroing_bytes)
         spare = next((spare for spare in self.spares if spare.zeroed < self.file_bytes), None)
         if spare is not None:
-            self._clean(spare, min(most_bytes or self.limits.zeroing_bytes, self.limits.zeroing_bytes))
+            self._clean(spare, most_bytes)
             return True
         if len(self.spares) < self.limits.journal_spare_files:
             return self._add_spare()
         self._drop_surplus()
         spare = next((spare for spare in self.spares if spare.written < self.file_bytes), None)
         if spare is not None:
-            return self.write_ahead(spare, spare.written)
+            return self.write_ahead(spare, spare.written, most_bytes)
         return False
 
-    def write_ahead(self, spare: Spare, start: int) -> bool:
+    def write_ahead(self, spare: Spare, start: int, most_bytes: int) -> bool:
         """Write zeros over the next piece at or after ``start`` that was never written: syncs are cheaper then."""
         start = max(start, spare.written)
-        size = min(self.limits.zeroing_bytes, self.file_bytes - start)
+        size = min(most_bytes, self.file_bytes - start)
         if size <= 0:
             return False
         try:
