@@ -35,6 +35,7 @@ from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, frame_h
 from jetstore.store.segment_files import SegmentFile, SegmentReader, segments_dir
 from jetstore.store.segment_table import FRAMES_MAX, SUBJECTS_MAX, SegmentTable
 from jetstore.store.seqset import SeqSet
+from jetstore.store.stored_frame import take_messages
 from jetstore.store.stored_size import file_sizes, memory_sizes
 from jetstore.store.vfs import Vfs
 
@@ -380,30 +381,27 @@ class SegmentedLog:
         return Message(seq, time_ns, subject, payload[:header_len], payload[header_len:])
 
     def read_many(self, seqs: Sequence[int], max_bytes: int) -> list[Message]:
+        if not seqs:
+            return []
+        if seqs[0] < self.first_seq or seqs[-1] > self.last_seq:
+            seqs = [seq for seq in seqs if self.first_seq <= seq <= self.last_seq]
+        live = self.dead.without(list(seqs))
         found: list[Message] = []
-        live = self.dead.without([seq for seq in seqs if self.first_seq <= seq <= self.last_seq])
         total = at = 0
         while at < len(live) and total < max_bytes:
             segment = self._segment_at(live[at])
             _, number, position = self._ordinal(segment, live[at])
             stored = self.reader.frame(segment, number)
             stop = bisect_right(live, stored.seqs[-1], at)
-            if live[stop - 1] - live[at] == stop - 1 - at and isinstance(stored.seqs, range):
-                wanted: Sequence[int] = range(position, position + stop - at)
+            if (
+                live[stop - 1] - live[at]
+                == stored.seqs[position + stop - at - 1] - stored.seqs[position]
+                == stop - at - 1
+            ):
+                part = stored.slice(position, position + stop - at)
             else:
-                wanted = [bisect_left(stored.seqs, seq) for seq in live[at:stop]]
-            subjects, header_lens, payloads = stored.columns
-            for seq, position in zip(live[at:stop], wanted, strict=True):
-                header_len = header_lens[position] if header_lens else 0
-                subject, payload = subjects[position], payloads[position]
-                found.append(
-                    Message(seq, stored.times[position], subject, payload[:header_len], payload[header_len:])
-                    if header_len
-                    else Message(seq, stored.times[position], subject, b"", payload)
-                )
-                total += len(subject) + len(payload)
-                if total >= max_bytes:
-                    break
+                part = stored.pick([bisect_left(stored.seqs, seq) for seq in live[at:stop]])
+            total = take_messages(found, part, total, max_bytes)
             at = stop
         return found
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TypeVar
 
-from jetstore.store.segment import StoredFrame
 from jetstore.store.segment_table import SegmentTable
+from jetstore.store.stored_frame import StoredFrame
 from jetstore.store.vfs import Vfs
 
 HANDLES_MAX = 256

@@ -18,8 +18,10 @@ from struct import Struct, pack, unpack_from
 from crc32c import crc32c
 
 from jetstore.errors import Corruption, FormatUnknown
-from jetstore.hot.columns import Columns, Frame
+from jetstore.hot.columns import Frame
 from jetstore.hot.frame import decode_frame
+from jetstore.store.salvage import pread_salvaged
+from jetstore.store.stored_frame import StoredFrame
 from jetstore.store.vfs import Vfs
 
 SEGMENT_VERSION = 0
@@ -59,17 +61,6 @@ class FrameHead:
     def end(self) -> int:
         """Offset of what follows the frame."""
         return self.offset + FRAME_HEAD_BYTES + self.payload_bytes
-
-
-@dataclass(slots=True)
-class StoredFrame:
-    """A verified frame, decoded."""
-
-    columns: Columns
-    seqs: range | tuple[int, ...]
-    times: range | tuple[int, ...]
-    weight_bytes: int
-    """What it costs to keep it in memory, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +171,7 @@ def scan_frames(vfs: Vfs, handle: int, uid: int, base_seq: int, end: int) -> Ite
     offset = SEGMENT_HEAD_BYTES
     while offset < end:
         if not window_at <= offset <= window_at + len(window) - FRAME_HEAD_BYTES:
-            window = vfs.pread(handle, min(_SCAN_WINDOW_BYTES, end - offset), offset)
+            window = pread_salvaged(vfs, handle, min(_SCAN_WINDOW_BYTES, end - offset), offset)
             window_at = offset
         head = parse_frame_head(window, offset - window_at, uid, base_seq, offset)
         if head is not None and head.end <= end:
@@ -194,7 +185,7 @@ def scan_frames(vfs: Vfs, handle: int, uid: int, base_seq: int, end: int) -> Ite
 def _next_head(vfs: Vfs, handle: int, uid: int, base_seq: int, offset: int, end: int) -> int:
     """Offset of the next header that checks out, or ``end``."""
     while offset < end:
-        window = vfs.pread(handle, min(_SCAN_WINDOW_BYTES, end - offset), offset)
+        window = pread_salvaged(vfs, handle, min(_SCAN_WINDOW_BYTES, end - offset), offset)
         at = window.find(_FRAME_MAGIC)
         while 0 <= at <= len(window) - FRAME_HEAD_BYTES:
             head = parse_frame_head(window, at, uid, base_seq, offset + at)

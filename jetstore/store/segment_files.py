@@ -17,12 +17,12 @@ from jetstore.hot.columns import Columns, Frame
 from jetstore.hot.frame import decode_item, frame_columns
 from jetstore.store.footer import SealedTable
 from jetstore.store.read_cache import ReadCache
+from jetstore.store.salvage import pread_salvaged
 from jetstore.store.segment import (
     FRAME_HEAD_BYTES,
     SEGMENT_HEAD_BYTES,
     BadRange,
     FrameHead,
-    StoredFrame,
     body_offset,
     check_segment_head,
     decode_payload,
@@ -30,6 +30,7 @@ from jetstore.store.segment import (
     scan_frames,
 )
 from jetstore.store.segment_table import SegmentTable
+from jetstore.store.stored_frame import StoredFrame
 from jetstore.store.vfs import Vfs
 
 T = TypeVar("T")
@@ -139,6 +140,9 @@ class SegmentReader:
             return self._cache.handle(segment.path)
         except FileNotFoundError:
             raise self._bad(segment, "segment file is missing", segment.base_seq, segment.last_seq, 0) from None
+        except OSError as error:
+            what = f"segment file does not open: {error.strerror}"
+            raise self._bad(segment, what, segment.base_seq, segment.last_seq, 0) from None
 
     def _bad(self, segment: SegmentFile, what: str, first_seq: int, last_seq: int, offset: int) -> Corruption:
         return Corruption(f"sequences {first_seq}-{last_seq} unreadable: {what}", file=segment.path, offset=offset)
@@ -146,7 +150,7 @@ class SegmentReader:
     def check_head(self, segment: SegmentFile) -> None:
         """Raises ``Corruption`` unless the file starts with this segment's head (or is not written yet)."""
         if segment.was_taken and 0 not in segment.memory:
-            head = self._vfs.pread(self._open(segment), SEGMENT_HEAD_BYTES, 0)
+            head = pread_salvaged(self._vfs, self._open(segment), SEGMENT_HEAD_BYTES, 0)
             check_segment_head(head, self._uid, segment.base_seq, segment.path)
 
     def scan(self, segment: SegmentFile) -> SegmentTable:
@@ -211,7 +215,7 @@ class SegmentReader:
     # -- frames -----------------------------------------------------------------------------------------------------
 
     def _read(self, handle: int, head: FrameHead) -> bytes:
-        return self._vfs.pread(handle, head.payload_bytes, head.offset + FRAME_HEAD_BYTES)
+        return pread_salvaged(self._vfs, handle, head.payload_bytes, head.offset + FRAME_HEAD_BYTES)
 
     def _decode(self, segment: SegmentFile, head: FrameHead, payload: bytes) -> StoredFrame:
         try:
@@ -233,7 +237,7 @@ class SegmentReader:
                 t.seq_of(t.frame_end(number) - 1),
             ),
         )
-        data = self._vfs.pread(self._open(segment), FRAME_HEAD_BYTES + size, offset)
+        data = pread_salvaged(self._vfs, self._open(segment), FRAME_HEAD_BYTES + size, offset)
         try:
             head = parse_frame_head(data, 0, self._uid, segment.base_seq, offset)
         except FormatUnknown as error:
