@@ -37,6 +37,8 @@ LINE_BYTES = _LINE.size
 assert LINE_BYTES == 64
 
 ZERO_SECTOR = bytes(SECTOR_BYTES)
+_SECTOR = struct.Struct(f"{SECTOR_BYTES}s")
+_SECTORS = struct.Struct(f"{SECTOR_BYTES}s" * 64)
 
 # Kinds of line that only the journal itself writes; the others are ``ports.Kind``.
 KIND_ROW = 64
@@ -161,9 +163,12 @@ def unpack_lines(data: Buffer) -> list[Line]:
 
 def sector_map(body: Buffer) -> list[int]:
     """crc32c of each 512 bytes of a body whose length is a multiple of 512."""
-    view = memoryview(body)
-    checksum = crc32c
-    return [checksum(view[i : i + SECTOR_BYTES]) for i in range(0, len(view), SECTOR_BYTES)]
+    whole = len(body) - len(body) % _SECTORS.size
+    crcs: list[int] = []
+    for offset in range(0, whole, _SECTORS.size):  # cutting by unpack costs half of what slicing does
+        crcs += map(crc32c, _SECTORS.unpack_from(body, offset))
+    crcs += [crc32c(sector) for (sector,) in _SECTOR.iter_unpack(memoryview(body)[whole:])]
+    return crcs
 
 
 def _seed(journal_id: bytes, file_number: int, lsn: int, sector: int) -> int:
