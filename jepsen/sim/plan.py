@@ -67,6 +67,9 @@ def draw_plan(
     kinds = draw_kinds(rng, faults)
     strikes = draw_strikes(rng, kinds, duration_s)
     is_damaged = rng.random() < 0.15
+    last_end = rng.choice(("none", "restart", "kill", "power", "power"))
+    if last_end == "none" and any(kind.name == "read-error" for kind in kinds):
+        last_end = "kill"  # what could not be read once counts as damaged until the next start
     struck = tuple(
         (rng.choice(sorted(FILE_CLASSES)), rng.choice(DAMAGE_KINDS)) for _ in range(rng.choice((1, 1, 1, 2)))
     )
@@ -81,7 +84,7 @@ def draw_plan(
         publishes_max=rng.choice((100, 300, 1000)),
         time_cost_s=rng.choice((0.0, 0.0, 0.0, 0.001)),
         damage=struck if (is_damaged if damage is None else damage) else (),
-        last_end=rng.choice(("none", "restart", "kill", "power", "power")),
+        last_end=last_end,
     )
 
 

@@ -221,7 +221,7 @@ async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
         state = (await client.api(f"STREAM.INFO.{stream}"))["state"]
         first, last, count = state["first_seq"], state["last_seq"], state["messages"]
     except ApiFailure as error:
-        if error.err_code != UNAVAILABLE:
+        if error.err_code not in UNREADABLE:
             raise
         is_halted, first, last, count = True, 0, highest, 0
 

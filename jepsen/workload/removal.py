@@ -103,6 +103,6 @@ class Removal:
             *checks.check_contents(final),
             *checks.check_removed(history, final, removals),
         ]
-        if self.keep_last and len(final.messages) > self.keep_last:
+        if self.keep_last and not final.is_halted and len(final.messages) > self.keep_last:
             problems.append(f"limit: {len(final.messages)} messages, {self.keep_last} allowed")
         return problems

@@ -255,6 +255,7 @@ def test_limits_explain_the_oldest_only() -> None:
     other = good()
     del other.messages[2]
     assert other.problems(Removals(other.history, "S", keep_per_subject=3)) == []
+    assert "removed" not in kinds(other.problems(is_halted=True))
     assert "lost" in kinds(other.problems(Removals(other.history, "S", keep_per_subject=4)))
 
 
