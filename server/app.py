@@ -13,10 +13,12 @@ import gc
 import os
 import platform
 import signal
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import structlog
 
@@ -363,6 +365,18 @@ async def serve(options: Options) -> int:
         log.info(f'Trapped "{name}" signal')
         end(0)
 
+    def unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # An error inside one connection ends that connection. Anywhere else nobody knows what was left half done, and
+        # an engine in such a state must not answer: this is a kill, from which the store recovers.
+        error = context.get("exception")
+        text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+        if "protocol" in context or "transport" in context:
+            log.error(f"unexpected error in a connection: {context.get('message')}\n{text}")
+            return
+        log.critical(f"unexpected error, this node stops: {context.get('message')}\n{text}")
+        end(1)
+
+    loop.set_exception_handler(unexpected)
     limits = real_limits(options)
     memory, storage = room(options)
     world = World(
@@ -382,7 +396,12 @@ async def serve(options: Options) -> int:
     announce(server)
     gc.collect()
     gc.freeze()  # what lives now lives long: later collections need not look at it
-    await server.start()
+    starting = loop.create_task(server.start())
+    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        # Told to stop, or poisoned, before it served: nothing was promised to anybody.
+        return stop.result()
+    await starting
     if options.http_port:
         log.info(f"Starting http monitor on {options.http_host or options.host}:{server.http_port}")
     log.info(f"Listening for client connections on {options.host}:{server.info.port}")

@@ -1,0 +1,27 @@
+"""An error nobody expected stops the node; it does not go on half done, and it does not hang."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from server import app
+from server.config.options import Options
+
+
+async def failing_start(self: app.Server, host: str | None = None) -> int:
+    """A start whose work fails in a callback, so that whoever waits for it waits for ever."""
+    del self, host
+
+    def fail() -> None:
+        raise RuntimeError("half done")
+
+    loop = asyncio.get_running_loop()
+    loop.call_soon(fail)
+    return int(await loop.create_future())
+
+
+def test_an_unexpected_error_in_a_callback_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.Server, "start", failing_start)
+    assert asyncio.run(asyncio.wait_for(app.serve(Options()), 20)) == 1
