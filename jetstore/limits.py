@@ -46,8 +46,8 @@ class Limits:
     """API requests waiting; above: dropped without reply, as nats-server does."""
 
     # -- journal --------------------------------------------------------------------------------------------------
-    journal_file_bytes: int = 64 * MIB
-    """Size of one journal file, zeroed in advance."""
+    journal_file_bytes: int = 16 * MIB
+    """Size of one journal file, zeroed in advance; a store keeps the size that it was made with."""
     journal_spare_files: int = 3
     """Zeroed files that exist from birth, so that opening on a full disk needs no allocation."""
     journal_bytes_max: int = GIB

@@ -15,7 +15,7 @@ import platform
 import signal
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,7 @@ import structlog
 
 import jetstore
 from jetstore.clock import Clock, RealClock
-from jetstore.errors import JetstoreError, StoreLocked
+from jetstore.errors import JetstoreError, OperatingError, StoreLocked
 from jetstore.limits import Limits
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.server_limits import ServerLimits
@@ -342,14 +342,34 @@ async def open_real_store(options: Options, limits: Limits) -> tuple[Store, Dire
     lock = await lock_store(root)
     vfs = OsVfs(root)
     journal, recovery, _ = open_store(vfs, limits, options.server_name, os.urandom)
+    if journal.files.file_bytes < limits.journal_file_bytes:
+        raise OperatingError(
+            f"max_payload ({options.max_payload_bytes}) is more than this store's journal files of"
+            f" {journal.files.file_bytes} bytes can hold: choose a smaller one or a new store"
+        )
     indexes = LmdbIndexes(str(root))
     disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd, extensions=[INDEX_COMMANDS])
     return Store(vfs, disk, recovery, indexes), lock
 
 
-def real_limits(options: Options) -> Limits:
-    """The options' bounds, with a disk reserve that fits a small disk, too."""
-    return options.limits()
+def real_limits(options: Options, root: Path) -> Limits:
+    """The options' bounds; journal files that hold the largest message, a disk reserve that a small disk has, too."""
+    limits = options.limits()
+    file_bytes = limits.journal_file_bytes
+    while file_bytes < 2 * options.max_payload_bytes:
+        file_bytes *= 2
+    existing = root
+    while not existing.exists():
+        existing = existing.parent
+    disk = os.statvfs(existing)
+    reserve = min(limits.disk_reserve_bytes, disk.f_blocks * disk.f_frsize // 20)
+    return replace(
+        limits,
+        journal_file_bytes=file_bytes,
+        journal_bytes_max=max(limits.journal_bytes_max, 16 * file_bytes),
+        disk_reserve_bytes=reserve,
+        disk_resume_bytes=reserve + reserve // 4,
+    )
 
 
 async def serve(options: Options) -> int:
@@ -377,7 +397,7 @@ async def serve(options: Options) -> int:
         end(1)
 
     loop.set_exception_handler(unexpected)
-    limits = real_limits(options)
+    limits = real_limits(options, store_root(options))
     memory, storage = room(options)
     world = World(
         loop,
