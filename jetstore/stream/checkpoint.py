@@ -59,6 +59,7 @@ def _state(stream: Stream) -> dict[str, Any]:  # Any: JSON values
         "uid": stream.uid,
         "index": stream.applied_index,
         "term": stream.applied_term,
+        "logged_ns": stream.logged_ns,
         "config_version": stream.config_version,
         "created_ns": stream.created_ns,
         "config": stream.config.to_json() if stream.config else None,
@@ -90,6 +91,7 @@ def logical_hash(stream: Stream) -> int:
 
 def capture(stream: Stream, term: Term) -> Checkpoint:
     """The state as of now, with the chunks that the last durable checkpoint does not have."""
+    assert not stream.is_torn, "an entry was applied in part"
     log, index = _part_of(stream.log), _part_of(stream.index)
     fields = _state(stream)
     made = stream.dedupe.chunks()
@@ -148,6 +150,7 @@ def restore(
     stream = stream_type(uid, log, index, limits)
     stream.applied_index = RaftIndex(fields["index"])
     stream.applied_term = Term(fields["term"])
+    stream.logged_ns = fields["logged_ns"]
     stream.config_version = fields["config_version"]
     stream.created_ns = fields["created_ns"]
     if fields["config"] is not None:

@@ -59,7 +59,10 @@ class Stream:
         self.ttl_chunk_name = ""
         """The chunk that held ``ttls`` when it had counted ``ttl_chunk_changes`` changes; "" before the first."""
         self.ttl_chunk_changes = 0
-        self._now_ns = 0
+        self.is_torn = False
+        """Apply was left by an exception halfway through an entry (or is inside one now): this state is of no use."""
+        self.logged_ns = 0
+        """The leader's time in the last entry that carried one."""
         self._proposed_time_ns = 0
 
     # -- apply ----------------------------------------------------------------------------------------------------
@@ -67,34 +70,50 @@ class Stream:
     def apply(self, index: RaftIndex, term: Term, data: bytes, cache: Sequence[Frame] | None = None) -> Outcome:
         """Take the next entry. ``cache`` is a publish entry's frames where they are at hand, else decoded here.
 
-        Raises ``FormatUnknown`` or ``Corruption`` for an unreadable entry; nothing is changed then.
+        Raises ``FormatUnknown`` or ``Corruption`` for an unreadable entry; nothing is changed then. ``Corruption`` from
+        the log or the index while the entry is being applied leaves the stream torn: it serves and applies nothing
+        more, and is built anew from its checkpoint and the entries once the damage is repaired.
         """
         assert index == self.applied_index + 1, (index, self.applied_index)
+        assert not self.is_torn, "an entry was applied in part"
         kind = entries.entry_kind(data)
         outcome: Outcome
         if kind is EntryKind.PUBLISH:
+            frames: Sequence[Frame]
             if cache is None:
-                self._now_ns, frames = entries.decode_publish(data)
+                self.logged_ns, frames = entries.decode_publish(data)
             else:
-                self._now_ns, frames = entries.publish_time_ns(data), list(cache)
+                self.logged_ns, frames = entries.publish_time_ns(data), cache
+            self.is_torn = True
             outcome = apply_publish(self, frames)
-        elif kind is EntryKind.NOOP:
-            outcome = NoopOutcome()
-        elif kind is EntryKind.CONFIG:
-            outcome = self._apply_config(entries.decode_config(data))
-        elif kind is EntryKind.PURGE:
-            outcome = removals.apply_purge(self, entries.decode_purge(data))
-        elif kind is EntryKind.DELETE_MSG:
-            outcome = removals.apply_delete(self, entries.decode_delete(data))
-        elif kind is EntryKind.EXPIRE:
-            expire = entries.decode_expire(data)
-            self._now_ns = expire.time_ns
-            outcome = removals.apply_expire(self, expire)
         else:
-            outcome = self._apply_consumer(data)
+            outcome = self._apply_rare(kind, data)
+        self.is_torn = False
         self.applied_index = index
         self.applied_term = term
         return outcome
+
+    def _apply_rare(self, kind: EntryKind, data: bytes) -> Outcome:
+        if kind is EntryKind.NOOP:
+            return NoopOutcome()
+        if kind is EntryKind.CONFIG:
+            config = entries.decode_config(data)
+            self.is_torn = True
+            return self._apply_config(config)
+        if kind is EntryKind.PURGE:
+            purge = entries.decode_purge(data)
+            self.is_torn = True
+            return removals.apply_purge(self, purge)
+        if kind is EntryKind.DELETE_MSG:
+            seq = entries.decode_delete(data)
+            self.is_torn = True
+            return removals.apply_delete(self, seq)
+        if kind is EntryKind.EXPIRE:
+            expire = entries.decode_expire(data)
+            self.logged_ns = expire.time_ns
+            self.is_torn = True
+            return removals.apply_expire(self, expire)
+        return self._apply_consumer(data)
 
     def _apply_config(self, entry: entries.ConfigEntry) -> ConfigOutcome:
         if entry.version <= self.config_version:
@@ -118,6 +137,7 @@ class Stream:
         return ConfigOutcome(entry.version, removed=removed)
 
     def _apply_consumer(self, data: bytes) -> ConsumerOutcome:
+        self.is_torn = True
         applied = apply_consumer_entry(self.consumers, data, filter_of, self.contents)
         removed = 0
         if applied.settled:
@@ -137,9 +157,9 @@ class Stream:
     def _on_removed(self, first: int, last: int, subjects: Sequence[bytes]) -> None:
         for consumer in self.consumers.values():
             if first == last:
-                consumer.on_removed((first,), subjects, self._now_ns)
+                consumer.on_removed((first,), subjects, self.logged_ns)
             else:
-                consumer.on_removed_range(first, last, subjects, self._now_ns)
+                consumer.on_removed_range(first, last, subjects, self.logged_ns)
 
     # -- for the leader -------------------------------------------------------------------------------------------
 
