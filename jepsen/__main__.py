@@ -1,10 +1,11 @@
-"""``python -m jepsen sim``: run seeds of the simulator, or replay one."""
+"""``python -m jepsen sim`` (virtual time: seeds, or one replayed) and ``python -m jepsen real`` (real processes)."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from jepsen.real import cli as real_command
 from jepsen.sim import command as sim_command
 
 
@@ -13,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jepsen", description="Tests of whole servers under faults.")
     commands = parser.add_subparsers(dest="command", required=True)
     sim_command.add_to(commands)
+    real_command.add_to(commands)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 

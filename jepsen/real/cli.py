@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import secrets
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from . import kill, power
 from .disk_image import Names
 from .fuse_layer import missing
 from .ledger import CONSUMER_KINDS
 from .process import JETSTORE
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 SKIPPED = 77
 """Exit code of a test that cannot run here, as automake has it."""
@@ -20,6 +24,18 @@ SKIPPED = 77
 def say(text: str) -> None:
     """Print at once: a long run is watched."""
     print(text, flush=True)
+
+
+def _seeded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The same command with a seed, which it says first."""
+
+    def seeded(arguments: argparse.Namespace) -> int:
+        if arguments.seed is None:
+            arguments.seed = secrets.randbelow(2**31)
+        say(f"seed {arguments.seed}")
+        return run(arguments)
+
+    return seeded
 
 
 def _tolerated(arguments: argparse.Namespace) -> frozenset[str]:
@@ -67,9 +83,11 @@ def _power(arguments: argparse.Namespace) -> int:
     return _summary(arguments, result)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one command; its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m jepsen real", description=__doc__)
+def add_to(executors: Subparsers) -> None:
+    """Add ``real`` and its commands to the command line of ``python -m jepsen``."""
+    parser = executors.add_parser(
+        "real", help="kill -9, power cuts and flipped bits on real processes", description=__doc__
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
@@ -82,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     )
     command = commands.add_parser("kill", parents=[shared], help=kill.__doc__)
     command.add_argument("--rounds", type=int, default=200)
-    command.set_defaults(run=_kill)
+    command.set_defaults(run=_seeded(_kill))
     command = commands.add_parser("power", parents=[shared], help=power.__doc__)
     command.add_argument("--rounds", type=int, default=20)
     command.add_argument(
@@ -90,10 +108,4 @@ def main(argv: Sequence[str]) -> int:
     )
     command.add_argument("--no-tear", action="store_true", help="every cut drops everything that was not synced")
     command.add_argument("--go-on", action="store_true", help="count what is lost, do not stop at the first loss")
-    command.set_defaults(run=_power)
-    arguments = parser.parse_args(argv)
-    if arguments.seed is None:
-        arguments.seed = secrets.randbelow(2**31)
-    say(f"seed {arguments.seed}")
-    code: int = arguments.run(arguments)
-    return code
+    command.set_defaults(run=_seeded(_power))
