@@ -66,10 +66,9 @@ def _check_selectors(asked: MessageGetRequest) -> None:
         asked.seq and (asked.last_by_subj or asked.start_time),
         asked.last_by_subj and (asked.next_by_subj or asked.start_time),
     )
-    if has_direct_only or any(conflicts):
+    has_selector = bool(asked.seq or asked.last_by_subj or asked.next_by_subj or asked.start_time)
+    if has_direct_only or not has_selector or any(conflicts):
         raise api_error("JSBadRequestErr")
-    if not (asked.seq or asked.last_by_subj or asked.next_by_subj or asked.start_time):
-        raise api_error("JSNoMessageFoundErr")
 
 
 async def get_message(backend: Backend, request: Request) -> JsonDict:

@@ -124,8 +124,7 @@ async def stream_info(backend: Backend, request: Request) -> JsonDict:
     )
     shown: JsonDict = {"total": 0, "offset": 0, "limit": 0}
     if asked.subjects_filter and info.subjects_total:
-        start = min(max(asked.offset, 0), info.subjects_total)
-        shown = {"total": info.subjects_total, "offset": start, "limit": SUBJECTS_PER_PAGE}
+        shown = {"total": info.subjects_total, "offset": max(asked.offset, 0), "limit": SUBJECTS_PER_PAGE}
     shown.update(
         stream_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True, cluster_leader=backend.server_name)
     )

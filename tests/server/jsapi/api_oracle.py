@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,13 @@ async def _port(directory: Path) -> int:
 
 async def ask_oracle(requests: list[tuple[str, str]], directory: Path, silent: list[bool] | None = None) -> list[Any]:
     """Its answers; None where it does not reply within the wait."""
+    async with oracle(directory) as port:
+        return await ask_port(port, requests, silent)
+
+
+@asynccontextmanager
+async def oracle(directory: Path) -> AsyncIterator[int]:
+    """The port of a nats-server that runs inside the block."""
     config = directory / "oracle.conf"
     config.write_text(
         f"listen: 127.0.0.1:-1\nserver_name: ORC\nports_file_dir: {directory}\n"
@@ -41,7 +50,7 @@ async def ask_oracle(requests: list[tuple[str, str]], directory: Path, silent: l
     assert binary is not None
     process = await asyncio.create_subprocess_exec(binary, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
     try:
-        return await ask_port(await _port(directory), requests, silent)
+        yield await _port(directory)
     finally:
         process.terminate()
         await process.wait()
