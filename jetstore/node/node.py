@@ -39,7 +39,9 @@ log = structlog.get_logger(__name__)
 
 ROOM_CHECK_S = 0.25
 """How often free disk space is looked at while the node is busy."""
-CHECKPOINT_AT_STOP_BYTES = 1 << 20
+META_CHECKPOINT_BYTES = 64 << 10
+"""The metadata names everything else: it is checkpointed (in two copies) early, and at every clean stop."""
+CHECKPOINT_AT_STOP_BYTES = 64 << 10
 """At a clean stop, groups with more journal than this are checkpointed, so that the next start replays little."""
 TRIM_EVERY_BLOCKS = 16
 """How often (in journal blocks, each ≤ 4 MiB) the unflushed tails of all streams are added up."""
@@ -51,6 +53,7 @@ class MetaGroup(Group):
     """The metadata group with its checkpoints: one head, no chunks, no segments."""
 
     machine: MetaState
+    on_checkpoint: Callable[[], None]
 
     @property
     def group(self) -> Group:
@@ -73,6 +76,7 @@ class MetaGroup(Group):
         return self.machine.checkpoint()
 
     def checkpointed(self, checkpoint: Checkpoint) -> tuple[()]:
+        self.on_checkpoint()
         return ()
 
     async def commit_index(self, disk: Disk) -> None:
@@ -109,6 +113,8 @@ class Node:
         self.commit = GroupCommit(
             parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self._on_disk_failure
         )
+        self._tombstones: set[GroupUid] = set()
+        """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
         self.lag = LoopLag(parts.loop)
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
         self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
@@ -140,12 +146,17 @@ class Node:
         await self.meta.serving()
         assigned = {assignment.uid: assignment for assignment in self.meta.machine.streams.values()}
         for uid in sorted(set(recovery.groups) - assigned.keys() - {META_GROUP}):
-            await self._bury(uid)
+            if recovery.groups[uid].generation:
+                await self._bury(uid)
+            else:  # its tombstone stands; its files may not all be gone
+                self._tombstones.add(uid)
+                self._remove_files(uid)
         for assignment in sorted(assigned.values(), key=lambda a: a.uid):
             self._open_stream(assignment, recovery.groups.get(assignment.uid))
         self.files.quarantine_unknown(assigned.keys() | {META_GROUP}, self.clock.wall_ns())
         for group in list(self.streams.values()):
-            group.start()
+            if group.paused_by is None:
+                group.start()
         for group in list(self.streams.values()):
             if group.is_faulty:
                 log.error(
@@ -174,7 +185,8 @@ class Node:
             if self.poisoned_by is None:
                 members: list[MetaGroup | StreamGroup] = [self.meta, *self.streams.values()]
                 for member in members:
-                    if member.core.log.bytes_above_checkpoint > CHECKPOINT_AT_STOP_BYTES and not member.is_faulty:
+                    bound = 0 if member is self.meta else CHECKPOINT_AT_STOP_BYTES
+                    if member.core.log.bytes_above_checkpoint > bound and not member.is_faulty:
                         await self.storage.checkpoint(member)
         except Exception as error:  # noqa: BLE001 - a checkpoint at stop is a favour to the next start, not a duty
             log.warning("checkpoint at stop failed", error=str(error))
@@ -227,8 +239,15 @@ class Node:
             commit=self.commit,
             limits=self.limits,
             loop=self.loop,
-            on_applied=lambda group: self.storage.note_applied(meta),
+            on_applied=self._meta_applied,
         )
+        if meta.is_faulty or (recovered is not None and (not recovered.last_known or recovered.is_stopped)):
+            raise Corruption(
+                "the metadata group's log is unreadable; nothing was changed, see `jetstore verify` and `jetstore recover`",
+                file="journal",
+                offset=0,
+            )
+        meta.on_checkpoint = self._meta_checkpointed
         self.storage.add(meta)
         return meta
 
@@ -266,6 +285,9 @@ class Node:
         if recovered is not None and is_newer:  # a head without its CKPT line: from now on it counts
             index, term, head_hash = recovered.checkpoint_index, recovered.checkpoint_term, recovered.checkpoint_hash
             group.add_record(Record(Kind.RESET, group.uid, term, Term(0), index, index, 0, head_hash, b""))
+        if recovered is not None and (not recovered.last_known or recovered.is_stopped):
+            why = "has a line of an unknown kind" if recovered.is_stopped else "has lost its last entries"
+            group.paused_by = Corruption(f"the log of stream {group.name} {why}", file="journal", offset=0)
         self.streams[assignment.name] = group
         self.storage.add(group)
         return group
@@ -300,13 +322,27 @@ class Node:
     def entomb(self, uid: GroupUid) -> None:
         """Write the group's tombstone; its files go once that is durable."""
         record = Record(Kind.GROUP, uid, Term(0), Term(0), RaftIndex(0), RaftIndex(0), 0, 0, b"")
-        self.meta.add_record(record, lambda: self._remove_files(uid))
+
+        def durable() -> None:
+            self._tombstones.add(uid)
+            self._remove_files(uid)
+
+        self.meta.add_record(record, durable)
+
+    def _meta_applied(self, group: Group) -> None:
+        if group.core.log.bytes_above_checkpoint > META_CHECKPOINT_BYTES:
+            self.storage.want_checkpoint(META_GROUP)
+
+    def _meta_checkpointed(self) -> None:
+        """The metadata checkpoint proves that these uids are dead: the journal need not carry that any more."""
+        if self._tombstones:
+            forgotten, self._tombstones = sorted(self._tombstones), set()
+            self.parts.disk.call("forget_groups", forgotten).add_done_callback(_seen)
 
     def _remove_files(self, uid: GroupUid) -> None:
         self.storage.discard(uid)
         for command in ("remove_group_dir", "index_drop"):
-            future = self.parts.disk.call(command, uid)
-            future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+            self.parts.disk.call(command, uid).add_done_callback(_seen)
 
     def health_problem(self) -> str:
         """Why this node should get no traffic now, in nats-server's words where it has some; "" = healthy."""
@@ -348,3 +384,9 @@ class Node:
         self.storage.relieve(status)
         if self.commit.blocks % TRIM_EVERY_BLOCKS == 0:
             self.storage.trim_memory()
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """A failure to tidy up is not lost: a poisoned disk fails the journal, too, and the next start tidies up again."""
+    if not future.cancelled():
+        future.exception()
