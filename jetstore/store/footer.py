@@ -102,7 +102,7 @@ class SealedTable(SegmentTable):
     Raises ``Corruption`` naming file and offset from wherever a damaged section is needed.
     """
 
-    __slots__ = ("_handle", "_hashes", "_names", "_sections", "_vfs", "weight_bytes")
+    __slots__ = ("_handle", "_hashes", "_names", "_sections", "_vfs", "kept_bytes", "weight_bytes")
 
     def __init__(self, vfs: Vfs, handle: int, path: str, file_bytes: int, uid: int, base_seq: int) -> None:
         """Reads trailer and directory of a file of ``file_bytes``. ``handle`` is replaced by ``use`` before reads."""
@@ -111,6 +111,8 @@ class SealedTable(SegmentTable):
         self.path = path
         self.weight_bytes = 1_000
         """What it holds in memory, about; grows as sections are touched."""
+        self.kept_bytes = 0
+        """The weight under which a cache keeps it."""
         guess = min(file_bytes, _TRAILER.size + 8 * _ENTRY.size)
         tail = pread_salvaged(vfs, handle, guess, file_bytes - guess)
         at = file_bytes - _TRAILER.size

@@ -33,7 +33,7 @@ from jetstore.store.ports import IndexRow, Message, MessageMeta, SubjectFilter
 from jetstore.store.read_cache import ReadCache
 from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, frame_head, segment_head
 from jetstore.store.segment_files import SegmentFile, SegmentReader, segments_dir
-from jetstore.store.segment_table import FRAMES_MAX, SUBJECTS_MAX, SegmentTable
+from jetstore.store.segment_table import FRAMES_MAX, SUBJECTS_MAX, Place, SegmentTable
 from jetstore.store.seqset import SeqSet
 from jetstore.store.stored_frame import take_messages
 from jetstore.store.stored_size import file_sizes, memory_sizes
@@ -334,18 +334,13 @@ class SegmentedLog:
                     f"sequences {live}-{last} unreadable: {bad.what}", file=segment.path, offset=bad.offset
                 )
 
-    def _ordinal(self, segment: SegmentFile, seq: int) -> tuple[int, int, int]:
-        """Ordinal of a live sequence, its frame and its position there."""
-
-        def look(table: SegmentTable) -> tuple[int, int, int]:
-            ordinal = table.ordinal_of(seq)
-            if ordinal < 0:
-                self._check_readable(segment, table, seq, seq)
-                raise Corruption(f"sequences {seq}-{seq} unreadable: not in its segment", file=segment.path, offset=0)
-            frame = table.frame_of(ordinal)
-            return ordinal, frame, ordinal - table.ordinals[frame]
-
-        return self.reader.ask(segment, look)
+    def _place(self, segment: SegmentFile, seq: int) -> Place:
+        """Where a live sequence is in its segment."""
+        place = self.reader.ask(segment, lambda table: table.place_of(seq))
+        if place is None:
+            self.reader.ask(segment, lambda table: self._check_readable(segment, table, seq, seq))
+            raise Corruption(f"sequences {seq}-{seq} unreadable: not in its segment", file=segment.path, offset=0)
+        return place
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -353,32 +348,28 @@ class SegmentedLog:
         if not self.is_live(seq):
             return None
         segment = self._segment_at(seq)
-        ordinal, number, position = self._ordinal(segment, seq)
-
-        def from_table(table: SegmentTable) -> MessageMeta:
-            subject = table.subjects[table.ids[ordinal]]
-            return MessageMeta(seq, table.time_of(ordinal), subject, table.sizes[ordinal])
-
+        place = self._place(segment, seq)
         if segment.table is None:
             # One frame is less to read than the footer's columns, which are the second evidence if it is damaged.
             try:
-                subject, header_len, payload = self.reader.item(segment, number, position)
+                subject, header_len, payload = self.reader.item(segment, place)
             except Corruption as error:
                 self.reader.report(error)
             else:
                 size = self._sizes_of(Columns((subject,), (header_len,), (payload,)))[0]
-                time_ns = self.reader.ask(segment, lambda table: table.time_of(ordinal))
-                return MessageMeta(seq, time_ns, subject, size)
-        return self.reader.ask(segment, from_table)
+                return MessageMeta(seq, place.time_ns, subject, size)
+        subject, size = self.reader.ask(
+            segment, lambda table: (table.subjects[table.ids[place.ordinal]], table.sizes[place.ordinal])
+        )
+        return MessageMeta(seq, place.time_ns, subject, size)
 
     def read(self, seq: int) -> Message | None:
         if not self.is_live(seq):
             return None
         segment = self._segment_at(seq)
-        ordinal, number, position = self._ordinal(segment, seq)
-        subject, header_len, payload = self.reader.item(segment, number, position)
-        time_ns = self.reader.ask(segment, lambda table: table.time_of(ordinal))
-        return Message(seq, time_ns, subject, payload[:header_len], payload[header_len:])
+        place = self._place(segment, seq)
+        subject, header_len, payload = self.reader.item(segment, place)
+        return Message(seq, place.time_ns, subject, payload[:header_len], payload[header_len:])
 
     def read_many(self, seqs: Sequence[int], max_bytes: int) -> list[Message]:
         if not seqs:
@@ -390,7 +381,8 @@ class SegmentedLog:
         total = at = 0
         while at < len(live) and total < max_bytes:
             segment = self._segment_at(live[at])
-            _, number, position = self._ordinal(segment, live[at])
+            place = self._place(segment, live[at])
+            number, position = place.frame, place.position
             stored = self.reader.frame(segment, number)
             stop = bisect_right(live, stored.seqs[-1], at)
             if (

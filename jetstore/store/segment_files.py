@@ -29,7 +29,7 @@ from jetstore.store.segment import (
     parse_frame_head,
     scan_frames,
 )
-from jetstore.store.segment_table import SegmentTable
+from jetstore.store.segment_table import Place, SegmentTable
 from jetstore.store.stored_frame import StoredFrame
 from jetstore.store.vfs import Vfs
 
@@ -105,9 +105,13 @@ class SegmentReader:
             self.report(error)
             table = self._rescan(segment)
             return question(table)
-        if isinstance(table, SealedTable):
-            self._cache.put(segment.path, _TABLE, table, table.weight_bytes)
+        if isinstance(table, SealedTable) and table.kept_bytes != table.weight_bytes:
+            self._keep(segment, table)
         return answer
+
+    def _keep(self, segment: SegmentFile, table: SealedTable) -> None:
+        table.kept_bytes = table.weight_bytes
+        self._cache.put(segment.path, _TABLE, table, table.weight_bytes)
 
     def table(self, segment: SegmentFile) -> SegmentTable:
         """The segment's table. A sealed one may still raise ``Corruption`` when a section is touched (see ``ask``)."""
@@ -125,7 +129,7 @@ class SegmentReader:
             except Corruption as error:
                 self.report(error)
                 return self._rescan(segment)
-            self._cache.put(segment.path, _TABLE, table, table.weight_bytes)
+            self._keep(segment, table)
         elif isinstance(table, SealedTable):
             table.use(self._open(segment))
         return table
@@ -228,23 +232,23 @@ class SegmentReader:
 
     def read_frame(self, segment: SegmentFile, number: int) -> tuple[FrameHead, bytes]:
         """Header and payload of a frame in the file; the header is verified and is the table's, the payload is not."""
-        offset, size, first, last = self.ask(
-            segment,
-            lambda t: (
-                t.offsets[number],
-                t.payload_sizes[number],
-                t.first_seqs[number],
-                t.seq_of(t.frame_end(number) - 1),
-            ),
+        offset, size, first = self.ask(
+            segment, lambda t: (t.offsets[number], t.payload_sizes[number], t.first_seqs[number])
         )
-        data = pread_salvaged(self._vfs, self._open(segment), FRAME_HEAD_BYTES + size, offset)
+        return self._read_at(segment, number, offset, size, first)
+
+    def _read_at(
+        self, segment: SegmentFile, number: int, offset: int, size: int, first_seq: int
+    ) -> tuple[FrameHead, bytes]:
+        data = self._vfs.pread(self._open(segment), FRAME_HEAD_BYTES + size, offset)
         try:
             head = parse_frame_head(data, 0, self._uid, segment.base_seq, offset)
         except FormatUnknown as error:
             error.file = segment.path
             raise
-        if head is None or (head.first_seq, head.payload_bytes) != (first, size):
-            raise self._bad(segment, "frame header", first, last, offset)
+        if head is None or (head.first_seq, head.payload_bytes) != (first_seq, size):
+            last_seq = self.ask(segment, lambda t: t.seq_of(t.frame_end(number) - 1))
+            raise self._bad(segment, "frame header", first_seq, last_seq, offset)
         return head, data[FRAME_HEAD_BYTES:]
 
     def frame(self, segment: SegmentFile, number: int) -> StoredFrame:
@@ -262,8 +266,9 @@ class SegmentReader:
             self._cache.put(segment.path, number, stored, stored.weight_bytes)
         return stored
 
-    def item(self, segment: SegmentFile, number: int, position: int) -> tuple[bytes, int, bytes]:
+    def item(self, segment: SegmentFile, place: Place) -> tuple[bytes, int, bytes]:
         """Subject, header length and payload of one record; its frame is verified but not decoded or kept."""
+        number, position = place.frame, place.position
         frame = segment.memory.get(number)
         if frame is not None and frame.columns is None:
             return decode_item(frame.body, frame.count, position)
@@ -272,7 +277,7 @@ class SegmentReader:
         if columns is not None:
             header_len = columns.header_lens[position] if columns.header_lens else 0
             return columns.subjects[position], header_len, columns.payloads[position]
-        head, payload = self.read_frame(segment, number)
+        head, payload = self._read_at(segment, number, place.offset, place.payload_bytes, place.first_seq)
         self.verify(segment, head, payload)
         return decode_item(payload[body_offset(head) :], head.count, position)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from jetstore.errors import Corruption
 from jetstore.store.ports import SubjectFilter
 from jetstore.store.segment import BadRange
 
-SUBJECTS_MAX = 32_768
+SUBJECTS_MAX = 16_384
 """A segment with this many subjects is sealed: bounds its table and the time to build its footer."""
 FRAMES_MAX = 131_072
 """The same for frames."""
@@ -23,6 +23,19 @@ FRAME_RECORDS_MAX = 16_384
 _FEW_IDS = 16
 _WINDOW_RECORDS = 32_768
 _MEMO_FILTERS_MAX = 256
+
+
+class Place(NamedTuple):
+    """Where one record is, and what its frame's header must say."""
+
+    ordinal: int
+    frame: int
+    position: int
+    """Of the record in its frame."""
+    time_ns: int
+    offset: int
+    payload_bytes: int
+    first_seq: int
 
 
 class SegmentTable:
@@ -172,6 +185,24 @@ class SegmentTable:
         ordinal = self.ordinal_from(seq)
         return ordinal if ordinal < self.message_count and self.seq_of(ordinal) == seq else -1
 
+    def place_of(self, seq: int) -> Place | None:
+        """Where the record with this sequence is; None if the table has none."""
+        ordinal = self.ordinal_of(seq)
+        if ordinal < 0:
+            return None
+        frame = bisect_right(self.ordinals, ordinal) - 1
+        position = ordinal - self.ordinals[frame]
+        time_ns = self.times[ordinal] if self.times else self.base_times[frame] + position
+        return Place(
+            ordinal,
+            frame,
+            position,
+            time_ns,
+            self.offsets[frame],
+            self.payload_sizes[frame],
+            self.first_seqs[frame],
+        )
+
     def seq_of(self, ordinal: int) -> int:
         """Sequence of a record."""
         if self.seqs:
@@ -209,16 +240,6 @@ class SegmentTable:
         if frame < 0:
             return 0
         return min(self.ordinals[frame] + time_ns - self.base_times[frame], self.frame_end(frame))
-
-    def check_readable(self, first_seq: int, last_seq: int) -> None:
-        """Raises ``Corruption`` if records of this closed range could not be found when the table was rebuilt."""
-        for bad in self.bad:
-            if bad.first_seq <= last_seq and bad.last_seq >= first_seq:
-                raise Corruption(
-                    f"sequences {bad.first_seq}-{bad.last_seq} unreadable: {bad.what}",
-                    file=self.path,
-                    offset=bad.offset,
-                )
 
     # -- subjects ---------------------------------------------------------------------------------------------------
 

@@ -36,5 +36,8 @@ def _sum_sizes(columns: Columns, fixed: int) -> list[int]:
     first = subjects[0]
     if subjects.count(first) == len(subjects):
         fixed += len(first)
-        return [fixed + size for size in map(len, payloads)]
+        lens = list(map(len, payloads))
+        if lens.count(lens[0]) == len(lens):
+            return [fixed + lens[0]] * len(lens)
+        return [fixed + size for size in lens]
     return [fixed + len(subject) + len(payload) for subject, payload in zip(subjects, payloads, strict=True)]
