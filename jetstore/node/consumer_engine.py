@@ -84,6 +84,8 @@ class ConsumerEngine(ABC):
         self._deleting = False
         self._active_s = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
         self._paused_until_ns = 0
         self._pacer = Pacer(state.config, state.view.last_seq)
 
@@ -534,10 +536,10 @@ class ConsumerEngine(ABC):
         if self.state.config.inactive_threshold and not self._deleting:
             when = min(when, max(self._active_s + self.idle_limit_s(), now_s))
         if self._timer is not None and not self._timer.cancelled():
-            armed = self._timer.when()
-            if now_s < armed <= when:
+            if now_s < self._timer_at_s <= when:
                 return
             self._timer.cancel()
+        self._timer_at_s = when
         self._timer = self.loop.call_at(when, self._on_timer)
 
     def idle_limit_s(self) -> float:

@@ -82,6 +82,8 @@ class StreamGroup(Group):
         self._admission = admission
         self._subscriptions: dict[str, InternalSubscription] = {}
         self._expiry_timer: asyncio.TimerHandle | None = None
+        self._expiry_at_s = 0.0
+        """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
         self._expiring = False
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -163,9 +165,10 @@ class StreamGroup(Group):
         wait_s = max((due_ns - self.clock.wall_ns()) / 1e9, 0.0) + EXPIRY_SLACK_S
         when = self.loop.time() + min(wait_s, EXPIRY_WAIT_MAX_S)
         if self._expiry_timer is not None:
-            if not self._expiry_timer.cancelled() and self._expiry_timer.when() <= when:
+            if not self._expiry_timer.cancelled() and self._expiry_at_s <= when:
                 return
             self._expiry_timer.cancel()
+        self._expiry_at_s = when
         self._expiry_timer = self.loop.call_at(when, self._expire)
 
     def _expire(self) -> None:
