@@ -19,7 +19,6 @@ class User:
 
     user: str
     password: str
-    """Plain, or a bcrypt hash (starts with ``$2``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +116,19 @@ class Options:
         )
 
 
+def is_bcrypt(secret: str) -> bool:
+    """Whether a password or token is given as a bcrypt hash."""
+    return secret.startswith(("$2a$", "$2b$", "$2x$", "$2y$"))
+
+
 def start_problem(options: Options) -> str:
     """Why a server cannot start with options that are valid one by one; "" if it can."""
     if options.max_payload_bytes > options.max_pending_bytes:
         return (
             f"max_payload ({options.max_payload_bytes}) cannot be higher than max_pending ({options.max_pending_bytes})"
         )
+    if is_bcrypt(options.authorization.password) or is_bcrypt(options.authorization.token):
+        return "bcrypt passwords and tokens are not supported by this version of jetstore"
     if any(character.isspace() for character in options.server_name):
         return "server name cannot contain spaces"
     if any(character.isspace() for character in options.cluster_name):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from jetstore.model.times import format_duration, parse_duration
 from server.config import unsupported
 from server.config.errors import ConfigError, ConfigProblems, Problem
-from server.config.options import SECOND, AuthorizationOptions, JetStreamOptions, Options, User
+from server.config.options import SECOND, AuthorizationOptions, JetStreamOptions, Options, User, is_bcrypt
 from server.config.parser import parse_file, scalar
 from server.config.tree import Entry, Node, kind_of, plain
 
@@ -109,6 +109,17 @@ def _text(option: str) -> ReadValue:
     def read(_reader: _Reader, name: str, entry: Entry) -> Fields:
         if not isinstance(entry.value, str):
             raise _wrong_type(name, entry, "a string")
+        return {option: entry.value}
+
+    return read
+
+
+def _secret(option: str) -> ReadValue:
+    def read(_reader: _Reader, name: str, entry: Entry) -> Fields:
+        if not isinstance(entry.value, str):
+            raise _wrong_type(name, entry, "a string")
+        if is_bcrypt(entry.value):
+            raise _Mistake(unsupported.refusal(f"{name} as a bcrypt hash"))
         return {option: entry.value}
 
     return read
@@ -311,12 +322,12 @@ def _cluster(reader: _Reader, name: str, entry: Entry) -> Fields:
 _USER: Final[Mapping[str, ReadValue]] = {
     "user": _text("user"),
     "username": _text("user"),
-    "pass": _text("password"),
-    "password": _text("password"),
+    "pass": _secret("password"),
+    "password": _secret("password"),
 }
 _AUTHORIZATION: Final[Mapping[str, ReadValue]] = {
     **_USER,
-    "token": _text("token"),
+    "token": _secret("token"),
     "timeout": _seconds("timeout_ns"),
     "users": _users,
 }
