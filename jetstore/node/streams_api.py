@@ -176,8 +176,8 @@ class StreamsApi:
     async def get_message(self, name: str, request: MessageGet) -> Message:
         """The selected message; 10037 if there is none."""
         group = self._group(name)
-        if request.seq and not request.next_by_subj and group.is_faulty:
-            return group.stream.get_message(request)  # by sequence, reads go on up to the fault
+        if 0 < request.seq <= group.stream.log.last_seq and not request.next_by_subj and group.is_faulty:
+            return group.stream.get_message(request)  # by sequence, reads go on up to the fault; beyond it, who knows
         return group.require_serving().get_message(request)
 
     async def delete_message(self, name: str, seq: int, no_erase: bool) -> None:

@@ -175,6 +175,8 @@ def _read_values(vfs: Vfs, uid: int) -> dict[bytes, bytes]:
     handle = vfs.open(_path(uid), write=False)
     try:
         data = vfs.pread(handle, vfs.size(handle), 0)
+    except OSError as error:
+        raise IndexDoubt(f"{_path(uid)} cannot be read: {error.strerror}") from error
     finally:
         vfs.close(handle)
     if data[:4] != _MAGIC or crc32c(data[:-4]).to_bytes(4, "little") != data[-4:]:
