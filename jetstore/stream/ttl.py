@@ -1,4 +1,4 @@
-"""When single messages expire: sequences in buckets of one second, and those that never expire.
+"""When single messages expire: sequences in buckets of one tick of 50 ms, and those that never expire.
 
 Removed messages stay in their bucket until its time comes; their sequences mean nothing any more and are passed over.
 """
@@ -14,8 +14,10 @@ from struct import Struct
 from jetstore.errors import Corruption, FormatUnknown
 
 SECOND_NS = 1_000_000_000
+TICK_NS = 50_000_000
+"""Messages that expire within one tick go together, at its end."""
 _HEAD = Struct("<IIQ")
-"""version, seconds, exemptions; then u64 columns: exemptions, seconds, their counts, their sequences."""
+"""version, ticks, exemptions; then u64 columns: exemptions, ticks, their counts, their sequences."""
 _VERSION = 0
 
 
@@ -24,23 +26,23 @@ class TtlSchedule:
 
     def __init__(self) -> None:
         """Nothing expires."""
-        self._by_second: dict[int, array[int]] = {}
-        self._seconds: list[int] = []
+        self._by_tick: dict[int, array[int]] = {}
+        self._ticks: list[int] = []
         self.never: set[int] = set()
         """Messages with ``Nats-TTL: never``: no age limit removes them. May hold sequences that are gone."""
         self.changes = 0
         """Counts changes, so that an unchanged schedule is not written again by a checkpoint."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_second.values()))
+        return sum(map(len, self._by_tick.values()))
 
     def add(self, seq: int, expires_ns: int) -> None:
-        """Expire a message at this time, rounded up to a second."""
-        second = -(-expires_ns // SECOND_NS)
-        bucket = self._by_second.get(second)
+        """Expire a message at this time, rounded up to a tick."""
+        tick = -(-expires_ns // TICK_NS)
+        bucket = self._by_tick.get(tick)
         if bucket is None:
-            bucket = self._by_second[second] = array("Q")
-            heappush(self._seconds, second)
+            bucket = self._by_tick[tick] = array("Q")
+            heappush(self._ticks, tick)
         bucket.append(seq)
         self.changes += 1
 
@@ -57,43 +59,43 @@ class TtlSchedule:
 
     def next_ns(self) -> int:
         """The earliest expiry, or 0."""
-        return self._seconds[0] * SECOND_NS if self._seconds else 0
+        return self._ticks[0] * TICK_NS if self._ticks else 0
 
     def take_due(self, now_ns: int, max_count: int) -> list[int]:
         """Up to ``max_count`` sequences due at ``now_ns``, which are then no longer scheduled; sorted."""
         due: list[int] = []
-        while self._seconds and self._seconds[0] * SECOND_NS <= now_ns and len(due) < max_count:
-            second = self._seconds[0]
-            bucket = self._by_second[second]
+        while self._ticks and self._ticks[0] * TICK_NS <= now_ns and len(due) < max_count:
+            tick = self._ticks[0]
+            bucket = self._by_tick[tick]
             room = max_count - len(due)
             due += bucket[:room]
             self.changes += 1
             if len(bucket) > room:
-                self._by_second[second] = bucket[room:]
+                self._by_tick[tick] = bucket[room:]
             else:
-                del self._by_second[second]
-                heappop(self._seconds)
+                del self._by_tick[tick]
+                heappop(self._ticks)
         return sorted(due)
 
     def to_rows(self) -> list[list[int]]:
-        """As plain numbers, one row a second: equal schedules give equal rows. The first row is ``never``."""
+        """As plain numbers, one row a tick: equal schedules give equal rows. The first row is ``never``."""
         rows = [sorted(self.never)]
-        rows += [[second, *self._by_second[second]] for second in sorted(self._by_second)]
+        rows += [[tick, *self._by_tick[tick]] for tick in sorted(self._by_tick)]
         return rows
 
     def to_bytes(self) -> bytes:
         """As a chunk of a checkpoint (``docs/format/stream-head.md``)."""
-        seconds = sorted(self._by_second)
-        buckets = [self._by_second[second] for second in seconds]
-        columns: list[Sequence[int]] = [sorted(self.never), seconds, list(map(len, buckets)), *buckets]
-        return _HEAD.pack(_VERSION, len(seconds), len(self.never)) + b"".join(map(_column, columns))
+        ticks = sorted(self._by_tick)
+        buckets = [self._by_tick[tick] for tick in ticks]
+        columns: list[Sequence[int]] = [sorted(self.never), ticks, list(map(len, buckets)), *buckets]
+        return _HEAD.pack(_VERSION, len(ticks), len(self.never)) + b"".join(map(_column, columns))
 
     @classmethod
     def from_bytes(cls, name: str, data: bytes) -> TtlSchedule:
         """The schedule that ``to_bytes`` described. Raises ``Corruption`` or ``FormatUnknown``."""
         if len(data) < _HEAD.size or len(data) % 8:
             raise Corruption("chunk of expiry times", file=name, offset=0, actual=len(data))
-        version, seconds, exempt = _HEAD.unpack_from(data)
+        version, ticks, exempt = _HEAD.unpack_from(data)
         if version != _VERSION:
             raise FormatUnknown("version of expiry times", file=name, offset=0, expected=_VERSION, actual=version)
         numbers = array("Q", data[_HEAD.size :])
@@ -102,15 +104,15 @@ class TtlSchedule:
         schedule = cls()
         schedule.changes = 1
         schedule.never = set(numbers[:exempt])
-        at = exempt + 2 * seconds
-        counts = numbers[exempt + seconds : at]
+        at = exempt + 2 * ticks
+        counts = numbers[exempt + ticks : at]
         if at + sum(counts) != len(numbers):
             raise Corruption("chunk of expiry times does not add up", file=name, offset=0, actual=len(numbers))
-        for second, count in zip(numbers[exempt : exempt + seconds], counts, strict=True):
-            schedule._by_second[second] = numbers[at : at + count]
+        for tick, count in zip(numbers[exempt : exempt + ticks], counts, strict=True):
+            schedule._by_tick[tick] = numbers[at : at + count]
             at += count
-        schedule._seconds = list(schedule._by_second)
-        heapify(schedule._seconds)
+        schedule._ticks = list(schedule._by_tick)
+        heapify(schedule._ticks)
         return schedule
 
 

@@ -6,6 +6,7 @@ Subjects, headers and bodies are plain text. Nothing is fast, nothing is shared 
 from __future__ import annotations
 
 SECOND = 1_000_000_000
+TICK = 50_000_000
 
 
 def match(pattern: str, subject: str) -> bool:
@@ -123,7 +124,7 @@ class StreamModel:
             if ttl == "never":
                 expires = "never"
             elif ttl:
-                expires = -(-(time + int(ttl) * SECOND) // SECOND) * SECOND
+                expires = -(-(time + int(ttl) * SECOND) // TICK) * TICK
             self.messages.append(
                 {"seq": self.last_seq, "subject": subject, "headers": headers, "body": body, "time": time,
                  "size": size, "expires": expires}

@@ -11,6 +11,7 @@ from jetstore.errors import ApiError
 from jetstore.model.requests import PurgeRequest
 from jetstore.stream import entries
 from jetstore.stream.outcomes import ConfigOutcome, DeleteOutcome, ExpireOutcome, PurgeOutcome
+from jetstore.stream.ttl import TICK_NS
 
 
 def purge(driver: Driver, **fields: Any) -> Any:  # Any: read by each test
@@ -184,7 +185,7 @@ def test_time_to_live_in_whole_seconds_and_never() -> None:
     driver.now_ns += SECOND
     expire(driver)
     assert driver.seqs() == [4]
-    assert driver.stream.next_expiry_ns() == START_NS + 3601 * SECOND
+    assert driver.stream.next_expiry_ns() == START_NS + 3600 * SECOND + TICK_NS
     driver.now_ns += 3600 * SECOND
     assert expire(driver) == ExpireOutcome(0, 0, is_complete=True)
     assert driver.stream.next_expiry_ns() is None
