@@ -274,4 +274,4 @@ class StreamsApi:
             first = group.stream.contents.seq_at_time(state.config.opt_start_time) if state.config.opt_start_time else 0
             check_reset(state.config, seq, first)
             outcome = await group.call(encode_reset(consumer, group.now_ns(), seq))
-        return await self.consumer_info(stream, consumer), int(outcome.result)
+        return await self.consumer_info(stream, consumer), outcome.result.seq
