@@ -255,7 +255,8 @@ class ConsumerState:
             return outcome
         passed = self.cursor.count_between(self.view, self.subject_filter, stream_seq)
         self.cursor.advance(stream_seq + 1, len(passed))
-        self.delivered = self.ack_floor = Position(consumer_seq, stream_seq, now_ns)
+        self.delivered = Position(consumer_seq, stream_seq, now_ns)
+        self.ack_floor = Position(consumer_seq, stream_seq, 0)
         outcome.settled = runs_of(passed)
         return outcome
 
@@ -386,7 +387,7 @@ class ConsumerState:
         """What an info reports, with deliveries that are ahead of the log."""
         if self.live is not None:
             at = Position(self.live.consumer_seq, self.live.stream_seq, self.live.active_ns)
-            return Counters(at, at, 0, 0, self.live.cursor.num_pending)
+            return Counters(at, at._replace(last_active_ns=0), 0, 0, self.live.cursor.num_pending)
         return Counters(
             self.delivered,
             self.ack_floor,

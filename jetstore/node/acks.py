@@ -11,7 +11,7 @@ from jetstore.consumer import counts, entries
 from jetstore.consumer.cursor import runs_of
 from jetstore.consumer.entries import AckOp, AckRuns, SeqRange
 from jetstore.consumer.state import ConsumerState
-from jetstore.node.ack_parser import ParsedAcks, parse_acks
+from jetstore.node.ack_parser import NumberedAck, ParsedAcks, parse_acks
 from jetstore.node.advisories import Advisories
 from jetstore.node.ports import Inbound, Outlet
 
@@ -124,25 +124,29 @@ class AckIntake:
 
     def _tell(self, result: counts.AckOutcome, acks: ParsedAcks) -> None:
         owner = self._owner
-        for kind, what, numbered, runs in (
-            ("MSG_NAKED", "nak", acks.naks, result.naked),
-            ("MSG_TERMINATED", "terminated", acks.terms, result.terminated),
-        ):
-            if numbered and owner.advisories.wants(kind, owner.name):
-                done = {seq for run in runs for seq in range(run.first, run.last + 1)}
-                for seq, consumer_seq, attempt, reason in numbered:
-                    if seq in done:
-                        owner.advisories.tell(
-                            kind,
-                            what,
-                            owner.name,
-                            consumer_seq=consumer_seq,
-                            stream_seq=seq,
-                            deliveries=attempt,
-                            reason=reason or None,
-                        )
+        if acks.naks and owner.advisories.wants("MSG_NAKED", owner.name):
+            done = {seq for run in result.naked for seq in range(run.first, run.last + 1)}
+            self._tell_each("MSG_NAKED", "nak", [nak for nak in acks.naks if nak.stream_seq in done])
+        if acks.terms and owner.advisories.wants("MSG_TERMINATED", owner.name):
+            # As in nats-server, a message that is terminated again is told again.
+            delivered_seq = owner.state.delivered.stream_seq
+            told = [term for term in acks.terms if term.stream_seq <= delivered_seq]
+            self._tell_each("MSG_TERMINATED", "terminated", told)
         if result.acked and owner.state.config.sample_freq:
             self._sample(result)
+
+    def _tell_each(self, kind: str, what: str, numbered: Sequence[NumberedAck]) -> None:
+        owner = self._owner
+        for seq, consumer_seq, attempt, reason in numbered:
+            owner.advisories.tell(
+                kind,
+                what,
+                owner.name,
+                consumer_seq=consumer_seq,
+                stream_seq=seq,
+                deliveries=attempt,
+                reason=reason or None,
+            )
 
     def _sample(self, result: counts.AckOutcome) -> None:
         """Ack metrics for some of the acknowledged messages."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from jetstore.clock import Clock
 from jetstore.model.times import format_time
+from jetstore.node.delivery_ports import LedStream
 from jetstore.node.ports import Outlet
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -25,7 +26,8 @@ def nuid(rng: Random, letters: int = NUID_LETTERS) -> str:
 class Advisories:
     """Tells what one stream's consumers do."""
 
-    def __init__(self, outlet: Outlet, clock: Clock, rng: Random, stream: str) -> None:
+    def __init__(self, outlet: Outlet, clock: Clock, rng: Random, stream: LedStream) -> None:
+        """``stream`` is asked for its name each time: a new group leads before it knows it."""
         self._outlet = outlet
         self._clock = clock
         self._rng = rng
@@ -33,12 +35,12 @@ class Advisories:
 
     def wants(self, kind: str, consumer: str) -> bytes:
         """The subject of this kind of advisory if somebody subscribes to it, else b""."""
-        subject = f"$JS.EVENT.ADVISORY.CONSUMER.{kind}.{self._stream}.{consumer}".encode()
+        subject = f"$JS.EVENT.ADVISORY.CONSUMER.{kind}.{self._stream.name}.{consumer}".encode()
         return subject if self._outlet.has_interest(subject) else b""
 
     def wants_metric(self, consumer: str) -> bytes:
         """The subject of ack metrics if somebody subscribes to it, else b""."""
-        subject = f"$JS.EVENT.METRIC.CONSUMER.ACK.{self._stream}.{consumer}".encode()
+        subject = f"$JS.EVENT.METRIC.CONSUMER.ACK.{self._stream.name}.{consumer}".encode()
         return subject if self._outlet.has_interest(subject) else b""
 
     def tell(self, kind: str, what: str, consumer: str, **fields: Any) -> None:  # Any: JSON values
@@ -53,7 +55,7 @@ class Advisories:
             "type": type_name,
             "id": nuid(self._rng),
             "timestamp": format_time(self._clock.wall_ns()),
-            "stream": self._stream,
+            "stream": self._stream.name,
             "consumer": consumer,
         }
         event.update((name, value) for name, value in fields.items() if value is not None)

@@ -43,8 +43,8 @@ class Delivery:
             return
         leader = self._leader
         if self._rng is None:
-            self._rng = Random(f"{leader.stream.name} {leader.clock.wall_ns()}")
-        self._advisories = Advisories(self._outlet, leader.clock, self._rng, leader.stream.name)
+            self._rng = Random(leader.clock.wall_ns())
+        self._advisories = Advisories(self._outlet, leader.clock, self._rng, leader.stream)
         for state in leader.stream.consumers.values():
             self._begin(state)
 

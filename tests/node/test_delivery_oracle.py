@@ -65,7 +65,8 @@ class Session:
         fields = {"durable_name": name, "ack_policy": "explicit", "deliver_policy": "all"}
         body = {"stream_name": "S", "config": fields | config}
         await self.api(f"CONSUMER.CREATE.S.{name}", body)
-        await self.info(name)
+        if "deliver_subject" not in config:
+            await self.info(name)
 
     async def publish(self, *subjects: str, body: bytes = b"xy", headers: dict[str, str] | None = None) -> None:
         for subject in subjects:
@@ -122,7 +123,7 @@ class Session:
                     event.pop(name, None)
                 data = json.dumps(event).encode()
             subject = inbox if message.subject == inbox else message.subject
-            self.note(f"{inbox} <- {subject} reply {message.reply} {headers} {data[:200]!r}")
+            self.note(f"{inbox} <- {subject} reply {message.reply} {headers} {data!r}")
         return messages
 
     async def quiet(self, inbox: str = "inbox", seconds: float = 0.15) -> None:
@@ -201,6 +202,7 @@ async def nak_delay_wpi_term(s: Session) -> None:
     await s.info()
     await s.got(4, "$JS.EVENT.ADVISORY.CONSUMER.*.S.c")
     await s.ack(got[2], b"+TERM")
+    await s.got(1, "$JS.EVENT.ADVISORY.CONSUMER.*.S.c")
     await s.ack(got[2], b"-NAK")
     await s.quiet("$JS.EVENT.ADVISORY.CONSUMER.*.S.c")
     await s.api("CONSUMER.DELETE.S.c")
@@ -251,7 +253,7 @@ async def pull_statuses(s: Session) -> None:
         b"{}x",
         b'{"batch":}',
         b'{"batch": 1,}',
-        {"no_wait": True, "max_bytes": 5},
+        {"batch": 1, "no_wait": True, "max_bytes": 5},
         {"batch": 2, "unknown": 1, "max_bytes": 500},
     ]
     for body in bodies:
@@ -389,9 +391,6 @@ async def removals_and_counters(s: Session) -> None:
         await s.api("STREAM.MSG.DELETE.S", {"seq": seq})
         await s.info("c")
         await s.info("b")
-    await s.api("STREAM.PURGE.S", {"seq": 3})
-    await s.info("c")
-    await s.info("b")
     await s.api("STREAM.PURGE.S")
     await s.info("c")
     await s.info("b")
@@ -399,6 +398,42 @@ async def removals_and_counters(s: Session) -> None:
     await s.info("c")
     await s.info("b")
     await s.fetch(2, {"batch": 2})
+
+
+@scenario
+async def purges(s: Session) -> None:
+    await s.stream()
+    await s.publish(*["s.a", "s.b"] * 5)
+    await s.consumer("c")
+    await s.consumer("b", filter_subject="s.b")
+    await s.consumer("idle")
+    await s.fetch(4, {"batch": 4})
+    await s.fetch(2, {"batch": 2}, "b")
+    await s.api("STREAM.PURGE.S", {"seq": 4})
+    for name in ("c", "b", "idle"):
+        await s.info(name)
+    await s.api("STREAM.PURGE.S", {"filter": "s.b"})
+    for name in ("c", "b"):
+        await s.info(name)
+    await s.api("STREAM.PURGE.S", {"keep": 1})
+    for name in ("c", "b", "idle"):
+        await s.info(name)
+    await s.publish("s.b")
+    for name in ("c", "b", "idle"):
+        await s.info(name)
+        await s.fetch(1, {"batch": 1}, name)
+
+
+@scenario
+async def deleted_while_pending(s: Session) -> None:
+    await s.stream()
+    await s.publish(*["s.a"] * 4)
+    await s.listen("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.S.c")
+    await s.consumer()
+    await s.fetch(3, {"batch": 3})
+    await s.api("STREAM.MSG.DELETE.S", {"seq": 2})
+    await s.got(1, "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.S.c")
+    await s.info()
 
 
 @scenario
@@ -438,10 +473,9 @@ async def pausing(s: Session) -> None:
     await s.info()
     await s.fetch(1, {"batch": 1, "no_wait": True})
     await s.fetch(1, {"batch": 1, "expires": 150 * MS})
-    await s.request({"batch": 1, "expires": 3000 * MS})
     answer = await s.api("CONSUMER.PAUSE.S.c")
     s.note(f"{answer.get('paused')} {answer.get('pause_until')}")
-    await s.got(1)
+    await s.fetch(1, {"batch": 1, "expires": 3000 * MS})
     await s.info()
 
 
