@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import kill, power
+from . import flip, kill, power
 from .disk_image import Names
 from .fuse_layer import missing
 from .ledger import CONSUMER_KINDS
@@ -83,6 +83,21 @@ def _power(arguments: argparse.Namespace) -> int:
     return _summary(arguments, result)
 
 
+def _flip(arguments: argparse.Namespace) -> int:
+    findings, trials = flip.run(
+        arguments.server,
+        arguments.messages,
+        arguments.seed,
+        say,
+        trials=arguments.trials,
+        how=arguments.how,
+        only=arguments.only,
+        keep=arguments.keep,
+    )
+    say(f"{arguments.server}: {len(trials)} trials; violations: {findings}")
+    return 1 if findings.total else 0
+
+
 def add_to(executors: Subparsers) -> None:
     """Add ``real`` and its commands to the command line of ``python -m jepsen``."""
     parser = executors.add_parser(
@@ -109,3 +124,9 @@ def add_to(executors: Subparsers) -> None:
     command.add_argument("--no-tear", action="store_true", help="every cut drops everything that was not synced")
     command.add_argument("--go-on", action="store_true", help="count what is lost, do not stop at the first loss")
     command.set_defaults(run=_seeded(_power))
+    command = commands.add_parser("flip", parents=[shared], help=flip.__doc__)
+    command.add_argument("--messages", type=int, default=100_000)
+    command.add_argument("--trials", type=int, default=3, help="for each class of files")
+    command.add_argument("--how", choices=["stop", "kill"], default="stop", help="how the original server ends")
+    command.add_argument("--only", default="", help="one class of files")
+    command.set_defaults(run=_seeded(_flip))

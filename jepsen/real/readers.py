@@ -10,6 +10,8 @@ import re
 import socket
 import time
 from array import array
+from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,3 +208,69 @@ class Fetcher:
                 data += self.wire.lines()
         finally:
             self.confirmed.extend([int(number) for number in _CONFIRMED.findall(data)])
+
+
+@dataclass
+class Answers:
+    """Answers to reads by sequence."""
+
+    payloads: dict[int, bytes] = field(default_factory=dict)
+    absent: list[int] = field(default_factory=list)
+    """The server says there is no such message (404)."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Any other error: the server says that it cannot tell."""
+    unanswered: list[int] = field(default_factory=list)
+
+
+def get_by_sequence(
+    port: int, stream: str, sequences: Sequence[int], *, window: int = 500, timeout_s: float = 20.0
+) -> Answers:
+    """STREAM.MSG.GET for each sequence, ``window`` at a time. What has no answer in time is in ``unanswered``."""
+    answers = Answers()
+    inbox = f"_GET.{time.monotonic_ns()}"
+    wire = Wire(port, f"SUB {inbox}.* 1\r\n".encode(), timeout_s)
+    subject = f"$JS.API.STREAM.MSG.GET.{stream}"
+    try:
+        for start in range(0, len(sequences), window):
+            part = list(sequences[start : start + window])
+            bodies = [b'{"seq":%d}' % sequence for sequence in part]
+            wire.socket.sendall(
+                b"".join(
+                    [
+                        f"PUB {subject} {inbox}.{sequence} {len(body)}\r\n".encode() + body + b"\r\n"
+                        for sequence, body in zip(part, bodies, strict=True)
+                    ]
+                )
+            )
+            data = b""
+            waiting = set(part)
+            try:
+                while data.count(b"\n") < 2 * len(part):
+                    data += wire.lines()
+            except ControlError:
+                # Whatever came is looked at below; the rest stays unanswered.
+                pass
+            words = data.split(b"\r\n")
+            for header, body in zip(words[0::2], words[1::2], strict=False):
+                if not header.startswith(b"MSG "):
+                    continue
+                sequence = int(header.split(b" ", 2)[1].rsplit(b".", 1)[1])
+                waiting.discard(sequence)
+                _sort_answer(answers, sequence, json.loads(body))
+            answers.unanswered.extend(sorted(waiting))
+            if waiting:
+                answers.unanswered.extend(sequences[start + window :])
+                break
+    finally:
+        wire.close()
+    return answers
+
+
+def _sort_answer(answers: Answers, sequence: int, answer: dict[str, Any]) -> None:
+    error = answer.get("error")
+    if error is None:
+        answers.payloads[sequence] = b64decode(answer["message"].get("data", ""))
+    elif error.get("code") == 404:
+        answers.absent.append(sequence)
+    else:
+        answers.refused[sequence] = f"{error.get('code')} ({error.get('err_code')}) {error.get('description')}"
