@@ -9,17 +9,12 @@ from typing import Any
 
 from jepsen.history import History
 from jepsen.nemesis import damage
-from jepsen.sim.client import connect
-from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.plan import WORKLOADS, Plan, draw_plan
+from jepsen.sim.server import serve_node
+from jepsen.sim.world import START_BOUND_S, World
 from jepsen.workload.base import Setting, Workload, live, persist
 from jetstore.errors import Corruption, DiskFull
-
-PORT = 4222
-START_BOUND_S = 60.0
-"""Virtual time within which a healthy server must serve (zeroing and replay included)."""
-RUN_BOUND_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -46,28 +41,22 @@ class Report:
 
 def run_seed(
     seed: int,
-    serve: Serve | None = None,
+    serve: Serve = serve_node,
     *,
     workloads: tuple[str, ...] = (),
     faults: frozenset[str] | None = None,
     damaged: bool | None = None,
 ) -> Report:
     """Run one seed; a report with its problems (none = passed). Never raises on a failure of the tested code."""
-    if serve is None:
-        from jepsen.sim.server import serve_node
-
-        serve = serve_node
     rng = Random(seed)
     plan = draw_plan(rng, workloads=workloads, faults=faults, damage=damaged)
-    loop = SimLoop(Random(rng.getrandbits(64)), callbacks_max=20_000_000)
+    world = World(Random(rng.getrandbits(64)), limits=plan.limits, capacity_bytes=plan.capacity_bytes, serve=serve)
+    loop, machine = world.loop, world.machine
     loop.time_cost_s = plan.time_cost_s
-    loop.deadline_s = RUN_BOUND_S
-    machine = Machine(loop, Random(rng.getrandbits(64)), serve, limits=plan.limits, capacity_bytes=plan.capacity_bytes)
     report = Report(seed, workloads=plan.workloads)
-    run = _Run(plan, loop, machine, Random(rng.getrandbits(64)), report)
-    asyncio.set_event_loop(None)
+    run = _Run(plan, world, Random(rng.getrandbits(64)), report)
     try:
-        loop.run_until_complete(run.main())
+        world.run(run.main())
     except Exception as error:  # noqa: BLE001  # a deadlock, a livelock or a bug of a workload: all are findings
         report.problems.append(f"run: {type(error).__name__}: {error}")
     report.problems += [f"err: {failure}" for failure in loop.failures]
@@ -81,9 +70,9 @@ def run_seed(
     report.fault_counts = machine.vfs.fault_counts
     report.problems += _unexplained(machine, report)
     report.virtual_s = loop.now_ns() / 1e9
-    loop.trace(*(operation.line() for operation in history.operations), *report.problems)
+    loop.trace(*(operation.line() for operation in history.operations), len(report.problems))
     report.trace_hash = loop.trace_hash()
-    loop.close()
+    world.close()
     return report
 
 
@@ -111,14 +100,14 @@ def _chain(error: BaseException | None) -> str:
 class _Run:
     """The parts of one run while it lasts."""
 
-    def __init__(self, plan: Plan, loop: SimLoop, machine: Machine, rng: Random, report: Report) -> None:
-        self.plan, self.loop, self.machine, self.rng, self.report = plan, loop, machine, rng, report
-        self.history = History(loop.now_ns)
+    def __init__(self, plan: Plan, world: World, rng: Random, report: Report) -> None:
+        self.plan, self.loop, self.machine, self.rng, self.report = plan, world.loop, world.machine, rng, report
+        self.history = History(world.loop.now_ns)
         self.is_over = False
         self.setting = Setting(
             history=self.history,
             rng=Random(rng.getrandbits(64)),
-            connect=lambda name: connect(name, PORT),
+            connect=world.connect,
             is_over=lambda: self.is_over,
             pace_s=plan.pace_s,
             publishes_max=plan.publishes_max,
@@ -211,9 +200,8 @@ class _Run:
         return repr(self.machine.exits[-1]) if self.machine.exits else "it is still starting"
 
     def close(self) -> None:
-        """Nothing of the run stays behind."""
+        """Its clients come to an end."""
         self.is_over = True
-        self.machine.close()
         rest = [task for task in self._tasks if not task.done()]
         for task in rest:
             task.cancel()

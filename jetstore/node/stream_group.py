@@ -151,7 +151,9 @@ class StreamGroup(Group):
 
     def after_apply(self) -> None:
         """Follow configuration changes, wake consumers, move the expiry timer."""
-        if self.serves:
+        if self.is_faulty:
+            self._subscribe()  # what was applied up to the fault says which publishes are to be refused, and how
+        elif self.serves:
             self._subscribe()
             self.delivery.on_applied()
             self._schedule_expiry()
