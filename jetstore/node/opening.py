@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from jetstore.errors import Corruption
+from jetstore.errors import Corruption, FormatUnknown
 from jetstore.limits import Limits
 from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, read_chunk, read_heads
 from jetstore.store.index_layers import LayeredIndex, index_chunk_names
@@ -143,7 +143,10 @@ class GroupFiles:
             except Corruption as error:  # not needed, or the index is rebuilt without it
                 log.warning("index chunk unreadable", group=uid, finding=str(error))
         index = self._indexes.open(uid, index_part, chunks, messages)
-        return Stream.restore(uid, head, chunks, messages, index, self._limits)
+        try:
+            return Stream.restore(uid, head, chunks, messages, index, self._limits)
+        except (KeyError, TypeError, ValueError) as error:  # intact bytes that another version wrote
+            raise FormatUnknown(f"stream head: {error!r}", file=group_dir(uid), offset=0) from error
 
     def quarantine_unknown(self, known: Collection[GroupUid], now_ns: int) -> list[str]:
         """Move directories of groups that nobody knows out of the way; their new names."""

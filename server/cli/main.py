@@ -9,7 +9,10 @@ import click
 
 COMMANDS: Final = {
     "bench": "server.cli.bench:bench",
+    "inspect": "server.cli.store_tools:inspect",
+    "recover": "server.cli.store_tools:recover_command",
     "serve": "server.cli.serve:serve",
+    "verify": "server.cli.store_tools:verify_command",
     "version": "server.cli.version:version",
 }
 """Subcommand → module:attribute of its click command."""

@@ -34,7 +34,7 @@ def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> tuple[Journal, 
     Raises Corruption if files are there but nothing in them can be read, FormatUnknown for another format version,
     DiskFull if there is no room for the files that must exist. OSError from a write or sync is final.
     """
-    numbers = file_numbers(vfs.list_dir(JOURNAL_DIR))
+    numbers = vfs_numbers(vfs)
     scanned: dict[int, FoundFile] = {}
 
     def find(number: int) -> FoundFile | None:
@@ -48,6 +48,24 @@ def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> tuple[Journal, 
             _require_unborn(numbers, scanned)
         return _create(vfs, limits, journal_id, numbers, scanned)
     return _Opening(vfs, limits, journal_id, numbers, scanned, verdict).run()
+
+
+def read_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> JournalRecovery:
+    """What ``open_journal`` would prove, without writing anything. Raises as it does."""
+    numbers = vfs_numbers(vfs)
+    scanned = {number: scan_file(vfs, number, journal_id) for number in numbers}
+    verdict = judge(numbers, scanned.get)
+    if verdict.newest_file == 0:
+        if numbers:
+            _require_unborn(numbers, scanned)
+        return JournalRecovery({}, [], is_new=True)
+    recovery, _ = _Opening(vfs, limits, journal_id, numbers, scanned, verdict).read()
+    return recovery
+
+
+def vfs_numbers(vfs: Vfs) -> list[int]:
+    """Numbers of the journal files that are there, ascending."""
+    return file_numbers(vfs.list_dir(JOURNAL_DIR))
 
 
 def _require_unborn(numbers: list[int], scanned: dict[int, FoundFile]) -> None:
@@ -120,6 +138,11 @@ class _Opening:
         """File → its blocks that have bad body sectors."""
 
     def run(self) -> tuple[Journal, JournalRecovery]:
+        recovery, again = self.read()
+        return self._continue(again), recovery
+
+    def read(self) -> tuple[JournalRecovery, list[Record]]:
+        """What the journal proves, and the records that opening writes again. Writes nothing."""
         parts_read = 0
         uids: set[int] = set()
         for step in self.verdict.steps:
@@ -130,8 +153,7 @@ class _Opening:
         finally:
             for handle in self.handles.values():
                 self.vfs.close(handle)
-        journal = self._continue(again)
-        return journal, JournalRecovery(groups, self.findings, is_new=False)
+        return JournalRecovery(groups, self.findings, is_new=False), again
 
     # -- folding ----------------------------------------------------------------------------------------------------
 
@@ -309,6 +331,11 @@ class _Opening:
             else:
                 zeroed = file_bytes if found.is_blank else 0
                 files.spares.append(Spare(number, zeroed=zeroed, written=zeroed))
+        files.released = [
+            number
+            for number in self.numbers
+            if number < self.verdict.unlisted_below and number not in self.verdict.listed and number not in needed
+        ]
         chosen = next((spare for spare in files.spares if spare.zeroed == file_bytes), None)
         if chosen is None:
             files.make_ready()
@@ -316,8 +343,7 @@ class _Opening:
         passed = [spare.number for spare in files.spares if spare.number < chosen.number]
         files.spares = [spare for spare in files.spares if spare.number > chosen.number]
 
-        ends = self._ends(needed)
-        older = [number for number in self.numbers if number <= newest]
+        older = [number for number in vfs_numbers(vfs) if number <= newest and number not in files.released]
         position = Position(
             file=chosen,
             lsn=last.header.lsn if last is not None else 0,
@@ -325,11 +351,12 @@ class _Opening:
             previous_lines=fmt.pack_lines(last.lines) if last is not None and last.lines is not None else b"",
             previous_file=last.header.file_number if last is not None else 0,
             listed=tuple(sorted({*older, *passed, *needed})),
-            ends=ends,
+            ends=self._ends(needed),
         )
         table = _without_lines(self.table)
         journal = Journal(vfs, self.limits, self.journal_id, files, table, position)
         journal.begin_file(chosen, again, is_again=True)
+        journal.idle()  # the new list stands twice: however often a node restarts, its files go round
         return journal
 
     def _ends(self, needed: list[int]) -> dict[int, int]:
