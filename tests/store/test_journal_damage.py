@@ -292,7 +292,6 @@ def two_files() -> tuple[SimVfs, Model, int]:
     more = [entries(1, 2, 2, 7, [b"second file"])]
     journal.append(more)
     model.told(more)
-    journal.idle()
     newest = journal.position.file.number
     journal.close()
     vfs.crash()

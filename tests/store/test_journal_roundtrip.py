@@ -238,3 +238,17 @@ def test_entries_that_span_a_checkpoint_live_on_beyond_it() -> None:
     journal.close()
     _, recovery = open_journal(vfs, LIMITS, JOURNAL_ID)
     assert log_of(recovery.groups[1]) == {3: (1, b"3"), 4: (1, b"4")}
+
+
+def test_restarts_go_round_the_same_files_even_on_a_full_disk() -> None:
+    vfs = SimVfs()
+    journal, _ = open_journal(vfs, LIMITS, JOURNAL_ID)
+    model = Model()
+    append(journal, model, hard(1, 1), entries(1, 1, 0, 1, [b"kept"]))
+    vfs.inject(fault("create truncate", error=errno.ENOSPC, sticky=True))
+    for restart in range(25):
+        vfs.crash() if restart % 2 else vfs.kill()
+        journal = reopen(vfs, model)
+        if restart % 5 == 0:
+            append(journal, model, hard(1, restart + 2))
+    assert len(vfs.list_dir("journal")) <= 3 + LIMITS.journal_spare_files

@@ -41,6 +41,9 @@ class Verdict:
     """The last block that counts."""
     newest_file: int = 0
     """The highest file that has readable heads, void ones included."""
+    unlisted_below: int = 0
+    """Files below this number that are not in ``listed`` are named by no list, and the newest list stands twice."""
+    listed: frozenset[int] = frozenset()
     findings: list[str] = field(default_factory=list)
 
 
@@ -57,6 +60,7 @@ class _Chain:
         self.ends: dict[int, int] | None = None
         """The newest list of needed files, once it was met: file → lsn of its last block that counts (0 = open)."""
         self.list_file = 0
+        self.list_lsn = 0
 
     def note(self, file: int, block: FoundBlock, text: str) -> None:
         self.verdict.findings.append(
@@ -86,7 +90,7 @@ class _Chain:
         if self.verdict.last is None:
             self.verdict.last = block
         if self.ends is None and lines is not None:
-            self._look_for_list(number, lines)
+            self._look_for_list(number, lines, block.header.lsn)
         self.later = block
 
     def walk_file(self, file: FoundFile) -> None:
@@ -128,13 +132,13 @@ class _Chain:
             return False
         self.steps.append(Step(later.header.previous_file, None, later.repeated))
         if self.ends is None:
-            self._look_for_list(later.header.previous_file, later.repeated)
+            self._look_for_list(later.header.previous_file, later.repeated, later.header.lsn - 1)
         return True
 
-    def _look_for_list(self, number: int, lines: list[Line]) -> None:
+    def _look_for_list(self, number: int, lines: list[Line], lsn: int) -> None:
         named = {line.first_index: line.aux for line in lines if line.kind == fmt.KIND_FILES}
         if named:
-            self.ends, self.list_file = named, number
+            self.ends, self.list_file, self.list_lsn = named, number, lsn
 
     @staticmethod
     def _is_previous(block: FoundBlock, later: FoundBlock) -> bool:
@@ -191,6 +195,8 @@ def judge(files: list[int], find: Callable[[int], FoundFile | None]) -> Verdict:
         previous = number
     if chain.later is not None and chain.later.header.table_part != 1:
         chain.bridge(chain.later, None)
+    if chain.ends is not None and verdict.last is not None and chain.list_lsn < verdict.last.header.lsn:
+        verdict.unlisted_below, verdict.listed = chain.list_file, frozenset(chain.ends)
     verdict.steps = chain.steps[::-1]
     verdict.findings.reverse()
     return verdict
