@@ -65,6 +65,7 @@ def _state(stream: Stream) -> dict[str, Any]:  # Any: JSON values
         "config": stream.config.to_json() if stream.config else None,
         "messages": contents.messages,
         "bytes": contents.bytes,
+        "largest_bytes": contents.largest_bytes,
         "first_seq": contents.first_seq,
         "last_seq": contents.last_seq,
         "last_time_ns": contents.last_time_ns,
@@ -159,6 +160,7 @@ def restore(
     contents = stream.contents
     contents.messages = fields["messages"]
     contents.bytes = fields["bytes"]
+    contents.largest_bytes = fields["largest_bytes"]
     contents.last_time_ns = fields["last_time_ns"]
     stream.last_msg_id = bytes.fromhex(fields["last_msg_id"])
     id_chunks = {

@@ -34,6 +34,8 @@ class Contents:
         self.bytes = 0
         self.last_time_ns = 0
         """Time of the last message ever stored; times are strictly increasing."""
+        self.largest_bytes = 0
+        """No message ever stored was larger."""
         self.on_removed: RemovedCallback | None = None
         """Told of every range of removed messages right after its removal."""
         self._first_time = (0, 0)
@@ -118,6 +120,9 @@ class Contents:
         extra = settings.header_overhead_bytes
         self.messages += count
         self.bytes += sum(map(len, payloads)) + overhead * count
+        largest = max(map(len, payloads)) + max(map(len, subjects)) + overhead + extra
+        if largest > self.largest_bytes:
+            self.largest_bytes = largest
         if header_lens and extra:
             self.bytes += extra * (count - list(header_lens).count(0))
         self.last_time_ns = frame.base_time_ns + count - 1

@@ -66,6 +66,10 @@ def _trim_bytes(stream: Stream, max_bytes: int) -> int:
     removed = 0
     while contents.bytes > max_bytes:
         excess = contents.bytes - max_bytes
+        surely = excess // contents.largest_bytes
+        if surely > 1:
+            removed += contents.remove_oldest(surely)
+            continue
         seqs = contents.next_seqs(contents.first_seq, None, _TRIM_CHUNK)
         count = 0
         for seq in seqs:
