@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jetstore.consumer.cursor import count_from
 from jetstore.errors import ApiError
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo, StreamState
@@ -19,7 +20,6 @@ MULTI_LAST_SUBJECTS_MAX = 1_024
 SUBJECTS_PAGE = 100_000
 BATCH_BYTES_MAX = 64 << 20
 """What one batch read returns when the request does not say less."""
-_STEP = 1_024
 
 
 def state(stream: Stream) -> StreamState:
@@ -128,22 +128,7 @@ def get_batch(stream: Stream, request: MessageGet, max_bytes: int = 0) -> tuple[
     if not seqs:
         raise api_error("JSNoMessageFoundErr")
     messages = contents.log.read_many(seqs, budget)
-    return [_shown(message, request) for message in messages], _count_from(stream, seqs[0], subject_filter), 0
-
-
-def _count_from(stream: Stream, start: int, subject_filter: Filter | None) -> int:
-    """Live matching messages at or above ``start``."""
-    contents = stream.contents
-    total = sum(row.messages for _, row in contents.matching(subject_filter))
-    below = 0
-    at = contents.log.first_seq
-    while at < start:
-        seqs = contents.next_seqs(at, subject_filter, _STEP)
-        if not seqs:
-            break
-        below += sum(seq < start for seq in seqs)
-        at = seqs[-1] + 1
-    return total - below
+    return [_shown(message, request) for message in messages], count_from(contents, subject_filter, seqs[0]), 0
 
 
 def _multi_last(stream: Stream, request: MessageGet, budget: int) -> tuple[list[Message], int, int]:
