@@ -35,6 +35,7 @@ from jetstore.store.ports import JournalRecovery, Record
 LIMITS = small_limits(file_bytes=32 * KIB, block_bytes=8 * KIB, spares=2, zeroing=16 * KIB)
 IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 SUBSETS_MAX = 1 << (10 if IS_DEEP else 6)
+pytestmark = pytest.mark.timeout(1800 if IS_DEEP else 120)
 
 Step = tuple[str, list[Record]]
 
@@ -223,9 +224,10 @@ def test_a_second_power_cut_at_every_boundary_of_the_opening() -> None:
     cases = firsts = 0
     rng = Random(8)
     stride = 1 if IS_DEEP else 7
+    firsts_max, seconds_max = (8, 32) if IS_DEEP else (2, 16)
     for life in crashes(tell, SimVfs(), stride=stride):
         models = life.possible()
-        for kept in subsets(relevant(life.vfs), SUBSETS_MAX if IS_DEEP else 2, rng):
+        for kept in subsets(relevant(life.vfs), firsts_max, rng):
             disk = after_power_cut(life, kept)
             firsts += 1
 
@@ -240,7 +242,7 @@ def test_a_second_power_cut_at_every_boundary_of_the_opening() -> None:
 
             for second in crashes(reopen, disk):
                 said = [second.told] if not second.vfs.is_crashed else models
-                for kept_again in subsets(relevant(second.vfs), SUBSETS_MAX if IS_DEEP else 16, rng):
+                for kept_again in subsets(relevant(second.vfs), seconds_max, rng):
                     check(after_power_cut(second, kept_again), said)
                     cases += 1
     print(f"\n{firsts} first crashes, {cases} cases")

@@ -22,6 +22,7 @@ from jetstore.store.ports import GroupRecovery, JournalRecovery, Record
 
 LIMITS = small_limits(file_bytes=32 * KIB, block_bytes=8 * KIB, spares=2)
 IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
+pytestmark = pytest.mark.timeout(1800 if IS_DEEP else 120)
 
 BLOCKS: list[list[Record]] = [
     [generation(1, 1), hard(1, 1), entries(1, 1, 0, 1, [b"a" * 300, b"b" * 900])],

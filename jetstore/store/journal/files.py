@@ -95,7 +95,7 @@ class FileSet:
             return True
         if len(self.spares) < self.limits.journal_spare_files:
             return self._add_spare()
-        self._drop_surplus()
+        self.drop_surplus()
         spare = next((spare for spare in self.spares if spare.written < self.file_bytes), None)
         if spare is not None:
             return self.write_ahead(spare, spare.written, most_bytes)
@@ -159,12 +159,14 @@ class FileSet:
         self.through = number
         return True
 
-    def _drop_surplus(self) -> None:
+    def drop_surplus(self) -> None:
         """Give released files beyond what the next spares will need back to the file system."""
-        if len(self.released) > self.limits.journal_spare_files:
-            self.vfs.unlink(file_path(self.released[0]))
+        surplus = len(self.released) - self.limits.journal_spare_files
+        if surplus > 0:
+            for number in self.released[:surplus]:
+                self.vfs.unlink(file_path(number))
             self.vfs.fsync_dir(JOURNAL_DIR)
-            self.released.pop(0)
+            del self.released[:surplus]
 
     def _clean(self, spare: Spare, most_bytes: int) -> None:
         """Make sure of the next piece of a file of unknown content: look first, write only where it is not zero."""

@@ -357,6 +357,7 @@ class _Opening:
         journal = Journal(vfs, self.limits, self.journal_id, files, table, position)
         journal.begin_file(chosen, again, is_again=True)
         journal.idle()  # the new list stands twice: however often a node restarts, its files go round
+        files.drop_surplus()
         return journal
 
     def _ends(self, needed: list[int]) -> dict[int, int]:
