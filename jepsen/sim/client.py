@@ -254,19 +254,19 @@ class Client(asyncio.Protocol):
         """Send a request; the callback gets the answer, or None when there will be none."""
         self._request += 1
         inbox = f"_INBOX.{self.name}.{self._request}"
-        self._requests[inbox] = on_answer
 
         def expired() -> None:
             finish = self._requests.pop(inbox, None)
             if finish is not None:
                 finish(None)
 
-        try:
-            self.publish(subject, data, reply=inbox, headers=headers)
-        except NotSent:
-            del self._requests[inbox]
-            raise
-        self.loop.call_later(timeout_s, expired)
+        def answered(message: Msg | None) -> None:
+            timer.cancel()
+            on_answer(message)
+
+        self.publish(subject, data, reply=inbox, headers=headers)
+        timer = self.loop.call_later(timeout_s, expired)
+        self._requests[inbox] = answered
 
     async def request(
         self, subject: str, data: bytes = b"", *, headers: dict[str, str] | None = None, timeout_s: float = 5.0

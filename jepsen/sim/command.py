@@ -18,6 +18,7 @@ from jepsen.sim.run import Report, run_seed
 
 BAR_CELLS = 30
 SHOWN_PROBLEMS = 5
+FLAGS = ("--no-faults", "--damage", "--no-damage", "--small")
 
 
 def add_to(commands: Any) -> None:
@@ -34,6 +35,7 @@ def add_to(commands: Any) -> None:
     damage = parser.add_mutually_exclusive_group()
     damage.add_argument("--damage", action="store_true", help="always damage stored bytes before the last start")
     damage.add_argument("--no-damage", action="store_true", help="never do")
+    parser.add_argument("--small", action="store_true", help="short runs, as the test suite has them")
     parser.add_argument("--stop", action="store_true", help="stop at the first failing seed")
     parser.set_defaults(run=run)
 
@@ -75,7 +77,12 @@ def quiet() -> None:
 def _narrowed(options: argparse.Namespace) -> dict[str, Any]:
     faults = frozenset(options.fault) if options.fault else frozenset() if options.no_faults else None
     damaged = True if options.damage else False if options.no_damage else None
-    return {"workloads": tuple(sorted(set(options.workload))), "faults": faults, "damaged": damaged}
+    return {
+        "workloads": tuple(sorted(set(options.workload))),
+        "faults": faults,
+        "damaged": damaged,
+        "is_small": options.small,
+    }
 
 
 def replay_command(seed: int, options: argparse.Namespace | None = None) -> str:
@@ -84,9 +91,7 @@ def replay_command(seed: int, options: argparse.Namespace | None = None) -> str:
     if options is not None:
         words += [f"--workload {name}" for name in options.workload]
         words += [f"--fault {name}" for name in options.fault]
-        words += [
-            flag for flag in ("--no-faults", "--damage", "--no-damage") if vars(options)[flag[2:].replace("-", "_")]
-        ]
+        words += [flag for flag in FLAGS if vars(options)[flag[2:].replace("-", "_")]]
     return " ".join(words)
 
 

@@ -88,18 +88,10 @@ class _Handle(asyncio.Handle):
 
 
 class _TimerHandle(asyncio.TimerHandle):
-    """The same with a time; equal times keep the order in which the timers were made."""
+    """The same with a time."""
 
-    __slots__ = ("_order",)
+    __slots__ = ()
     _context: contextvars.Context
-
-    def __init__(self, order: int, *args: Any) -> None:
-        super().__init__(*args)
-        self._order = order
-
-    def __lt__(self, other: object) -> bool:
-        assert isinstance(other, _TimerHandle)
-        return (self.when(), self._order) < (other.when(), other._order)
 
     def _run(self) -> None:
         if _may_run(self, self._context.get(OWNER)):
@@ -130,7 +122,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._order = count()
         self._serials = count(1)
-        self._timers: list[_TimerHandle] = []
+        self._timers: list[tuple[float, int, _TimerHandle]] = []
+        """A heap; equal times keep the order in which the timers were made."""
         self._queue: deque[asyncio.Handle] = deque()
         self._hash = hashlib.sha256()
 
@@ -159,8 +152,8 @@ class SimLoop(asyncio.BaseEventLoop):
     ) -> asyncio.TimerHandle:
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
-        timer = _TimerHandle(next(self._order), when, callback, args, self, context)
-        heapq.heappush(self._timers, timer)
+        timer = _TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
     def call_later(  # type: ignore[override]  # typeshed's variadic form
@@ -183,18 +176,18 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         queue, timers = self._queue, self._timers
-        while timers and timers[0].cancelled():
+        while timers and timers[0][2].cancelled():
             heapq.heappop(timers)
         if not queue:
             if not timers:
                 if not self._stopping:
                     raise SimDeadlock(f"nothing is ready and no timer is set at t={self._now:.6f}")
                 return
-            self._now = max(self._now, timers[0].when())
+            self._now = max(self._now, timers[0][0])
             if self._now > self.deadline_s:
                 raise SimTimeout(f"virtual time passed {self.deadline_s} s")
-        while timers and (timers[0].when() <= self._now or timers[0].cancelled()):
-            timer = heapq.heappop(timers)
+        while timers and timers[0][0] <= self._now:
+            timer = heapq.heappop(timers)[2]
             if not timer.cancelled():
                 queue.append(timer)
         todo = len(queue)

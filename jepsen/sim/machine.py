@@ -56,6 +56,8 @@ class Boot:
         self.stop_wanted: asyncio.Future[None] = machine.loop.create_future()
         """Done when the process is asked to stop cleanly (SIGTERM)."""
         self.is_ready = False
+        self.server: object = None
+        """What serves, for scripted scenarios that look inside."""
         self.findings: list[str] = []
         """What recovery said about the journal."""
 

@@ -58,12 +58,19 @@ def draw_plan(
     workloads: tuple[str, ...] = (),
     faults: frozenset[str] | None = None,
     damage: bool | None = None,
+    is_small: bool = False,
 ) -> Plan:
-    """A plan; ``workloads`` and ``faults`` (names of kinds) narrow it, ``damage`` forces or forbids damage."""
+    """A plan; ``workloads`` and ``faults`` (names of kinds) narrow it, ``damage`` forces or forbids damage.
+
+    ``is_small``: the same dice, a run of a second or less.
+    """
     names = sorted(WORKLOADS)
     count = rng.choice((1, 1, 2, 3))
     picked = tuple(sorted(rng.sample(names, count)))
     duration_s = rng.choice((2.0, 5.0, 10.0))
+    publishes_max = rng.choice((100, 300, 1000))
+    if is_small:
+        picked, duration_s, publishes_max = picked[:2], duration_s / 2, 60
     kinds = draw_kinds(rng, faults)
     strikes = draw_strikes(rng, kinds, duration_s)
     is_damaged = rng.random() < 0.15
@@ -81,7 +88,7 @@ def draw_plan(
         limits=draw_limits(rng),
         capacity_bytes=rng.choice((32 * MIB, 256 * MIB)),
         pace_s=rng.choice((0.005, 0.02, 0.1)),
-        publishes_max=rng.choice((100, 300, 1000)),
+        publishes_max=publishes_max,
         time_cost_s=rng.choice((0.0, 0.0, 0.0, 0.001)),
         damage=struck if (is_damaged if damage is None else damage) else (),
         last_end=last_end,

@@ -46,10 +46,11 @@ def run_seed(
     workloads: tuple[str, ...] = (),
     faults: frozenset[str] | None = None,
     damaged: bool | None = None,
+    is_small: bool = False,
 ) -> Report:
     """Run one seed; a report with its problems (none = passed). Never raises on a failure of the tested code."""
     rng = Random(seed)
-    plan = draw_plan(rng, workloads=workloads, faults=faults, damage=damaged)
+    plan = draw_plan(rng, workloads=workloads, faults=faults, damage=damaged, is_small=is_small)
     world = World(Random(rng.getrandbits(64)), limits=plan.limits, capacity_bytes=plan.capacity_bytes, serve=serve)
     loop, machine = world.loop, world.machine
     loop.time_cost_s = plan.time_cost_s

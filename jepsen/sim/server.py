@@ -49,6 +49,7 @@ async def serve_node(boot: Boot) -> None:
     disk.on_poison = poisoned
     world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits())
     server = Server(options_of(limits), world, Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs)), poisoned)
+    boot.server = server
     await server.start()
     boot.ready()
     ends: list[asyncio.Future[Any]] = [failed, boot.stop_wanted]

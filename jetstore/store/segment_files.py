@@ -240,7 +240,7 @@ class SegmentReader:
     def _read_at(
         self, segment: SegmentFile, number: int, offset: int, size: int, first_seq: int
     ) -> tuple[FrameHead, bytes]:
-        data = self._vfs.pread(self._open(segment), FRAME_HEAD_BYTES + size, offset)
+        data = pread_salvaged(self._vfs, self._open(segment), FRAME_HEAD_BYTES + size, offset)
         try:
             head = parse_frame_head(data, 0, self._uid, segment.base_seq, offset)
         except FormatUnknown as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 
 import pytest
 
@@ -14,6 +15,7 @@ from jepsen.sim.faults import fault
 from jepsen.sim.world import World, play
 from jepsen.workload.base import get
 
+DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 STREAM = {"name": "S", "subjects": ["s.>"]}
 
 
@@ -46,15 +48,15 @@ def test_acknowledged_is_there_after_every_kind_of_end(end: str) -> None:
     async def story(world: World) -> None:
         client = await world.up()
         await client.api("STREAM.CREATE.S", STREAM)
-        for round_number in range(4):
-            await put(client, 100 * round_number + 1, 100 * round_number + 100)
+        for round_number in range(3):
+            await put(client, 60 * round_number + 1, 60 * round_number + 60)
             getattr(world.machine, end)(0.1)
             await asyncio.sleep(1)
             client = await world.up()
-            assert await last_seq(client) == 100 * round_number + 100
-        await holds(client, *range(1, 401))
+            assert await last_seq(client) == 60 * round_number + 60
+        await holds(client, *range(1, 181))
 
-    for seed in range(3):
+    for seed in range(10 if DEEP else 2):
         play(story, seed=seed)
 
 
@@ -179,5 +181,5 @@ def test_a_crash_at_every_disk_operation_of_a_short_life() -> None:
         assert last in (acked, acked + 1)
         await holds(client, *range(1, acked + 1))
 
-    for seed in range(40):
+    for seed in range(200 if DEEP else 15):
         play(story, seed=seed)

@@ -1,6 +1,7 @@
 """Goal: whole servers keep every promise on the committed seeds and on a few fresh ones.
 
-``JETSTORE_SIM_SEEDS`` says how many fresh ones (default 4); their base is printed, and a failure prints its replay.
+``JETSTORE_SIM_SEEDS`` says how many fresh ones (default 4; short ones unless ``JETSTORE_DEEP=1``). Their base is
+printed, and a failure prints its replay.
 """
 
 from __future__ import annotations
@@ -18,26 +19,27 @@ from jepsen.sim.run import run_seed
 
 FRESH = int(os.environ.get("JETSTORE_SIM_SEEDS", "4"))
 BASE = int(os.environ.get("JETSTORE_SIM_BASE") or random.SystemRandom().randrange(10**9))
+DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 LINES = (Path(__file__).parent / "seeds.txt").read_text().splitlines()
 COMMITTED = [int(line.split()[0]) for line in LINES if line.strip() and not line.startswith("#")]
 
 
-def check(seed: int) -> None:
+def check(seed: int, *, is_small: bool) -> None:
     quiet()
-    report = run_seed(seed)
-    story = "\n".join([f"replay: {replay_command(seed)}", *report.problems[:10], *report.story])
+    report = run_seed(seed, is_small=is_small)
+    story = "\n".join([f"replay: {replay_command(seed)}{' --small' * is_small}", *report.problems[:10], *report.story])
     assert not report.problems, story
 
 
 @pytest.mark.parametrize("seed", COMMITTED)
 def test_committed_seed(seed: int) -> None:
-    check(seed)
+    check(seed, is_small=False)
 
 
 @pytest.mark.parametrize("number", range(FRESH))
 def test_fresh_seed(number: int) -> None:
     print(f"seeds from {BASE}: this is {BASE + number}")
-    check(BASE + number)
+    check(BASE + number, is_small=not DEEP)
 
 
 SCRIPT = """
@@ -55,7 +57,7 @@ def test_one_seed_is_one_run_in_every_process() -> None:
     """Method: the same seeds under different hash seeds give the same trace of every callback, byte and disk call."""
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", SCRIPT, "3", "8"],
+            [sys.executable, "-c", SCRIPT, "3", "24"],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             cwd=Path(__file__).parents[2],
             capture_output=True,
