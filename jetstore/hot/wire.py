@@ -8,7 +8,8 @@ Parsing has three gears, all exact, tried from the fastest:
 
 *stride*  consecutive messages of one shape (same lengths, same constant parts) are cut by one ``struct`` and the
           constant bytes are compared column by column, as strided slices of the buffer;
-*lines*   payloads without line ends, every line with the same number of arguments: one ``splitlines``, one ``split``;
+*records* messages with the same operation and number of arguments: one ``split`` at CR LF and the operation's name,
+          one of all their control lines together, and every length checked;
 *single*  one message at a time. A fast gear that finds little is not tried again soon, so no input is quadratic.
 
 Source: the public client protocol; ``tests/hot/test_wire.py`` pins the bytes.
@@ -17,6 +18,7 @@ Source: the public client protocol; ``tests/hot/test_wire.py`` pins the bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import le
 from struct import Struct
 from typing import NamedTuple
 
@@ -24,7 +26,7 @@ _CACHED_SIZES = 4096
 _BULK_PAYLOAD_MAX = 4096
 """Above this a message is parsed on its own: copying it costs more than finding it."""
 _BULK_WINDOW = 64 * 1024
-"""Bytes the *lines* gear looks at in one go, so that a wasted look is cheap."""
+"""Bytes the *records* gear looks at in one go, so that a wasted look is cheap."""
 _BULK_MIN = 8
 """A fast gear that took fewer messages than this was not worth it."""
 _SINGLES_MAX = 512
@@ -71,7 +73,18 @@ class _TokenOfSize(dict[int, bytes]):
         return token
 
 
+class _SizeOfLastToken(_SizeOfToken):
+    """The same for the last token of a line, which ends with the line's CR."""
+
+    def __missing__(self, token: bytes) -> int:
+        size = _size_of[token[:-1]] if token.endswith(b"\r") else _NO_SIZE
+        if size != _NO_SIZE and len(self) < _CACHED_SIZES:
+            self[token] = size
+        return size
+
+
 _size_of = _SizeOfToken()
+_size_of_last = _SizeOfLastToken()
 _size_line = _TokenOfSize()
 
 
@@ -98,14 +111,14 @@ def parse_publishes(buffer: bytes, pos: int, max_control_line: int, max_payload:
     add_subject, add_reply, add_payload = subjects.append, replies.append, payloads.append
     add_header_len = header_lens.append
     # bytes.split() takes VT and FF for blanks too; NATS does not. Lines that have one are for the state machine.
-    has_odd_blanks = _VT in buffer or _FF in buffer
+    may_have_odd_blanks = True
     singles, backoff = 1, _BULK_MIN
     while True:
         line_end = find(b"\n", pos)
         if line_end < 0 or line_end - pos > max_control_line:
             break
         line = buffer[pos:line_end]
-        if has_odd_blanks and (_VT in line or _FF in line):
+        if may_have_odd_blanks and (_VT in line or _FF in line):
             break
         args = line.split()
         arg_count = len(args)
@@ -142,16 +155,25 @@ def parse_publishes(buffer: bytes, pos: int, max_control_line: int, max_payload:
             continue
         first = pos
         pos = stop + 2
+        if end - pos < pos - first or not buffer.startswith(args[0], pos):
+            singles = 1
+            continue
         took = _stride(buffer, first, pos, line_end, args, size, subjects, replies, payloads)
         header_lens += [header_len] * took
         pos += took * (pos - first)
-        if took < _BULK_MIN and not (header_len or has_odd_blanks) and max_payload >= _BULK_WINDOW:
-            took, pos = _lines(buffer, pos, arg_count, max_control_line, subjects, replies, payloads)
-            header_lens += [0] * took
+        if took < _BULK_MIN and buffer.startswith(args[0] + b" ", pos):
+            before = len(payloads)
+            pos = _records(
+                *(buffer, pos, args[0], arg_count, max_control_line, max_payload),
+                *(subjects, replies, header_lens, payloads),
+            )
+            took = len(payloads) - before
         if took >= _BULK_MIN:
             singles, backoff = 1, _BULK_MIN
         else:
             singles, backoff = backoff, min(backoff * 4, _SINGLES_MAX)
+            if may_have_odd_blanks:
+                may_have_odd_blanks = find(b"\x0b", pos) >= 0 or find(b"\x0c", pos) >= 0
     return Parsed(subjects, replies, header_lens if any(header_lens) else [], payloads, pos, need)
 
 
@@ -170,10 +192,9 @@ def _stride(
 
     The model message must be written the canonical way (single blanks, CR LF).
     """
-    line = buffer[first:line_end]
-    if line != b" ".join(args) + b"\r":
-        return 0
     stride = pos - first
+    if buffer[pos + stride - 2 : pos + stride] != b"\r\n" or buffer[first:line_end] != b" ".join(args) + b"\r":
+        return 0
     count = (len(buffer) - pos) // stride
     if not count:
         return 0
@@ -227,58 +248,59 @@ def _stride(
     return count
 
 
-def _lines(
+def _records(
     buffer: bytes,
     pos: int,
+    op: bytes,
     arg_count: int,
     max_control_line: int,
+    max_payload: int,
     subjects: list[bytes],
     replies: list[bytes],
+    header_lens: list[int],
     payloads: list[bytes],
-) -> tuple[int, int]:
-    """How many PUBs with ``arg_count`` arguments were taken from ``pos`` on, and the new position.
+) -> int:
+    """Take what stands from ``pos`` on, up to the last ``op`` in a window, as messages of ``arg_count`` arguments.
 
-    All or nothing for the window it looks at; only for buffers without VT and FF.
+    The new position: unchanged if anything there is not such a message. The first thing at ``pos`` is an ``op``.
     """
-    stop = buffer.rfind(b"\n", pos, pos + _BULK_WINDOW) + 1
-    if stop <= pos:
-        return 0, pos
-    lines = buffer[pos:stop].splitlines()
-    count = len(lines) >> 1
+    pieces = buffer[pos + len(op) + 1 : pos + _BULK_WINDOW].split(b"\r\n%b " % op)
+    del pieces[-1]  # who knows where it ends
+    count = len(pieces)
     if count < _BULK_MIN:
-        return 0, pos
-    if len(lines) & 1:
-        stop -= len(lines.pop()) + (2 if buffer[stop - 2] == 13 else 1)
-    heads = lines[0::2]
-    bodies = lines[1::2]
+        return pos
+    heads, line_ends, bodies = zip(*[piece.partition(b"\n") for piece in pieces], strict=True)
+    if line_ends.count(b"\n") != count or max(map(len, heads)) > max_control_line:
+        return pos
     joined = b" \n ".join(heads)
-    if _TAB in joined or max(map(len, heads)) > max_control_line:
-        return 0, pos
-    # Every head must have arg_count tokens: then the separators fall into one column.
+    if _TAB in joined or _VT in joined or _FF in joined or joined.count(b"\r") != count:
+        return pos
+    # Every head must have the same number of tokens, the last a size with the only CR: then the separators and the
+    # sizes fall into one column each.
     tokens = joined.split(b" ")
-    width = arg_count + 1
+    width = arg_count
     if len(tokens) + 1 != width * count or tokens[width - 1 :: width].count(b"\n") != count - 1:
-        return 0, pos
-    if tokens[0::width].count(b"PUB") != count:
-        return 0, pos
-    sizes = list(map(len, bodies))
-    if list(map(_size_of.__getitem__, tokens[width - 2 :: width])) != sizes:
-        return 0, pos
-    if pos + len(joined) - 3 * (count - 1) + sum(sizes) + 4 * count != stop:
-        return 0, pos  # some line ended in a bare CR or LF
-    window_subjects = tokens[1::width]
-    if b"" in window_subjects:
-        return 0, pos
-    if arg_count == 4:
-        window_replies = tokens[2::width]
-        if b"" in window_replies:
-            return 0, pos
-        replies += window_replies
+        return pos
+    sizes = list(map(_size_of_last.__getitem__, tokens[width - 2 :: width]))
+    if sizes != list(map(len, bodies)) or (max_payload < _BULK_WINDOW and max(sizes) > max_payload):
+        return pos
+    own_subjects = tokens[0::width]
+    is_headed = op == b"HPUB"
+    has_reply = arg_count == (5 if is_headed else 4)
+    own_replies = tokens[1::width] if has_reply else [b""] * count
+    if b"" in own_subjects or (has_reply and b"" in own_replies):
+        return pos
+    if is_headed:
+        own_header_lens = list(map(_size_of.__getitem__, tokens[width - 3 :: width]))
+        if not all(map(le, own_header_lens, sizes)):
+            return pos
+        header_lens += own_header_lens
     else:
-        replies += [b""] * count
-    subjects += window_subjects
+        header_lens += [0] * count
+    subjects += own_subjects
+    replies += own_replies
     payloads += bodies
-    return count, stop
+    return pos + sum(map(len, pieces)) + count * (len(op) + 3)
 
 
 def format_messages(

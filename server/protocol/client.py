@@ -120,13 +120,16 @@ class ClientProtocol:
             return
         self._now_s = now_s
         self.keepalive.last_activity_s = now_s
+        if self._pos == len(self._buffer) and not self._ahead:
+            self._buffer, self._pos = data, 0
+            return
         self._ahead.append(data)
         self._ahead_bytes += len(data)
 
     def next_event(self) -> Event | None:
         """The next thing to act on, or None if more input is needed. After ``Closing`` always None."""
         while self.state is not State.CLOSED:
-            if self._pos == len(self._buffer) and not self._pull(0):
+            if self._pos == len(self._buffer) and not (self._ahead and self._pull(0)):
                 return None
             options = self._options
             if not self._one_by_one and self._buffer[self._pos] in b"PH":

@@ -103,6 +103,10 @@ async def main() -> None:
     acks = b"".join(b"PUB $JS.ACK.S.C.1.%d.%d.17%017d.%d 0\r\n\r\n" % (i, i, i, COUNT - i) for i in numbers)
     measure("PUB acks → handler", lambda: publisher.data_received(acks))
     assert counting.messages == 4 * ROUNDS * COUNT
+    for i in range(1000):
+        router.subscribe(b"stream%04d.>" % i, counting)
+    read4 = b"".join(b"PUB stream%04d.x %b 128\r\n%b\r\n" % (i * 7 % 1000, inbox % i, BODY) for i in numbers)
+    measure("PUB, round robin over 1,000 handlers", lambda: publisher.data_received(read4))
     replies = [inbox % i for i in numbers]
     seqs = list(range(1_000_000, 1_000_000 + COUNT))
     measure("pub_acks", lambda: (router.pub_acks(b"ORDERS", replies, seqs), server.flush()))

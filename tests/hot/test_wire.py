@@ -149,6 +149,7 @@ def one_by_one(buffer: bytes) -> tuple[list[Message], int]:
         b"PUB a 1\r\nx\n\n",
         b"PUB a 1\r\nxyz",
         b"PUB a\x0bb 1\r\nx\r\n",
+        b"PUB\na 1\r\nx\r\n" + b"PUB a 1\r\nx\r\n" * 20,
         b"HPUB a 2 1\r\nx\r\n",
         b"HPUB a b c 1 1\r\nx\r\n",
         b"HPUB a 1\r\nx\r\n",
