@@ -384,7 +384,15 @@ def test_faulty_entries_survive_checkpoints_of_others_and_restarts() -> None:
     for step in range(6):
         journal, recovery = open_journal(vfs, LIMITS, JOURNAL_ID)
         assert differences(recovery, model) == ["FAULTY 2/2"]
+        counted = journal.status.used_bytes
+        journal.leave_uncounted([])
+        assert journal.status.used_bytes >= counted
+        assert step < 2 or journal.status.used_bytes > counted, (
+            "what only a FAULTY group pins does not fill the journal"
+        )
         more = [hard(9, step + 1), entries(9, step + 1, step, step + 1, [b"x" * 3000])]
+        if step == 0:
+            more.append(checkpoint(1, 2, 7))
         journal.append(more)
         model.told(more)
         journal.append([checkpoint(9, step + 1, step + 1)])

@@ -7,7 +7,7 @@ block and, as repeated lines, in the next one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from crc32c import crc32c
@@ -43,6 +43,8 @@ class Position:
     """Needed files as the newest list on disk has them."""
     ends: dict[int, int] = field(default_factory=dict)
     """Lsn of the last block that counts, for each older file that is needed."""
+    uncounted: frozenset[int] = frozenset()
+    """Groups that get no new publishes (FAULTY, paused): files that only they need do not fill the journal."""
     dropped: list[int] = field(default_factory=list)
     """Files that the newest list no longer names: released once a later block is durable."""
 
@@ -93,7 +95,7 @@ class Journal:
         """Where the journal stands now."""
         limits = self.limits
         current = self.position.file.number
-        needed = self._needed()
+        needed = self._counted()
         used = len(needed) * self.files.file_bytes
         spare_files = self.files.ready_count()
         key = (needed[0], self.table.removals)
@@ -129,7 +131,7 @@ class Journal:
             self.files.make_ready()
         if not self._fits(records):
             has_bodies = any(record.body for record in records)  # lines alone free files, or cost nothing
-            if has_bodies and (len(self._needed()) + 1) * self.files.file_bytes > self.limits.journal_bytes_max:
+            if has_bodies and (len(self._counted()) + 1) * self.files.file_bytes > self.limits.journal_bytes_max:
                 raise DiskFull("the journal is at its maximum")
             self.begin_file(self.files.take(), records)
             return self.status
@@ -157,6 +159,11 @@ class Journal:
         if self.files.step(most_bytes):
             return True
         return self.files.write_ahead(self.position.file, self.position.offset, most_bytes)
+
+    def leave_uncounted(self, groups: Iterable[int]) -> None:
+        """Exactly these groups get no new publishes: what only they pin does not count against the maximum."""
+        self.position.uncounted = frozenset(groups)
+        self._pinned_key = (-1, -1)
 
     def begin_file(self, file: Spare, records: Sequence[Record], *, is_again: bool = False) -> None:
         """Go on in a ready file: the group table, then, in the table's last block, ``records``.
@@ -187,6 +194,15 @@ class Journal:
         if not needed or needed[-1] != current:
             needed.append(current)
         return needed
+
+    def _counted(self) -> list[int]:
+        """Needed files that count against the journal's maximum."""
+        needed = self._needed()
+        uncounted = self.position.uncounted
+        if not uncounted:
+            return needed
+        current, live = self.position.file.number, self.table.live
+        return [number for number in needed if number == current or not uncounted.issuperset(live[number])]
 
     def _list_lines(self, table_parts: int = 0) -> list[Line]:
         """The list of needed files, each with the lsn of its last block that counts (0: the current file)."""
