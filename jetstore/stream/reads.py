@@ -136,7 +136,7 @@ def _multi_last(stream: Stream, request: MessageGet, budget: int) -> tuple[list[
     contents = stream.contents
     up_to = contents.last_seq
     if request.up_to_seq:
-        up_to = min(request.up_to_seq, up_to)
+        up_to = request.up_to_seq
     elif request.up_to_time_ns:
         up_to = contents.seq_at_time(request.up_to_time_ns) - 1
     patterns = [pattern.encode() for pattern in request.multi_last]

@@ -69,7 +69,7 @@ def test_without_headers(driver: Driver) -> None:
         (MessageGet(multi_last=("a", "b.x"), up_to_seq=1), [1], 1, 1),
         (MessageGet(multi_last=("a", "b.x"), up_to_time_ns=START_NS + 2), [1, 2], 2, 2),
         (MessageGet(multi_last=("a", "b.x"), seq=6), [6], 1, 6),
-        (MessageGet(multi_last=("a",), up_to_seq=99), [5], 1, 6),
+        (MessageGet(multi_last=("a",), up_to_seq=99), [5], 1, 99),
     ],
 )
 def test_several_messages(driver: Driver, request_: MessageGet, seqs: list[int], matched: int, up_to: int) -> None:
