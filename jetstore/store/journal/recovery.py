@@ -139,7 +139,10 @@ class _Opening:
 
     def run(self) -> tuple[Journal, JournalRecovery]:
         recovery, again = self.read()
-        return self._continue(again), recovery
+        journal = self._continue(again)
+        faulty = [uid for uid, group in recovery.groups.items() if any(entry.data is None for entry in group.entries)]
+        journal.leave_uncounted(faulty)
+        return journal, recovery
 
     def read(self) -> tuple[JournalRecovery, list[Record]]:
         """What the journal proves, and the records that opening writes again. Writes nothing."""
