@@ -24,7 +24,7 @@ from jetstore.consumer.cursor import runs_of
 from jetstore.consumer.entries import AttemptRange
 from jetstore.consumer.pending import Run
 from jetstore.consumer.state import ConsumerState
-from jetstore.errors import NotNow
+from jetstore.errors import Corruption, NotNow
 from jetstore.model.times import format_time
 from jetstore.node.acks import AckIntake
 from jetstore.node.advisories import Advisories
@@ -41,6 +41,8 @@ FLIGHTS_MAX = 4
 """DELIVERED entries of one consumer under way at once; above: planning waits for the first to come back."""
 CURSOR_DELAY_S = 0.25
 """Without acknowledgements: the longest time a delivery is not in the log."""
+DAMAGE_RETRY_S = 1.0
+"""How soon a consumer that stands before an unreadable message looks again."""
 TIMER_MAX_S = 3600.0
 """No timer waits longer: the wall clock may have jumped meanwhile."""
 
@@ -86,6 +88,8 @@ class ConsumerEngine(ABC):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
+        self._hold_until_s = 0.0
+        """After damage was met: no timer before that, or what is due and unreadable would keep the loop busy."""
         self._paused_until_ns = 0
         self._pacer = Pacer(state.config, state.view.last_seq)
 
@@ -286,7 +290,20 @@ class ConsumerEngine(ABC):
         self._fly(Flight(messages, shares, True), runs, now_ns)
 
     def _read(self, seqs: Sequence[int], bytes_max: int) -> list[Message]:
-        return self.leader.stream.log.read_many(seqs, max(min(bytes_max, self.limits.delivery_batch_bytes), 1))
+        """Messages from the first of ``seqs`` on. It ends at unreadable ones: a consumer never skips, it stands still."""
+        messages = self.leader.stream.log
+        bytes_max = max(min(bytes_max, self.limits.delivery_batch_bytes), 1)
+        try:
+            return messages.read_many(seqs, bytes_max)
+        except Corruption as error:
+            self.leader.note_damage(error)
+        found: list[Message] = []
+        try:
+            for seq in seqs:
+                found += messages.read_many((seq,), bytes_max)
+        except Corruption:
+            self._hold_until_s = self.loop.time() + DAMAGE_RETRY_S
+        return found
 
     def _fly(self, flight: Flight, runs: Sequence[AttemptRange], now_ns: int = 0) -> None:
         data = entries.encode_delivered(self.name, self.generation, now_ns or self.now_ns(), runs)
@@ -535,6 +552,7 @@ class ConsumerEngine(ABC):
             when = min(when, now_s + (self.state.pending.next_due_ns(reached_ns) - wall_ns) / 1e9)
         if self.state.config.inactive_threshold and not self._deleting:
             when = min(when, max(self._active_s + self.idle_limit_s(), now_s))
+        when = max(when, self._hold_until_s)
         if self._timer is not None and not self._timer.cancelled():
             if now_s < self._timer_at_s <= when:
                 return

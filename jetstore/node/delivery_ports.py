@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from jetstore.clock import Clock
 from jetstore.consumer.state import ConsumerState
+from jetstore.errors import Corruption
 from jetstore.limits import Limits
 from jetstore.store.ports import MessageLog
 
@@ -41,6 +42,9 @@ class StreamLeader(Protocol):
 
         Raises NotNow, or fails with it, if nothing was proposed. Never done if the outcome stays unknown.
         """
+
+    def note_damage(self, error: Corruption) -> None:
+        """Stored messages turned out to be unreadable."""
 
 
 class Sink(Protocol):

@@ -45,6 +45,8 @@ CHECKPOINT_AT_STOP_BYTES = 64 << 10
 """At a clean stop, groups with more journal than this are checkpointed, so that the next start replays little."""
 TRIM_EVERY_BLOCKS = 16
 """How often (in journal blocks, each ≤ 4 MiB) the unflushed tails of all streams are added up."""
+DAMAGE_WATCH_S = 1.0
+"""How soon damage that reads met is said."""
 STOP_DRAIN_S = 5.0
 """How long a clean stop waits for what was already proposed."""
 
@@ -140,6 +142,7 @@ class Node:
         for finding in self.parts.indexes.findings:
             log.warning("index rebuilt", finding=finding)
         self._own(self.storage.run())
+        self._own(self._watch_damage())
         self.lag.start()
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
         self.meta.start()
@@ -204,6 +207,13 @@ class Node:
         for task in self._tasks:
             task.cancel()
         self.files.close()
+
+    async def _watch_damage(self) -> None:
+        """Say what reads found damaged."""
+        while True:
+            await asyncio.sleep(DAMAGE_WATCH_S)
+            for group in self.streams.values():
+                group.take_findings()
 
     def _own(self, coroutine: Any) -> None:
         task = self.loop.create_task(coroutine)
@@ -355,6 +365,8 @@ class Node:
         for name, group in self.streams.items():
             if group.is_faulty:
                 return f"JetStream stream '$G > {name}' is not current: an entry of its log is unreadable"
+            if group.damage:
+                return f"JetStream stream '$G > {name}' is not current: stored messages are unreadable"
         refusal = self.admission()
         if refusal is not None:
             return f"JetStream takes no publishes: {refusal.description}"

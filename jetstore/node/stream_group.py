@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from jetstore.clock import Clock
-from jetstore.errors import ApiError, IndexDoubt, NotNow
+from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
 from jetstore.node.delivery import Delivery
@@ -32,6 +32,8 @@ EXPIRY_SLACK_S = 0.05
 """Clock-driven removals wait at least this long, so that messages of about the same age go in one entry."""
 INDEX_SLICE_ROWS = 2_000
 """Rows prepared for an index transaction before the event loop gets its turn (about 2 µs each)."""
+DAMAGE_NOTED_MAX = 1_000
+"""Damaged places remembered for each stream; above: they are still never served, but not listed."""
 EXPIRY_WAIT_MAX_S = 3600.0
 """A timer never waits longer than this: the wall clock may have jumped meanwhile."""
 
@@ -85,6 +87,8 @@ class StreamGroup(Group):
         self._expiry_at_s = 0.0
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
         self._expiring = False
+        self.damage: dict[tuple[str, int], str] = {}
+        """Stored bytes found unreadable so far, by file and offset."""
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -103,6 +107,21 @@ class StreamGroup(Group):
         self._subscribe()
         self.delivery.start()
         self._schedule_expiry()
+
+    def note_damage(self, error: Corruption) -> None:
+        """Stored messages turned out to be unreadable: say so once, and in the health of the node from then on."""
+        place = (error.file, error.offset)
+        if place not in self.damage and len(self.damage) < DAMAGE_NOTED_MAX:
+            self.damage[place] = str(error)
+            log.error("stored messages unreadable", stream=self.name, error=str(error))
+
+    def take_findings(self) -> None:
+        """Note what reads of the segments found damaged, although they could do without it."""
+        if self.messages.findings:
+            findings = list(self.messages.findings)
+            self.messages.findings.clear()
+            for error in findings:
+                self.note_damage(error)
 
     def announce_fault(self) -> None:
         """Apply stands still: take the stream's subjects all the same, to answer every publish with 10008."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
-from jetstore.errors import ApiError, NotNow
+from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
 from jetstore.model.api_errors import api_error
@@ -176,9 +176,13 @@ class StreamsApi:
     async def get_message(self, name: str, request: MessageGet) -> Message:
         """The selected message; 10037 if there is none."""
         group = self._group(name)
-        if 0 < request.seq <= group.stream.log.last_seq and not request.next_by_subj and group.is_faulty:
-            return group.stream.get_message(request)  # by sequence, reads go on up to the fault; beyond it, who knows
-        return group.require_serving().get_message(request)
+        try:
+            if 0 < request.seq <= group.stream.log.last_seq and not request.next_by_subj and group.is_faulty:
+                return group.stream.get_message(request)  # by sequence, reads go on up to the fault; beyond, who knows
+            return group.require_serving().get_message(request)
+        except Corruption as error:
+            group.note_damage(error)
+            raise
 
     async def delete_message(self, name: str, seq: int, no_erase: bool) -> None:
         """Remove one message."""
@@ -199,7 +203,12 @@ class StreamsApi:
 
     async def direct_get_batch(self, name: str, request: MessageGet) -> tuple[Sequence[Message], int, int]:
         """Several messages; see ``server/jsapi/ports.py``."""
-        return self._group(name).require_serving().get_batch(request)
+        group = self._group(name)
+        try:
+            return group.require_serving().get_batch(request)
+        except Corruption as error:
+            group.note_damage(error)
+            raise
 
     # -- consumers ----------------------------------------------------------------------------------------------------
 
