@@ -25,6 +25,7 @@ from jetstore.errors import Corruption
 from jetstore.hot.columns import Columns, Frame
 from jetstore.hot.frame import frame_columns
 from jetstore.limits import Limits
+from jetstore.store.compaction import Compaction, worst_segment
 from jetstore.store.footer import encode_footer
 from jetstore.store.log_checkpoint import LogParts, SavedParts, make_parts, restore
 from jetstore.store.log_rows import merge_rows, segment_rows
@@ -67,10 +68,10 @@ class SegmentedLog:
         self.last_seq = first_seq - 1
         self.unflushed_bytes = 0
         """Bytes of appended frames that were not taken for writing yet."""
-        self._sizes_of = file_sizes if storage == "file" else memory_sizes
+        self.sizes_of = file_sizes if storage == "file" else memory_sizes
         self._limits = limits
         self._cache = cache or ReadCache(vfs, limits.read_cache_bytes)
-        self.reader = SegmentReader(vfs, uid, self._cache, self._sizes_of)
+        self.reader = SegmentReader(vfs, uid, self._cache, self.sizes_of)
         """Verified reads of the segments: for the log's own modules."""
         self.dead = SeqSet()
         """Removed and skipped sequences from ``first_seq`` to ``last_seq``: for the log's own modules."""
@@ -122,7 +123,7 @@ class SegmentedLog:
             len(frame.body),
             frame_bytes,
             columns.subjects,
-            self._sizes_of(columns),
+            self.sizes_of(columns),
         )
         segment.memory[number] = frame
         segment.file_bytes = table.end_offset
@@ -173,9 +174,8 @@ class SegmentedLog:
             self._tail = deque(item for item in self._tail if item[0] is not segment)
         segment.memory.clear()
         segment.table = None
-        self._cache.forget(segment.path)
         if segment.was_taken:
-            self._dropped.append(segment.path)
+            self.forget_file(segment.path)
 
     def skip_to(self, last_seq: int) -> None:
         if last_seq > self.last_seq:
@@ -299,7 +299,7 @@ class SegmentedLog:
         """Become the log that a checkpoint describes; reads the unsealed segment once."""
         self.first_seq, self.last_seq = first_seq, last_seq
         self.dead, self._saved = dead, saved
-        self._sizes_of = file_sizes if self.storage == "file" else memory_sizes
+        self.sizes_of = file_sizes if self.storage == "file" else memory_sizes
         self._segments = segments
         self._bases = [segment.base_seq for segment in segments]
         if segments and not segments[-1].is_sealed:
@@ -309,6 +309,24 @@ class SegmentedLog:
                 active.is_sealed = True  # Nothing is ever appended behind damage.
             else:
                 active.table = table
+
+    # -- compaction -------------------------------------------------------------------------------------------------
+
+    def start_compaction(self, live_share_max: float = 0.5) -> Compaction | None:
+        """A rewrite of the segment with the smallest share of live records; None if all have more than this."""
+        segment = worst_segment(self, live_share_max)
+        return Compaction(self, segment, self._limits.frame_bytes_max) if segment is not None else None
+
+    def replace_file(self, segment: SegmentFile, name: str, *, messages: int, file_bytes: int, last_seq: int) -> None:
+        """A compacted file, written and complete, is the segment from now on."""
+        self.forget_file(segment.path)
+        segment.name, segment.path = name, f"{segments_dir(self.uid)}/{name}"
+        segment.messages, segment.file_bytes, segment.last_seq = messages, file_bytes, last_seq
+
+    def forget_file(self, path: str) -> None:
+        """Nothing will refer to this file once the next checkpoint is durable."""
+        self._cache.forget(path)
+        self._dropped.append(path)
 
     # -- liveness ---------------------------------------------------------------------------------------------------
 
@@ -356,7 +374,7 @@ class SegmentedLog:
             except Corruption as error:
                 self.reader.report(error)
             else:
-                size = self._sizes_of(Columns((subject,), (header_len,), (payload,)))[0]
+                size = self.sizes_of(Columns((subject,), (header_len,), (payload,)))[0]
                 return MessageMeta(seq, place.time_ns, subject, size)
         subject, size = self.reader.ask(
             segment, lambda table: (table.subjects[table.ids[place.ordinal]], table.sizes[place.ordinal])

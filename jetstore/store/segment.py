@@ -99,8 +99,10 @@ def frame_head(uid: int, base_seq: int, offset: int, first_seq: int, frame: Fram
     )
 
 
-def sparse_frame(uid: int, base_seq: int, offset: int, seqs: list[int], times: list[int], frame: Frame) -> list[bytes]:
-    """Header, columns and body of a frame whose records have any increasing sequences and their own times."""
+def sparse_frame(
+    uid: int, base_seq: int, offset: int, seqs: list[int], times: list[int], frame: Frame
+) -> tuple[list[bytes], int]:
+    """Header, columns and body of a frame whose records have their own sequences (increasing) and times; its flags."""
     count = frame.count
     flags = HAS_TIMES
     extra = pack(f"<{count}q", *times)
@@ -109,7 +111,8 @@ def sparse_frame(uid: int, base_seq: int, offset: int, seqs: list[int], times: l
         extra += pack(f"<{count}I", *[seq - seqs[0] for seq in seqs])
     crc = crc32c(frame.body, crc32c(extra))
     size = len(extra) + len(frame.body)
-    return [_pack_head(uid, base_seq, offset, flags, count, seqs[0], times[0], size, crc), extra, frame.body]
+    head = _pack_head(uid, base_seq, offset, flags, count, seqs[0], times[0], size, crc)
+    return [head, extra, frame.body], flags
 
 
 def _pack_head(

@@ -271,7 +271,7 @@ class SeqSet:
             return chunk + 1
         at = bisect_right(self._full_first, chunk)
         nearest = self._full_first[at] if at < len(self._full_first) else 1 << 60
-        return min((c for c in self._bitmaps if c > chunk), default=nearest) if self._bitmaps else nearest
+        return min(nearest, min((c for c in self._bitmaps if c > chunk), default=nearest))
 
     def without(self, seqs: list[int]) -> list[int]:
         """These increasing sequences except the members. Costs nothing where no chunk between has members."""

@@ -14,6 +14,7 @@ from jepsen.sim.vfs import SimVfs
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import decode_frame_run, encode_frame_run, encode_frames
 from jetstore.limits import Limits
+from jetstore.store.compaction import Compaction
 from jetstore.store.log_checkpoint import log_chunk_names
 from jetstore.store.memory_log import MemoryLog
 from jetstore.store.message_log import SegmentedLog, Write
@@ -62,6 +63,7 @@ class LogMachine(RuleBasedStateMachine):
         self.ops: list[tuple[Any, ...]] = [("first", first)]
         self.takes: list[list[Write]] = []
         self.time_ns = 1_000
+        self.compaction: Compaction | None = None
 
     def do(self, *op: Any) -> None:
         self.ops.append(op)
@@ -158,6 +160,26 @@ class LogMachine(RuleBasedStateMachine):
             if self.vfs.exists(path):
                 self.vfs.unlink(path)
 
+    @precondition(lambda self: self.compaction is None)
+    @rule(share=st.sampled_from([0.5, 0.9, 1.0]), budget=st.sampled_from([1, 100, 10_000]))
+    def compaction_starts(self, share: float, budget: int) -> None:
+        self.compaction = self.log.start_compaction(share)
+        if self.compaction is not None and budget < 10_000:
+            self.compaction.step(budget)
+
+    @precondition(lambda self: self.compaction is not None)
+    @rule(abandoned=st.sampled_from([False, False, False, True]))
+    def compaction_ends(self, abandoned: bool) -> None:
+        compaction, self.compaction = self.compaction, None
+        assert compaction is not None
+        while not compaction.step(200):
+            pass
+        write(self.vfs, compaction.writes())
+        if abandoned:
+            compaction.abandon()
+        else:
+            compaction.finish()
+
     @rule(power=st.booleans(), seed=st.integers(0, 1 << 20))
     def crash(self, power: bool, seed: int) -> None:
         """Back to the last checkpoint, then everything that came after once more."""
@@ -168,6 +190,7 @@ class LogMachine(RuleBasedStateMachine):
         else:
             self.vfs.kill()
         self.takes.clear()
+        self.compaction = None
         head, chunks = self.saved
         self.log = SegmentedLog.open(self.vfs, UID, head, chunks, LIMITS, storage=self.storage)
         assert self.log.findings == []
@@ -221,6 +244,8 @@ def apply(log: SegmentedLog | MemoryLog, op: tuple[Any, ...]) -> object:
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=400 if os.environ.get("JETSTORE_DEEP") else 25, stateful_step_count=25, deadline=None
+    max_examples=int(os.environ["JETSTORE_DEEP"]) if os.environ.get("JETSTORE_DEEP") else 25,
+    stateful_step_count=25,
+    deadline=None,
 )
 test_message_log = LogMachine.TestCase

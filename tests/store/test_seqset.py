@@ -104,3 +104,10 @@ def test_every_flipped_byte_is_noticed() -> None:
             SeqSet.decode([("x", bytes(bad))], [])
     with pytest.raises(Corruption):
         SeqSet.decode([("x", image[:-1])], [])
+
+
+def test_members_across_an_empty_chunk_a_full_one_and_a_partial_one() -> None:
+    real = SeqSet()
+    real.add_range(2 * CHUNK_SEQS, 4 * CHUNK_SEQS + 10)
+    assert real.members(5, 9 * CHUNK_SEQS, 3) == [2 * CHUNK_SEQS, 2 * CHUNK_SEQS + 1, 2 * CHUNK_SEQS + 2]
+    assert len(real.members(5, 9 * CHUNK_SEQS, 1 << 30)) == real.count

@@ -1,0 +1,153 @@
+"""Rewriting a sealed segment without its removed records: the only way space comes back between live messages.
+
+The new file has another name and the same base sequence. It is written whole, then takes the old one's place in the
+log; the old file goes after the next checkpoint, like every file that a checkpoint may still name. Records removed
+meanwhile are simply dead in the new file too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jetstore.hot.columns import Columns
+from jetstore.hot.frame import encode_columns
+from jetstore.store.footer import encode_footer
+from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, segment_head, sparse_frame
+from jetstore.store.segment_files import SegmentFile, segments_dir
+from jetstore.store.segment_table import FRAME_RECORDS_MAX, SegmentTable
+
+if TYPE_CHECKING:
+    from jetstore.store.message_log import SegmentedLog, Write
+
+_RECORD_OVERHEAD_BYTES = 20
+"""What a record takes in a frame besides subject and payload: lengths, time, sequence."""
+_SPAN_MAX = 1 << 32
+"""Sequences of a compacted segment are stored as 32-bit distances from its base."""
+
+
+def worst_segment(log: SegmentedLog, live_share_max: float) -> SegmentFile | None:
+    """The sealed segment with the smallest share of live records, if that is ≤ ``live_share_max``."""
+    candidates = [
+        segment
+        for segment in log.segment_files()
+        if segment.has_footer
+        and segment.table is None
+        and segment.live <= live_share_max * segment.messages
+        and segment.live < segment.messages
+        and segment.last_seq - segment.base_seq < _SPAN_MAX
+    ]
+    return min(candidates, key=lambda segment: (segment.live / segment.messages, segment.base_seq), default=None)
+
+
+def _span(table: SegmentTable, number: int) -> tuple[int, int]:
+    """First and last sequence of a frame."""
+    return table.first_seqs[number], table.seq_of(table.frame_end(number) - 1)
+
+
+class Compaction:
+    """One segment being rewritten: ``step`` until True, have ``writes`` written, then ``finish`` (or ``abandon``)."""
+
+    def __init__(self, log: SegmentedLog, segment: SegmentFile, frame_bytes_max: int) -> None:
+        assert segment.has_footer
+        assert segment.table is None
+        self.segment = segment
+        stem, _, number = segment.name.removesuffix(".seg").partition("-")
+        self.name = f"{stem}-{int(number or 0) + 1}.seg"
+        self.path = f"{segments_dir(log.uid)}/{self.name}"
+        self._log = log
+        self._frame_bytes_max = frame_bytes_max
+        self._table = SegmentTable(self.path, segment.base_seq, SEGMENT_HEAD_BYTES)
+        self._buffers = [segment_head(log.uid, segment.base_seq)]
+        self._next_frame = 0
+        self._is_done = False
+        self._seqs: list[int] = []
+        self._times: list[int] = []
+        self._subjects: list[bytes] = []
+        self._header_lens: list[int] = []
+        self._payloads: list[bytes] = []
+        self._pending_bytes = 0
+        self._last_seq = segment.base_seq
+
+    def step(self, budget_bytes: int) -> bool:
+        """Read and encode about this much more of the segment; True when it is complete.
+
+        Raises ``Corruption`` if a frame with live records cannot be read: then abandon it.
+        """
+        reader, segment = self._log.reader, self.segment
+        frame_count, table_sizes = reader.ask(segment, lambda table: (table.frame_count, table.payload_sizes))
+        while self._next_frame < frame_count and budget_bytes > 0 and not segment.is_dropped:
+            number = self._next_frame
+            self._next_frame += 1
+            first, last = reader.ask(segment, partial(_span, number=number))
+            if not self._log.dead.absent(max(first, self._log.first_seq), last, 1):
+                continue
+            self._take(number)
+            budget_bytes -= table_sizes[number]
+        if self._next_frame >= frame_count or segment.is_dropped:
+            self._emit()
+            self._is_done = True
+        return self._is_done
+
+    def _take(self, number: int) -> None:
+        """Add the live records of a frame to those that wait."""
+        stored = self._log.reader.frame(self.segment, number)
+        subjects, header_lens, payloads = stored.columns
+        first_seq, dead = self._log.first_seq, self._log.dead
+        for position, seq in enumerate(stored.seqs):
+            if seq < first_seq or seq in dead:
+                continue
+            size = len(subjects[position]) + len(payloads[position]) + _RECORD_OVERHEAD_BYTES
+            if self._seqs and (
+                self._pending_bytes + size > self._frame_bytes_max or len(self._seqs) == FRAME_RECORDS_MAX
+            ):
+                self._emit()
+            self._pending_bytes += size
+            self._seqs.append(seq)
+            self._times.append(stored.times[position])
+            self._subjects.append(subjects[position])
+            self._header_lens.append(header_lens[position] if header_lens else 0)
+            self._payloads.append(payloads[position])
+
+    def _emit(self) -> None:
+        """Encode the waiting records as one frame."""
+        if not self._seqs:
+            return
+        columns = Columns(self._subjects, self._header_lens, self._payloads)
+        frame = encode_columns(columns, self._times[0])
+        buffers, flags = sparse_frame(
+            self._log.uid, self.segment.base_seq, self._table.end_offset, self._seqs, self._times, frame
+        )
+        size = sum(map(len, buffers))
+        sizes = self._log.sizes_of(columns)
+        self._table.add(self._seqs, self._times, flags, size - FRAME_HEAD_BYTES, size, self._subjects, sizes)
+        self._buffers += buffers
+        self._last_seq = self._seqs[-1]
+        self._seqs, self._times, self._subjects, self._header_lens, self._payloads = [], [], [], [], []
+        self._pending_bytes = 0
+
+    def writes(self) -> list[Write]:
+        """The whole new file. Nothing refers to it yet."""
+        assert self._is_done
+        if not self._table.message_count:
+            return []
+        footer = encode_footer(self._table, self._log.uid, self._last_seq)
+        return [(self.path, 0, [*self._buffers, footer])]
+
+    def finish(self) -> None:
+        """The file was written: it takes the old one's place."""
+        if self.segment.is_dropped or not self._table.message_count:
+            self.abandon()
+            return
+        footer_bytes = len(encode_footer(self._table, self._log.uid, self._last_seq))
+        self._log.replace_file(
+            self.segment,
+            self.name,
+            messages=self._table.message_count,
+            file_bytes=self._table.end_offset + footer_bytes,
+            last_seq=self._last_seq,
+        )
+
+    def abandon(self) -> None:
+        """The new file is not wanted, written or not."""
+        self._log.forget_file(self.path)
