@@ -84,7 +84,6 @@ def apply_expire(stream: Stream, entry: ExpireEntry) -> ExpireOutcome:
     due = stream.ttls.take_due(entry.time_ns, max(room, 0))
     if due:
         _remove(stream, [seq for seq in due if stream.contents.is_live(seq)], entry, outcome)
-    stream.ttls.forget_never(stream.contents.first_seq)
     next_ns = next_expiry_ns(stream)
     outcome.is_complete = next_ns is None or next_ns > entry.time_ns
     return outcome

@@ -155,6 +155,8 @@ class Stream:
         retention.enforce_limits(self, overfull)
 
     def _on_removed(self, first: int, last: int, subjects: Sequence[bytes]) -> None:
+        if self.ttls.never:
+            self.ttls.forget_never(first, last)
         for consumer in self.consumers.values():
             if first == last:
                 consumer.on_removed((first,), subjects, self.logged_ns)

@@ -29,7 +29,7 @@ class TtlSchedule:
         self._by_tick: dict[int, array[int]] = {}
         self._ticks: list[int] = []
         self.never: set[int] = set()
-        """Messages with ``Nats-TTL: never``: no age limit removes them. May hold sequences that are gone."""
+        """Messages with ``Nats-TTL: never``: no age limit removes them."""
         self.changes = 0
         """Counts changes, so that an unchanged schedule is not written again by a checkpoint."""
 
@@ -51,11 +51,15 @@ class TtlSchedule:
         self.never.add(seq)
         self.changes += 1
 
-    def forget_never(self, below_seq: int) -> None:
-        """Drop exemptions of messages below the first live one."""
-        if self.never and min(self.never) < below_seq:
-            self.never = {seq for seq in self.never if seq >= below_seq}
-            self.changes += 1
+    def forget_never(self, first: int, last: int) -> None:
+        """Drop exemptions of messages in the closed range: they are gone."""
+        never = self.never
+        before = len(never)
+        if last - first < before:
+            never.difference_update(range(first, last + 1))
+        else:
+            self.never = {seq for seq in never if not first <= seq <= last}
+        self.changes += len(self.never) != before
 
     def next_ns(self) -> int:
         """The earliest expiry, or 0."""
