@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from jetstore.model.subjects import is_subset
+
 _DECISIONS_MAX = 4096
 
 
-def is_subset(pattern: bytes, of: bytes) -> bool:
-    """Whether every subject that matches ``pattern`` matches ``of``."""
-    inner, outer = pattern.split(b"."), of.split(b".")
-    for at, token in enumerate(outer):
-        if token == b">":
-            return at < len(inner)
-        if at >= len(inner) or inner[at] == b">":
-            return False
-        if token != b"*" and token != inner[at]:
-            return False
-    return len(inner) == len(outer)
+def _text(subject: bytes) -> str:
+    """Subjects are bytes of any kind; for comparing tokens one character a byte does."""
+    return subject.decode("latin-1")
 
 
 class _Rules:
@@ -33,27 +27,25 @@ class _Rules:
         self.deny = [_entry(text) for text in deny]
 
     def permits(self, subject: bytes, queue: bytes) -> bool:
-        if any(_queue_in(queue, name) and is_subset(subject, of) for of, name in self.deny):
+        subject_text, queue_text = _text(subject), _text(queue)
+        if any(_covers(entry, subject_text, queue_text) for entry in self.deny):
             return False
-        if self.allow is None:
-            return True
-        return any(_queue_allowed(queue, name) and is_subset(subject, of) for of, name in self.allow)
+        return self.allow is None or any(_covers(entry, subject_text, queue_text) for entry in self.allow)
 
 
-def _entry(text: str) -> tuple[bytes, bytes]:
-    parts = text.encode().split()
+def _entry(text: str) -> tuple[str, str]:
+    parts = _text(text.encode()).split()
     if not 1 <= len(parts) <= 2:
         raise ValueError(f'permission "{text}" is not a subject or a subject and a queue')
-    return parts[0], parts[1] if len(parts) == 2 else b""
+    return parts[0], parts[1] if len(parts) == 2 else ""
 
 
-def _queue_in(queue: bytes, denied: bytes) -> bool:
-    """Whether a deny entry's queue part covers this queue; an entry without one covers all."""
-    return not denied or (bool(queue) and is_subset(queue, denied))
-
-
-def _queue_allowed(queue: bytes, allowed: bytes) -> bool:
-    return not allowed or (bool(queue) and is_subset(queue, allowed))
+def _covers(entry: tuple[str, str], subject: str, queue: str) -> bool:
+    """Whether an entry speaks about this subject and queue; one without a queue speaks about all."""
+    pattern, queue_pattern = entry
+    if queue_pattern and not (queue and is_subset(queue, queue_pattern)):
+        return False
+    return is_subset(subject, pattern)
 
 
 class Permissions:
@@ -85,7 +77,7 @@ class Permissions:
     def may_receive(self, subject: bytes) -> bool:
         """Whether a message on this subject may be delivered to a subscription wider than a deny entry."""
         return _remember(
-            self._may_receive, subject, lambda: not any(is_subset(subject, of) for of in self._denied_subjects)
+            self._may_receive, subject, lambda: not any(is_subset(_text(subject), of) for of in self._denied_subjects)
         )
 
 

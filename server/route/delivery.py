@@ -50,35 +50,34 @@ class Delivery:
         self._rng = rng
         self._unsubscribe = unsubscribe
 
-    def to_clients(self, match: Match, columns: Columns, publisher: Sink | None) -> int:
-        """Every plain subscription gets a copy, every queue group one; how many from the start somebody took."""
+    def to_clients(self, match: Match, columns: Columns, publisher: Sink | None, target: bytes = b"") -> int:
+        """Every plain subscription gets a copy, every queue group one; how many from the start somebody took.
+
+        ``target`` is the subject that was matched, if it is not the messages' own; permissions look at it.
+        """
         count = len(columns.payloads)
-        if count > 1 and _filters(match):
-            taken = 0
-            for at in range(count):
-                if self.to_clients(match, columns.part(at, at + 1), publisher) and taken == at:
-                    taken = at + 1
-            return taken
         taken = 0
         for subscription in match.plain:
             if taken < count:
-                taken = max(taken, self._give(subscription, columns, publisher))
+                taken = max(taken, self._give(subscription, columns, publisher, target))
             else:
-                self._give(subscription, columns, publisher)
+                self._give(subscription, columns, publisher, target)
         for _, members in match.queues:
-            taken = max(taken, self.to_queue(members, columns, publisher))
+            taken = max(taken, self.to_queue(members, columns, publisher, target))
         return taken
 
-    def to_queue(self, members: Sequence[Subscription], columns: Columns, publisher: Sink | None) -> int:
+    def to_queue(
+        self, members: Sequence[Subscription], columns: Columns, publisher: Sink | None, target: bytes = b""
+    ) -> int:
         """One member a message, chosen at random; how many from the start somebody took."""
         count = len(columns.payloads)
         members = [member for member in members if _is_eligible(member, publisher)]
         if not members:
             return 0
         if count == 1 or any(_is_special(member) for member in members):
-            return self._to_queue_one_by_one(members, columns, publisher)
+            return self._to_queue_one_by_one(members, columns, publisher, target)
         if len(members) == 1:
-            return self._give(members[0], columns, publisher)
+            return self._give(members[0], columns, publisher, target)
         random = self._rng.random
         choices = len(members)
         positions: list[list[int]] = [[] for _ in members]
@@ -86,23 +85,25 @@ class Delivery:
             positions[int(random() * choices)].append(at)
         for member, chosen in zip(members, positions, strict=True):
             if chosen:
-                self._give(member, columns.pick(chosen), publisher)
+                self._give(member, columns.pick(chosen), publisher, target)
         return count
 
-    def _to_queue_one_by_one(self, members: list[Subscription], columns: Columns, publisher: Sink | None) -> int:
+    def _to_queue_one_by_one(
+        self, members: list[Subscription], columns: Columns, publisher: Sink | None, target: bytes
+    ) -> int:
         """A member that cannot take the message is skipped and the next is tried."""
         taken = 0
         for at in range(len(columns.payloads)):
             message = columns.part(at, at + 1)
             start = int(self._rng.random() * len(members))
             for turn in range(len(members)):
-                if self._give(members[(start + turn) % len(members)], message, publisher):
+                if self._give(members[(start + turn) % len(members)], message, publisher, target):
                     if taken == at:
                         taken = at + 1
                     break
         return taken
 
-    def _give(self, subscription: Subscription, columns: Columns, publisher: Sink | None) -> int:
+    def _give(self, subscription: Subscription, columns: Columns, publisher: Sink | None, target: bytes) -> int:
         """Format a run for one subscription; how many from the start it took."""
         sink = subscription.sink
         assert sink is not None
@@ -114,7 +115,7 @@ class Delivery:
         if (
             sink.permits is not None
             and sink.permits.filters_deliveries
-            and not sink.permits.may_receive(columns.subjects[0])
+            and not sink.permits.may_receive(target or columns.subjects[0])
         ):
             return 0
         if subscription.max_messages:
@@ -171,9 +172,10 @@ def _is_special(member: Subscription) -> bool:
     return member.max_messages > 0 or (sink.permits is not None and sink.permits.filters_deliveries)
 
 
-def _filters(match: Match) -> bool:
-    """Whether some subscription of the match may refuse single messages."""
-    for sub in match.plain:
-        if sub.sink is not None and sub.sink.permits is not None and sub.sink.permits.filters_deliveries:
+def filters(match: Match) -> bool:
+    """Whether permissions may keep single messages from a subscription of this match."""
+    for subscription in (*match.plain, *(member for _, members in match.queues for member in members)):
+        permits = subscription.sink.permits if subscription.sink is not None else None
+        if permits is not None and permits.filters_deliveries:
             return True
-    return any(_is_special(member) for _, members in match.queues for member in members)
+    return False

@@ -16,7 +16,7 @@ from random import Random
 from jetstore.hot.wire import format_pub_acks, pub_ack_payloads
 from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription
 from server.protocol import reasons
-from server.route.delivery import Columns, Delivery
+from server.route.delivery import Columns, Delivery, filters
 from server.route.sublist import Match, Sublist
 from server.route.subscription import Sink, Subscription
 from server.route.watch import InterestWatch
@@ -161,6 +161,10 @@ class Router:
         count = len(columns.payloads)
         taken = 0
         if match.plain or match.queues:
+            if count > 1 and filters(match):
+                for at in range(count):
+                    self._deliver(client, match, columns.part(at, at + 1))
+                return
             taken = self._delivery.to_clients(match, columns, client)
         if match.internal:
             self._to_handlers(match, columns, client)
@@ -272,9 +276,9 @@ class Router:
         if queue:
             for name, members in match.queues:
                 if name == queue:
-                    return self._delivery.to_queue(members, columns, None)
+                    return self._delivery.to_queue(members, columns, None, target)
             return 0
-        taken = self._delivery.to_clients(match, columns, None) if match.plain or match.queues else 0
+        taken = self._delivery.to_clients(match, columns, None, target) if match.plain or match.queues else 0
         if match.internal:
             self._to_handlers(match, columns, None)
             taken = len(payloads)

@@ -299,6 +299,17 @@ def test_a_wide_subscription_does_not_see_denied_subjects(bench: Bench) -> None:
     assert sink.out == b"MSG foo.a 1 1\r\n1\r\nMSG foo.b 1 1\r\n3\r\n"
 
 
+def test_a_message_nobody_may_see_has_no_responder_but_the_next_one_has(bench: Bench) -> None:
+    client = bench.client
+    client.no_responders = True
+    bench.subscribe(b"r", sink=client)
+    sink = bench.subscribe(b"foo.>", b"q")
+    sink.permits = Permissions(subscribe_deny=["foo.secret"])
+    bench.publish((b"foo.secret", b"1", b"r"), (b"foo.a", b"2", b"r"))
+    assert client.out == status(b"r", b"1", b"foo.secret")
+    assert sink.out == b"MSG foo.a 1 r 1\r\n2\r\n"
+
+
 # -- the engine's side ------------------------------------------------------------------------------------------------
 
 
@@ -454,6 +465,13 @@ def test_deliver_to_a_queue_group(bench: Bench) -> None:
     assert sum(sink.out_msgs for sink in group) == 40
     assert min(sink.out_msgs for sink in group) > 5
     assert bench.router.deliver(b"t", [b"s"], [], [], [b"x"], queue=b"none") == 0
+
+
+def test_deliver_looks_at_permissions_for_the_target(bench: Bench) -> None:
+    sink = bench.subscribe(b"_INBOX.me.*")
+    sink.permits = Permissions(subscribe_deny=["foo.secret"])
+    assert bench.router.deliver(b"_INBOX.me.1", [b"foo.secret"] * 3, [], [], [b"x"] * 3) == 3
+    assert sink.out_msgs == 3
 
 
 def test_deliver_headers(bench: Bench) -> None:
