@@ -18,7 +18,7 @@ from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import file_path
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.journal.scan import FoundBlock, FoundFile, scan_file
-from jetstore.store.ports import GroupRecovery, JournalRecovery, Record
+from jetstore.store.ports import GroupRecovery, JournalRecovery, Kind, Record
 
 LIMITS = small_limits(file_bytes=32 * KIB, block_bytes=8 * KIB, spares=2)
 IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
@@ -193,6 +193,23 @@ def test_a_damaged_record_keeps_the_entries_before_the_damage() -> None:
     assert recovery.groups[1].last_index == 6
     lost = [entry for entry in recovery.groups[1].entries if entry.data is None]
     assert sum(entry.message_count for entry in lost) == len(lost)
+
+
+def test_a_repaired_slot_is_readable_again_and_only_if_its_term_is_right() -> None:
+    vfs, model = build()
+    number, block = next(
+        (number, block)
+        for number, block in blocks_of(vfs)
+        if block.lines and any(x.last_index == 6 for x in block.lines)
+    )
+    flip(vfs, file_path(number), block.header.body_offset + 900)
+    journal, recovery = open_journal(vfs, LIMITS, JOURNAL_ID)
+    assert differences(recovery, model) == ["FAULTY 1/5", "FAULTY 1/6"]
+    for index, term, data in ((5, 2, b"g" * 400), (6, 1, b"wrong"), (9, 2, b"wrong")):
+        repaired = entries(1, term, 0, index, [data])._replace(kind=Kind.REPAIR)
+        journal.append([repaired])
+    journal.close()
+    assert differences(recover(vfs), model) == ["FAULTY 1/6"]
 
 
 def test_last_block_torn_is_void_and_last_block_corrupt_counts() -> None:

@@ -37,10 +37,12 @@ def file_numbers(names: Sequence[str]) -> list[int]:
 class Spare:
     """A file above the current one. ``zeroed`` bytes from its start are known to be zero, ``written`` were written."""
 
-    __slots__ = ("number", "written", "zeroed")
+    __slots__ = ("is_recycled", "number", "written", "zeroed")
 
-    def __init__(self, number: int, *, zeroed: int = 0, written: int = 0) -> None:
+    def __init__(self, number: int, *, zeroed: int = 0, written: int = 0, is_recycled: bool = False) -> None:
         self.number = number
+        self.is_recycled = is_recycled
+        """It is known to hold old blocks: no use in looking before it is zeroed."""
         self.zeroed = zeroed
         self.written = written
 
@@ -51,6 +53,7 @@ class FileSet:
     def __init__(self, vfs: Vfs, limits: Limits, file_bytes: int) -> None:
         self.vfs = vfs
         self.limits = limits
+        assert file_bytes < 1 << 32, "lines locate bodies with 32 bits"
         self.file_bytes = file_bytes
         self.through = 0
         """Highest file number that durably exists."""
@@ -143,7 +146,7 @@ class FileSet:
             self.vfs.rename(file_path(self.released[0]), file_path(number))
             self.vfs.fsync_dir(JOURNAL_DIR)
             self.released.pop(0)
-            self.spares.append(Spare(number))
+            self.spares.append(Spare(number, is_recycled=True))
         else:
             if self.vfs.free_bytes() < self.file_bytes:
                 self.is_full = True
@@ -171,17 +174,19 @@ class FileSet:
     def _clean(self, spare: Spare, most_bytes: int) -> None:
         """Make sure of the next piece of a file of unknown content: look first, write only where it is not zero."""
         size = min(most_bytes, self.file_bytes - spare.zeroed)
-        handle = self.vfs.open(file_path(spare.number), write=False)
-        try:
-            data = self.vfs.pread(handle, size, spare.zeroed)
-        except OSError:
-            data = b""  # unreadable: writing it anew is what a disk asks for
-        finally:
-            self.vfs.close(handle)
-        if len(data) != size or data != bytes(size):
+        if spare.is_recycled or not self._is_zero(spare.number, spare.zeroed, size):
             self._zero(spare.number, spare.zeroed, size)
         spare.zeroed += size
         spare.written = max(spare.written, spare.zeroed)
+
+    def _is_zero(self, number: int, start: int, size: int) -> bool:
+        handle = self.vfs.open(file_path(number), write=False)
+        try:
+            return self.vfs.pread(handle, size, start) == bytes(size)
+        except OSError:
+            return False  # unreadable: writing it anew is what a disk asks for
+        finally:
+            self.vfs.close(handle)
 
     def _zero(self, number: int, start: int, size: int) -> None:
         handle = self.vfs.open(file_path(number))
