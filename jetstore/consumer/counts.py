@@ -52,7 +52,10 @@ class AckOutcome:
     terminated: list[Run] = field(default_factory=list)
     naked: list[Run] = field(default_factory=list)
     settled: list[SeqRange] = field(default_factory=list)
-    """Sequences this consumer needs no more: acknowledged, terminated, or delivered without acknowledgement."""
+    """Sequences this consumer needs no more: acknowledged, terminated, or passed without acknowledgement.
+
+    In the last case the range also covers sequences between that it never wanted.
+    """
 
 
 class ExhaustedOutcome(NamedTuple):

@@ -84,21 +84,13 @@ class Cursor:
         if next_seq > self.skip_until:
             self.skip, self.skip_until = array("Q"), 0
 
-    def count_between(self, view: StreamView, subject_filter: SubjectFilter | None, last: int) -> list[int]:
-        """The live sequences still to be delivered up to and including ``last``."""
-        seqs: list[int] = []
-        position = self.next_seq
-        probe = self.copy()
-        while position <= last:
-            probe.next_seq = position
-            chunk = probe.plan(view, subject_filter, _CHUNK)
-            seqs += chunk
-            if len(chunk) < _CHUNK:
-                break
-            position = chunk[-1] + 1
-        if seqs and seqs[-1] > last:
-            del seqs[bisect_left(seqs, last + 1) :]
-        return seqs
+    def count_until(self, view: StreamView, subject_filter: SubjectFilter | None, last: int) -> int:
+        """How many live messages are still to be delivered up to and including ``last``."""
+        if not self._skip_left():
+            return _count_range(view, subject_filter, max(self.next_seq, self.skip_until + 1), last)
+        start, end = (bisect_left(self.skip, seq, self._skip_at) for seq in (self.next_seq, last + 1))
+        listed = sum(map(view.is_live, self.skip[start:end]))
+        return listed + _count_range(view, subject_filter, self.skip_until + 1, last)
 
     def recount(self, view: StreamView, subject_filter: SubjectFilter | None) -> None:
         """Count what is pending from the stream itself."""

@@ -253,11 +253,11 @@ class ConsumerState:
         outcome = AckOutcome()
         if generation != self.generation or stream_seq < self.cursor.next_seq:
             return outcome
-        passed = self.cursor.count_between(self.view, self.subject_filter, stream_seq)
-        self.cursor.advance(stream_seq + 1, len(passed))
+        first = self.cursor.next_seq
+        self.cursor.advance(stream_seq + 1, self.cursor.count_until(self.view, self.subject_filter, stream_seq))
         self.delivered = Position(consumer_seq, stream_seq, now_ns)
         self.ack_floor = Position(consumer_seq, stream_seq, 0)
-        outcome.settled = runs_of(passed)
+        outcome.settled = [(first, stream_seq)]
         return outcome
 
     # -- changes ------------------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ Nothing is built unless somebody listens. Source: JetStream advisories.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 from jetstore.clock import Clock
+from jetstore.consumer.pending import Run
 from jetstore.model.times import format_time
 from jetstore.node.delivery_ports import LedStream
 from jetstore.node.ports import Outlet
@@ -61,3 +63,27 @@ class Advisories:
         event.update((name, value) for name, value in fields.items() if value is not None)
         payload = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
         self._outlet.publish([subject], (), [payload])
+
+    def tell_dropped(self, consumer: str, runs: Sequence[Run]) -> None:
+        """Pending messages were removed from the stream: they count as terminated."""
+        if not self.wants("MSG_TERMINATED", consumer):
+            return
+        for run in runs:
+            for seq in range(run.first, run.last + 1):
+                self.tell(
+                    "MSG_TERMINATED",
+                    "terminated",
+                    consumer,
+                    consumer_seq=run.consumer_seq + seq - run.first,
+                    stream_seq=seq,
+                    deliveries=run.count,
+                    reason="Unacknowledged message was deleted",
+                )
+
+    def tell_exhausted(self, consumer: str, runs: Sequence[Run]) -> None:
+        """Messages ran out of delivery attempts."""
+        if not self.wants("MAX_DELIVERIES", consumer):
+            return
+        for run in runs:
+            for seq in range(run.first, run.last + 1):
+                self.tell("MAX_DELIVERIES", "max_deliver", consumer, stream_seq=seq, deliveries=run.count)

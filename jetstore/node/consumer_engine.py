@@ -22,7 +22,6 @@ import structlog
 from jetstore.consumer import counts, entries
 from jetstore.consumer.cursor import runs_of
 from jetstore.consumer.entries import AttemptRange
-from jetstore.consumer.pending import Run
 from jetstore.consumer.state import ConsumerState
 from jetstore.errors import Corruption, NotNow
 from jetstore.model.times import format_time
@@ -78,6 +77,8 @@ class ConsumerEngine(ABC):
         self._flying_again = False
         self._planned_next = 0
         self._blocked = False
+        self._full: set[bytes] = set()
+        """Targets whose connections are to say when they can take more."""
         self.acks = AckIntake(self)
         self._logged_ns = 0
         self._logged_seq = state.delivered.stream_seq
@@ -167,6 +168,16 @@ class ConsumerEngine(ABC):
 
     # -- waking -------------------------------------------------------------------------------------------------------
 
+    def wait_writable(self, target: bytes) -> None:
+        """Wake once the connection behind ``target`` can take more."""
+        if target not in self._full:
+            self._full.add(target)
+            self.outlet.when_writable(target, lambda: self._writable(target))
+
+    def _writable(self, target: bytes) -> None:
+        self._full.discard(target)
+        self.wake()
+
     def wake(self) -> None:
         """Deliver what can be delivered, soon. Cheap; call as often as you like."""
         if not self._pump_scheduled and not self.stopped:
@@ -186,7 +197,7 @@ class ConsumerEngine(ABC):
             self.wake()
         if state.dropped:
             dropped, state.dropped = state.dropped, []
-            self._tell_dropped(dropped)
+            self.advisories.tell_dropped(self.name, dropped)
             self.wake()
         if state.live is not None:
             if state.live.cursor.num_pending:
@@ -290,7 +301,7 @@ class ConsumerEngine(ABC):
         self._fly(Flight(messages, shares, True), runs, now_ns)
 
     def _read(self, seqs: Sequence[int], bytes_max: int) -> list[Message]:
-        """Messages from the first of ``seqs`` on. It ends at unreadable ones: a consumer never skips, it stands still."""
+        """Messages from the first of ``seqs`` on. It ends at unreadable ones: it never skips, it stands still."""
         messages = self.leader.stream.log
         bytes_max = max(min(bytes_max, self.limits.delivery_batch_bytes), 1)
         try:
@@ -397,12 +408,8 @@ class ConsumerEngine(ABC):
         self._flying_again = False
         if self.stopped:
             return
-        if isinstance(result, counts.ExhaustedOutcome) and self.advisories.wants("MAX_DELIVERIES", self.name):
-            for run in result.runs:
-                for seq in range(run.first, run.last + 1):
-                    self.advisories.tell(
-                        "MAX_DELIVERIES", "max_deliver", self.name, stream_seq=seq, deliveries=run.count
-                    )
+        if isinstance(result, counts.ExhaustedOutcome):
+            self.advisories.tell_exhausted(self.name, result.runs)
         self.wake()
 
     # -- deliveries without acknowledgement ---------------------------------------------------------------------------
@@ -475,22 +482,6 @@ class ConsumerEngine(ABC):
 
     def on_next_request(self, reply: bytes, body: bytes) -> None:  # noqa: B027  # a push consumer has none
         """A pull request came with an acknowledgement."""
-
-    def _tell_dropped(self, dropped: Sequence[Run]) -> None:
-        """Pending messages were removed from the stream: they count as terminated."""
-        if not self.advisories.wants("MSG_TERMINATED", self.name):
-            return
-        for run in dropped:
-            for seq in range(run.first, run.last + 1):
-                self.advisories.tell(
-                    "MSG_TERMINATED",
-                    "terminated",
-                    self.name,
-                    consumer_seq=run.consumer_seq + seq - run.first,
-                    stream_seq=seq,
-                    deliveries=run.count,
-                    reason="Unacknowledged message was deleted",
-                )
 
     # -- proposing ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from jetstore.node.consumer_engine import ConsumerEngine
 from jetstore.node.delivery_format import idle_heartbeat, pending_status, status
@@ -17,6 +18,9 @@ from jetstore.node.flight import Share
 from jetstore.node.ports import Inbound
 from jetstore.node.pull_request import PullRequest, Refused, level_refusal, parse_request
 from jetstore.store.ports import Message
+
+READY_MAX = 64
+"""Requests looked at for one batch; who was served goes to the back, so the others come to the front."""
 
 
 class PullEngine(ConsumerEngine):
@@ -110,20 +114,24 @@ class PullEngine(ConsumerEngine):
     # -- deliveries ---------------------------------------------------------------------------------------------------
 
     def demand(self) -> tuple[int, int]:
-        waiting = self._waiting
-        if not waiting:
-            return 0, 0
         outlet, pause = self.outlet, self.limits.write_pause_bytes
-        self._drop_unheard()
-        waiting = self._waiting
         self._ready = []
         wanted = 0
-        for request in waiting:
-            if outlet.pending_bytes(request.target) >= pause:
-                outlet.when_writable(request.target, self.wake)
+        unheard: list[PullRequest] = []
+        for request in islice(self._waiting, READY_MAX):
+            if not outlet.has_interest(request.target):
+                unheard.append(request)
+            elif outlet.pending_bytes(request.target) >= pause:
+                self.wait_writable(request.target)
             else:
                 self._ready.append(request)
                 wanted += request.left
+                if wanted >= self.limits.delivery_batch_messages:
+                    break
+        for request in unheard:
+            self._waiting.remove(request)
+        if unheard:
+            self.wake()
         return wanted, self.limits.delivery_batch_bytes
 
     def assign(self, messages: Sequence[Message]) -> tuple[int, list[Share]]:

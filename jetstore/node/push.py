@@ -106,7 +106,7 @@ class PushEngine(ConsumerEngine):
         if not self._bound or self._retry_s > self.loop.time():
             return 0, 0
         if self.outlet.pending_bytes(self._sink.target) >= self.limits.write_pause_bytes:
-            self.outlet.when_writable(self._sink.target, self.wake)
+            self.wait_writable(self._sink.target)
             return 0, 0
         room = self.limits.delivery_batch_bytes
         if self.state.config.flow_control:
