@@ -111,14 +111,22 @@ class LmdbRows:
         except lmdb.Error as error:
             raise IndexDoubt(f"{self._path}: {error}") from error
 
-    def scan(self, start_key: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start_key: bytes, *, look_up: bool = False) -> Iterator[tuple[bytes, bytes]]:
         try:
             txn = self._begin()
             if txn is None:
                 return
             with txn, txn.cursor() as cursor:
-                if cursor.set_range(start_key):
+                if not cursor.set_range(start_key):
+                    return
+                if not look_up:
                     yield from cursor.iternext()
+                    return
+                # A scan goes from leaf to leaf; only a lookup shows that the branches above still lead there.
+                for key, value in cursor.iternext():
+                    if txn.get(key) != value:
+                        raise IndexDoubt(f"{self._path}: row {key!r} is not found by its key")
+                    yield key, value
         except lmdb.Error as error:
             raise IndexDoubt(f"{self._path}: {error}") from error
 

@@ -34,8 +34,8 @@ class RawRows(Protocol):
     def read(self, key: bytes) -> bytes | None:
         """The value."""
 
-    def scan(self, start_key: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys ≥ ``start_key`` with values, in order."""
+    def scan(self, start_key: bytes, *, look_up: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Keys ≥ ``start_key`` with values, in order. ``look_up``: each is also found by its key, or ``IndexDoubt``."""
 
     def refresh(self) -> None:
         """Something was committed."""
@@ -63,7 +63,7 @@ class ProvenBase:
 
     def _load(self) -> None:
         prefix = self._prefix
-        rows = self._raw.scan(prefix)
+        rows = self._raw.scan(prefix, look_up=True)
         try:
             first = next(rows, None)
             if first is None or first[0][:UID_BYTES] != prefix:

@@ -95,7 +95,7 @@ class FileRows:
         self._check()
         return self.values.get(key)
 
-    def scan(self, start_key: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start_key: bytes, *, look_up: bool = False) -> Iterator[tuple[bytes, bytes]]:
         self._check()
         return ((key, self.values[key]) for key in sorted(key for key in self.values if key >= start_key))
 
