@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import lmdb
@@ -200,7 +201,7 @@ class IndexWriter:
                 at = parse_stamp(prefix, value)[0] if value is not None else 0
                 if not changes.previous <= at <= changes.stamp or not at:
                     raise IndexDoubt(f"index of group {uid} is at stamp {at}, not {changes.previous}")
-            for subject, row in changes.rows:
+            for subject, row in sorted(changes.rows, key=itemgetter(0)):
                 key = row_key(prefix, subject)
                 if row is None:
                     txn.delete(key)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -109,7 +110,8 @@ class LayeredIndex:
         """Of the last capture."""
         self._captured: IndexParts | None = None
         self._chunk = b""
-        self._absorb: list[tuple[bytes, RowOrGone]] = []
+        self._absorb: Iterator[tuple[bytes, RowOrGone]] = iter(())
+        """Captured rows that the base does not expect yet."""
         self._committing = 0
         self._count = 0
 
@@ -155,6 +157,7 @@ class LayeredIndex:
         self._tail = SortedRows(dict(rows))
         self._frozen = None
         self._captured = None
+        self._absorb = iter(())
         self._committing = 0
         self._count = len(rows)
 
@@ -251,15 +254,18 @@ class LayeredIndex:
         if self._frozen is None and not self._tail.rows and not self._is_whole:
             return IndexParts({"stamp": base_stamp, "previous": base_stamp, "chunk": ""}, {}, frozenset(), {})
         self._stamp += 1
-        rows = self._tail.rows if self._frozen is None else self._frozen.rows | self._tail.rows
-        changed = sorted(rows.items(), key=itemgetter(0))
+        frozen = self._tail
+        if self._frozen is not None:
+            frozen = SortedRows(self._frozen.rows | self._tail.rows)
+        rows = frozen.rows
         if self._is_whole:
-            changed = [item for item in changed if item[1] is not None]
             self._base.reset()
-        self._chunk = encode_chunk(self._uid, self._stamp, base_stamp, self._is_whole, changed, len(changed))
-        self._frozen = SortedRows(rows)
+            if None in rows.values():
+                rows = {subject: row for subject, row in rows.items() if row is not None}
+        self._chunk = encode_chunk(self._uid, self._stamp, base_stamp, self._is_whole, rows)
+        self._frozen = frozen
         self._tail = SortedRows()
-        self._absorb = changed
+        self._absorb = iter(list(rows.items()))
         name = f"index-{self._stamp}"
         head = {"stamp": self._stamp, "previous": base_stamp, "chunk": name}
         self._captured = IndexParts(head, {name: self._chunk}, frozenset((name,)), {})
@@ -267,9 +273,9 @@ class LayeredIndex:
 
     def prepare(self, max_rows: int) -> bool:
         """Do a bounded part of what ``commit_args`` needs (about 2 µs a row); True when nothing is left."""
-        part, self._absorb = self._absorb[:max_rows], self._absorb[max_rows:]
+        part = list(islice(self._absorb, max_rows))
         self._base.absorb(part)
-        return not self._absorb
+        return len(part) < max_rows
 
     def commit_args(self) -> tuple[int, bytes, int, int] | None:
         """Once the captured checkpoint is durable: arguments of ``index_commit`` (uid, chunk, row count, XOR).
@@ -278,7 +284,7 @@ class LayeredIndex:
         """
         if self._captured is None:
             return None
-        self.prepare(len(self._absorb))
+        self._base.absorb(self._absorb)
         self._committing = self._stamp
         count, xor = self._base.totals()
         return self._uid, self._chunk, count, xor

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
 from hashlib import blake2b
-from struct import Struct
+from struct import Struct, pack, unpack_from
 
 from crc32c import crc32c
 
@@ -36,7 +35,7 @@ _STAMP = Struct("<QQQ")
 _CHUNK_HEAD = Struct("<4sBB2xQQQI")
 """magic, version, 1 = the whole index, group uid, stamp, previous stamp, rows."""
 _CHUNK_MAGIC = b"JSIX"
-_GONE = _ROW.pack(0, 0, 0, 0)
+_GONE = IndexRow(0, 0, 0, 0)
 _CHUNK_BLOCK_ROWS = 4_096
 
 _MASK = (1 << 64) - 1
@@ -169,28 +168,28 @@ class VerifiedRows:
             self._split = 0
 
 
-def encode_chunk(
-    uid: int, stamp: int, previous: int, is_whole: bool, rows: Iterable[tuple[bytes, RowOrGone]], count: int
-) -> bytes:
-    """Changed rows (None = gone) in subject order, checksummed. ``is_whole``: there are no other rows."""
-    blocks = [_CHUNK_HEAD.pack(_CHUNK_MAGIC, 0, int(is_whole), uid, stamp, previous, count)]
-    pending: list[tuple[bytes, RowOrGone]] = []
-    for item in rows:
-        pending.append(item)
-        if len(pending) == _CHUNK_BLOCK_ROWS:
-            blocks.append(_encode_block(pending))
-            pending = []
-    if pending:
-        blocks.append(_encode_block(pending))
+def encode_chunk(uid: int, stamp: int, previous: int, is_whole: bool, rows: dict[bytes, RowOrGone]) -> bytes:
+    """Changed rows (None = gone) in the dict's order, checksummed. ``is_whole``: there are no other rows."""
+    blocks = [_CHUNK_HEAD.pack(_CHUNK_MAGIC, 0, int(is_whole), uid, stamp, previous, len(rows))]
+    subjects, values = list(rows), list(rows.values())
+    for start in range(0, len(subjects), _CHUNK_BLOCK_ROWS):
+        stop = start + _CHUNK_BLOCK_ROWS
+        blocks += _encode_block(subjects[start:stop], values[start:stop])
     body = b"".join(blocks)
     return body + _CRC.pack(crc32c(body))
 
 
-def _encode_block(rows: list[tuple[bytes, RowOrGone]]) -> bytes:
-    lens = array("I", [len(subject) for subject, _ in rows])
-    values = b"".join([_GONE if row is None else _ROW.pack(*row) for _, row in rows])
-    parts = [len(rows).to_bytes(4, "little"), b"".join(n.to_bytes(4, "little") for n in lens), values]
-    return b"".join([*parts, *[subject for subject, _ in rows]])
+def _encode_block(subjects: list[bytes], rows: list[RowOrGone]) -> list[bytes]:
+    count = len(subjects)
+    if None in rows:
+        rows = [row or _GONE for row in rows]
+    first, last, messages, sizes = zip(*rows, strict=True)
+    return [
+        pack(f"<I{count}I", count, *map(len, subjects)),
+        pack(f"<{count}Q{count}Q", *first, *last),
+        pack(f"<{count}I{count}I", *messages, *sizes),
+        *subjects,
+    ]
 
 
 class Chunk:
@@ -207,12 +206,13 @@ class Chunk:
         self.rows: list[tuple[bytes, RowOrGone]] = []
         at = _CHUNK_HEAD.size
         while at < len(data) - 4:
-            count = int.from_bytes(data[at : at + 4], "little")
-            lens = [n for (n,) in _CRC.iter_unpack(data[at + 4 : at + 4 + 4 * count])]
-            at += 4 + 4 * count
-            values = _ROW.iter_unpack(data[at : at + _ROW.size * count])
-            at += _ROW.size * count
-            for length, numbers in zip(lens, values, strict=True):
+            (count,) = _CRC.unpack_from(data, at)
+            lens = unpack_from(f"<{count}I", data, at + 4)
+            first, last = at + 4 + 4 * count, at + 4 + 12 * count
+            longs = unpack_from(f"<{2 * count}Q", data, first)
+            ints = unpack_from(f"<{2 * count}I", data, last + 8 * count)
+            at = last + 16 * count
+            for length, *numbers in zip(lens, longs[:count], longs[count:], ints[:count], ints[count:], strict=True):
                 row = IndexRow(*numbers)
                 self.rows.append((data[at : at + length], row if row.messages else None))
                 at += length

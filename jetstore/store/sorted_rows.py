@@ -47,8 +47,8 @@ class SortedRows:
 
     def __init__(self, rows: dict[bytes, RowOrGone] | None = None) -> None:
         self.rows: dict[bytes, RowOrGone] = rows or {}
-        self._sorted: list[bytes] = sorted(self.rows)
-        self._added: set[bytes] = set()
+        self._sorted: list[bytes] = []
+        self._added: set[bytes] = set(self.rows)
         self._gone: set[bytes] = set()
 
     def put(self, subject: bytes, row: RowOrGone) -> None:

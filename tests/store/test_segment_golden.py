@@ -99,7 +99,7 @@ def test_deleted_chunk() -> None:
 
 def test_index_chunk_and_rows() -> None:
     row = IndexRow(1, 5, 3, 45)
-    assert encode_chunk(UID, 2, 1, False, [(b"a.b", row), (b"a.c", None)], 2) == golden("index-chunk-0")
+    assert encode_chunk(UID, 2, 1, False, {b"a.b": row, b"a.c": None}) == golden("index-chunk-0")
     chunk = Chunk(golden("index-chunk-0"))
     assert (chunk.stamp, chunk.previous, chunk.is_whole) == (2, 1, False)
     assert chunk.rows == [(b"a.b", row), (b"a.c", None)]
