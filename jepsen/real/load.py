@@ -220,8 +220,7 @@ def fetch(
         # The server was killed under the load; what is known until then counts.
         pass
     finally:
-        if fetcher.wire is not None:
-            fetcher.wire.close()
+        fetcher.close()
     fetcher.delivered.seconds = time.perf_counter() - began
     return fetcher.delivered, fetcher.confirmed
 
