@@ -15,11 +15,14 @@ class ReadOnlyVfs:
     def __init__(self, vfs: Vfs) -> None:
         """Everything is read from ``vfs``."""
         self._vfs = vfs
+        self._paths: dict[int, str] = {}
         self.skipped: list[str] = []
         """What opening the store for real would tidy up."""
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False, write: bool = True) -> int:
-        return self._vfs.open(path, write=False)
+        handle = self._vfs.open(path, write=False)
+        self._paths[handle] = path
+        return handle
 
     def close(self, handle: int) -> None:
         self._vfs.close(handle)
@@ -46,7 +49,7 @@ class ReadOnlyVfs:
         self.skipped.append(f"would remove {path}")
 
     def truncate(self, handle: int, size_bytes: int) -> None:
-        self.skipped.append(f"would cut a file to {size_bytes} bytes")
+        self.skipped.append(f"would cut {self._paths.get(handle, 'a file')} to {size_bytes} bytes")
 
     def size(self, handle: int) -> int:
         return self._vfs.size(handle)

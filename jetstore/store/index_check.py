@@ -59,7 +59,7 @@ def stored_indexes(root: str, uids: Sequence[int]) -> dict[int, IndexState]:
     found = {}
     for line in lines:
         fields = json.loads(line)
-        found[fields.pop("uid")] = IndexState(**fields)
+        found[fields["uid"]] = IndexState(fields["stamp"], fields["digest"], fields["problem"])
     return {uid: found.get(uid) or IndexState(problem=f"the index cannot be read: {ended}") for uid in uids}
 
 

@@ -13,6 +13,7 @@ from jetstore.errors import JetstoreError, StoreLocked
 from jetstore.limits import Limits
 from jetstore.node.examine import GroupReport, StoreReport, examine, verify
 from jetstore.node.recover import recover as recover_store
+from jetstore.store.index_check import stored_indexes
 from jetstore.store.journal.files import file_numbers
 from jetstore.store.lock import DirectoryLock
 from jetstore.store.os_vfs import OsVfs
@@ -63,7 +64,7 @@ def verify_command(store_dir: Path) -> None:
     try:
         vfs = OsVfs(root)
         report, files = examine(vfs, Limits())
-        verify(vfs, Limits(), report)
+        verify(vfs, Limits(), report, lambda uids: stored_indexes(str(root.absolute()), uids))
         _show(report, root)
         files.close()
     finally:

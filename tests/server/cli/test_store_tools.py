@@ -1,0 +1,151 @@
+"""Goal: the offline tools on real directories: what they print, their exit codes, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import lmdb
+import pytest
+from click.testing import CliRunner, Result
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "node"))
+
+from damaged_store import small_store
+
+from jepsen.sim.vfs import SimVfs
+from jetstore.store.lock import DirectoryLock
+from jetstore.store.memory_index import FileRows
+from server.cli.store_tools import inspect, recover_command, verify_command
+
+ROWS = "index/2"
+
+
+@pytest.fixture(scope="module")
+def disk() -> SimVfs:
+    return small_store(30, 10)
+
+
+@pytest.fixture
+def root(tmp_path: Path, disk: SimVfs) -> Path:
+    """The store in a real directory, its indexes in LMDB."""
+    root = tmp_path / "jetstore"
+    for path in disk.files():
+        if path.startswith("index/"):
+            continue
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(disk.peek(path))
+    (root / "LOCK").touch()
+    (root / "index").mkdir()
+    env = lmdb.open(str(root / "index"))
+    with env.begin(write=True) as txn:
+        for uid in (2, 3):
+            for key, value in FileRows(disk, uid).values.items():
+                txn.put(key, value)
+    env.close()
+    return root
+
+
+def run(command: object, *arguments: str) -> Result:
+    result = CliRunner().invoke(command, arguments)  # type: ignore[arg-type]
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def fingerprint(root: Path) -> dict[str, str]:
+    return {
+        str(path): hashlib.blake2b(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != "LOCK"
+    }
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0x40
+    path.write_bytes(data)
+
+
+def test_a_sound_store(root: Path) -> None:
+    before = fingerprint(root)
+    for where in (root, root.parent):
+        shown = run(inspect, "-sd", str(where))
+        assert shown.exit_code == 0
+        assert "$G/S" in shown.output
+        assert "messages 40" in shown.output
+        assert "consumers C" in shown.output
+        verified = run(verify_command, "-sd", str(where))
+        assert verified.exit_code == 0
+        assert verified.output.splitlines()[-1].startswith("OK")
+        assert "index" not in verified.output
+    nothing = run(recover_command, "-sd", str(root), "--export", str(root.parent / "export"))
+    assert (nothing.exit_code, nothing.output) == (0, "nothing to do: the store is readable\n")
+    assert fingerprint(root) == before
+
+
+def test_damage_is_named_and_the_exit_code_is_1(root: Path) -> None:
+    path = root / "groups/2/segments/00000000000000000001.seg"
+    flip(path, 200)
+    before = fingerprint(root)
+    assert run(inspect, "-sd", str(root)).exit_code == 0
+    verified = run(verify_command, "-sd", str(root))
+    assert verified.exit_code == 1
+    assert "sequences 2-2 unreadable" in verified.output
+    assert str(path.relative_to(root)) in verified.output
+    assert fingerprint(root) == before
+
+
+def test_a_flipped_index_is_a_note_whatever_the_flip_does_to_its_reader(root: Path) -> None:
+    data = root / "index/data.mdb"
+    size = data.stat().st_size
+    noted = 0
+    for offset in range(7, size, size // 4):
+        flip(data, offset)
+        before = fingerprint(root)
+        verified = run(verify_command, "-sd", str(root))
+        assert verified.exit_code == 0, (offset, verified.output)
+        noted += "index will be rebuilt" in verified.output
+        assert fingerprint(root) == before
+        flip(data, offset)
+    # every byte of the rows themselves is covered
+    key = next(key for key in FileRows(small_store(30, 10), 2).values if len(key) > 8)
+    flip(data, data.read_bytes().rindex(key) + len(key) + 3)
+    assert "S: the index will be rebuilt" in run(verify_command, "-sd", str(root)).output
+
+
+def test_an_index_cut_short_or_gone_is_a_note(root: Path) -> None:
+    data = root / "index/data.mdb"
+    data.write_bytes(data.read_bytes()[:5000])
+    verified = run(verify_command, "-sd", str(root))
+    assert verified.exit_code == 0
+    assert "S: the index will be rebuilt" in verified.output
+    data.unlink()
+    verified = run(verify_command, "-sd", str(root))
+    assert verified.exit_code == 0
+    assert "S: the index will be rebuilt" in verified.output
+
+
+@pytest.mark.parametrize("command", [inspect, verify_command])
+def test_a_store_in_use_is_left_alone(root: Path, command: object) -> None:
+    lock = DirectoryLock(root)
+    try:
+        refused = run(command, "-sd", str(root))
+    finally:
+        lock.close()
+    assert refused.exit_code == 1
+    assert "stop the server first" in refused.output
+
+
+def test_no_store_there(tmp_path: Path) -> None:
+    refused = run(inspect, "-sd", str(tmp_path))
+    assert refused.exit_code == 1
+    assert "there is no jetstore store" in refused.output
+
+
+def test_identity_gone(root: Path) -> None:
+    for name in ("IDENTITY", "IDENTITY.b"):
+        flip(root / name, 5)
+    verified = run(verify_command, "-sd", str(root))
+    assert verified.exit_code == 1
+    assert "IDENTITY" in verified.output
