@@ -118,7 +118,7 @@ class FlipTest:
     def __init__(
         self, server: str, messages: int, seed: int, folder: Path, how: str = "stop", reads: int = 10**9
     ) -> None:
-        """``how``: the original server ends by "stop" or "kill". ``reads``: by sequence, of what a consumer gave too."""
+        """``how``: the original server ends by "stop" or "kill". ``reads``: by sequence, of what was delivered."""
         self.reads = reads
         self.server = server
         self.random = random.Random(seed)
