@@ -248,6 +248,17 @@ def test_both_heads_of_a_block_unreadable_the_next_one_has_its_lines() -> None:
         assert differences(recover(damaged), model) == [], block.header.lsn
 
 
+def test_both_heads_of_the_last_block_unreadable_is_a_hole() -> None:
+    """It may have been acknowledged, and nothing says what it held."""
+    vfs, _ = build(idle=False)
+    destroy_heads(vfs, *blocks_of(vfs)[-1])
+    for _ in range(2):  # and it stays so: the next table says what is unknown
+        journal, recovery = open_journal(vfs, LIMITS, JOURNAL_ID)
+        journal.close()
+        assert all(not group.last_known and not group.hard_state_known for group in recovery.groups.values())
+    assert log_of(group_of(recovery, 1))[3] == (2, b"d" * 700)
+
+
 def hole(vfs: SimVfs, first_lsn: int) -> None:
     """Make the lines of block ``first_lsn`` unreadable everywhere: its heads and those of the next."""
     for number, block in blocks_of(vfs):
