@@ -101,14 +101,13 @@ class LmdbRows:
             env.set_mapsize(0)
             return env.begin()
 
-    def read(self, key: bytes) -> bytes | None:
+    def read(self, keys: list[bytes]) -> list[bytes | None]:
         try:
             txn = self._begin()
             if txn is None:
-                return None
+                return [None] * len(keys)
             with txn:
-                value: bytes | None = txn.get(key)
-                return value
+                return list(map(txn.get, keys))
         except lmdb.Error as error:
             raise IndexDoubt(f"{self._path}: {error}") from error
 

@@ -31,8 +31,8 @@ from jetstore.store.sorted_rows import RowOrGone
 class RawRows(Protocol):
     """An ordered map from keys to values, as of the last commit. Raises ``IndexDoubt`` where it is broken."""
 
-    def read(self, key: bytes) -> bytes | None:
-        """The value."""
+    def read(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values."""
 
     def scan(self, start_key: bytes, *, look_up: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Keys ≥ ``start_key`` with values, in order. ``look_up``: each is also found by its key, or ``IndexDoubt``."""
@@ -93,17 +93,24 @@ class ProvenBase:
         self._row_count = self._xor = 0
 
     def get(self, subject: bytes) -> IndexRow | None:
-        key = row_key(self._prefix, subject)
-        expected = self._rows.find(key)
-        value = self._raw.read(key)
-        if value is None:
-            if expected >= 0:
-                raise IndexDoubt(f"index row of {subject!r} is missing")
-            return None
-        found, row, crc = parse_row(key, value)
-        if crc != expected or found != subject:
-            raise IndexDoubt(f"index row of {subject!r} is not the one committed")
-        return row
+        return self.get_many([subject])[0]
+
+    def get_many(self, subjects: list[bytes]) -> list[IndexRow | None]:
+        prefix, find = self._prefix, self._rows.find
+        keys = [row_key(prefix, subject) for subject in subjects]
+        found: list[IndexRow | None] = []
+        for subject, key, value in zip(subjects, keys, self._raw.read(keys), strict=True):
+            expected = find(key)
+            if value is None:
+                if expected >= 0:
+                    raise IndexDoubt(f"index row of {subject!r} is missing")
+                found.append(None)
+                continue
+            stored, row, crc = parse_row(key, value)
+            if crc != expected or stored != subject:
+                raise IndexDoubt(f"index row of {subject!r} is not the one committed")
+            found.append(row)
+        return found
 
     def has(self, subject: bytes) -> bool:
         return self._rows.find(row_key(self._prefix, subject)) >= 0

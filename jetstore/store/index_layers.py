@@ -33,6 +33,9 @@ class IndexBase(Protocol):
     def get(self, subject: bytes) -> IndexRow | None:
         """The committed row."""
 
+    def get_many(self, subjects: list[bytes]) -> list[IndexRow | None]:
+        """The committed rows."""
+
     def has(self, subject: bytes) -> bool:
         """Whether a row is committed, without reading it."""
 
@@ -174,9 +177,17 @@ class LayeredIndex:
     def get_many(self, subjects: Sequence[bytes]) -> list[IndexRow | None]:
         if self._is_whole and self._frozen is None:
             return list(map(self._tail.rows.get, subjects))
-        rows = self._tail.rows
-        get = self.get
-        return [rows[subject] if subject in rows else get(subject) for subject in subjects]
+        tail = self._tail.rows
+        frozen = self._frozen.rows if self._frozen is not None else {}
+        if not self._is_whole:
+            asked = [subject for subject in subjects if subject not in tail and subject not in frozen]
+            if asked:
+                base = dict(zip(asked, self._base.get_many(asked), strict=True))
+                return [
+                    tail[subject] if subject in tail else frozen[subject] if subject in frozen else base[subject]
+                    for subject in subjects
+                ]
+        return [tail[subject] if subject in tail else frozen.get(subject) for subject in subjects]
 
     def __len__(self) -> int:
         return self._count

@@ -91,9 +91,9 @@ class FileRows:
         if self.is_broken:
             raise IndexDoubt(f"{_path(self._uid)} is damaged")
 
-    def read(self, key: bytes) -> bytes | None:
+    def read(self, keys: list[bytes]) -> list[bytes | None]:
         self._check()
-        return self.values.get(key)
+        return list(map(self.values.get, keys))
 
     def scan(self, start_key: bytes, *, look_up: bool = False) -> Iterator[tuple[bytes, bytes]]:
         self._check()
