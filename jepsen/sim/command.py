@@ -99,7 +99,7 @@ def _show_failure(report: Report, options: argparse.Namespace) -> None:
     print(f"seed {report.seed} failed ({', '.join(report.workloads)}; {len(report.problems)} problems)")
     for problem in report.problems[:SHOWN_PROBLEMS]:
         print(f"    {problem[:400]}")
-    print(f"    replay: {replay_command(report.seed, options)}")
+    print(f"    replay: {replay_command(report.seed, options)}", flush=True)
 
 
 def _tell(options: argparse.Namespace) -> int:
@@ -156,6 +156,8 @@ def _progress(done: int, total: int, failed: int, rate: float) -> None:
         bar = "█" * cells + "·" * (BAR_CELLS - cells)
         sys.stderr.write(f"\r{bar} {done}/{total} seeds, {failed} failed, {rate:.0f} ops/s ")
         sys.stderr.flush()
+    elif done % max(1, total // 10) == 0:
+        print(f"{done}/{total} seeds, {failed} failed, {rate:.0f} ops/s", flush=True)
 
 
 def _clear() -> None:

@@ -48,7 +48,7 @@ from jepsen.sim.command import quiet
 from jepsen.sim.run import run_seed
 quiet()
 for seed in map(int, sys.argv[1:]):
-    report = run_seed(seed)
+    report = run_seed(seed, is_small=True)
     print(seed, report.trace_hash, report.operations, report.deaths)
 """
 
@@ -57,7 +57,7 @@ def test_one_seed_is_one_run_in_every_process() -> None:
     """Method: the same seeds under different hash seeds give the same trace of every callback, byte and disk call."""
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", SCRIPT, "3", "24"],
+            [sys.executable, "-c", SCRIPT, "3", "8", "24"],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             cwd=Path(__file__).parents[2],
             capture_output=True,
