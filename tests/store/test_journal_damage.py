@@ -334,6 +334,16 @@ def test_the_newest_file_missing_is_not_taken_for_the_end() -> None:
     assert all(not group.last_known and not group.hard_state_known for group in recovery.groups.values())
 
 
+def test_a_missing_spare_may_have_been_the_newest_file() -> None:
+    vfs, _, newest = two_files()
+    remove(vfs, newest + 1)
+    for expected in (True, False):  # the alarm stays, its cause is mended
+        journal, recovery = open_journal(vfs, LIMITS, JOURNAL_ID)
+        journal.close()
+        assert all(not group.last_known and not group.hard_state_known for group in recovery.groups.values())
+        assert any("missing" in finding for finding in recovery.findings) == expected
+
+
 def test_an_older_needed_file_missing_makes_its_entries_faulty() -> None:
     vfs, model, newest = two_files()
     oldest = scanned(vfs)[0].number

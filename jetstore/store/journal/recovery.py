@@ -326,10 +326,9 @@ class _Opening:
 
         files = FileSet(vfs, self.limits, file_bytes)
         files.through = max([*self.numbers, *([last.header.spare_through] if last is not None else [])])
-        above = [number for number in self.numbers if number > newest]
-        for number in above:
-            found = self.scanned[number]
-            if found.size_bytes != file_bytes:
+        for number in range(newest + 1, files.through + 1):
+            found = self.scanned.get(number)
+            if found is None or found.size_bytes != file_bytes:  # what blocks claim to exist must exist
                 files.spares.append(files.create(number))
             else:
                 zeroed = file_bytes if found.is_blank else 0
