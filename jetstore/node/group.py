@@ -79,6 +79,7 @@ class Group:
         self._waiters: deque[tuple[Term, RaftIndex, Callable[[Any], None]]] = deque()
         self._extra_records: list[tuple[Record, Callable[[], None]]] = []
         self._reappend = False
+        self._is_composing = False
         self._apply_scheduled = False
         self._serving: asyncio.Future[None] = loop.create_future()
         self.stopped = False
@@ -141,7 +142,8 @@ class Group:
         entry = self.core.propose(data, message_count, cache)
         if on_outcome is not None:
             self._waiters.append((entry.term, entry.index, on_outcome))
-        self._commit.want(self)
+        if not self._is_composing:
+            self._commit.want(self)
 
     async def call(self, data: bytes, cache: object = None) -> Any:
         """Propose and wait; an ``ApiError`` outcome is raised."""
@@ -176,9 +178,16 @@ class Group:
         """Records for the next journal block (``group_commit.Composer``)."""
         if self.stopped:
             return [], lambda: None, False
-        more = self.fill(budget_bytes)
-        extra, self._extra_records = self._extra_records, []
-        records = [record for record, _ in extra]
+        self._is_composing = True  # what is proposed from here on goes into this block: no need to ask for another
+        try:
+            more = self.fill(budget_bytes)
+        finally:
+            self._is_composing = False
+        records: list[Record] = []
+        extra: list[tuple[Record, Callable[[], None]]] = []
+        if self._extra_records:
+            extra, self._extra_records = self._extra_records, extra
+            records += [record for record, _ in extra]
         core = self.core
         if self._reappend:
             self._reappend = False

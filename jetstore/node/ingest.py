@@ -8,6 +8,7 @@ sends all PubAcks of the entry with one call. Nothing is done per message on the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,9 @@ class Ingest:
     def on_messages(self, batch: Inbound) -> None:
         """Take a run of publishes (``InboundHandler``); refuse it at once where it definitely cannot be stored."""
         group = self._group
+        if batch.header_lens and max(batch.header_lens) > group.limits.header_bytes_max:
+            self._take_fitting(batch)
+            return
         payloads = batch.payloads
         count = len(payloads)
         size = sum(map(len, payloads)) + sum(map(len, batch.subjects))
@@ -78,6 +82,25 @@ class Ingest:
         self._payloads += payloads
         self._bytes += size
         group.want()
+
+    def _take_fitting(self, batch: Inbound) -> None:
+        """A run with header blocks that no record can hold: those are refused one by one, the rest is taken."""
+        bound = self._group.limits.header_bytes_max
+        too_long = encode_error(self._name, api_error("JSStreamHeaderExceedsMaximumErr"))
+        fitting = [position for position, length in enumerate(batch.header_lens) if length <= bound]
+        self._refuse(
+            [r for r, length in zip(batch.replies, batch.header_lens, strict=True) if length > bound], too_long
+        )
+        if fitting:
+            self.on_messages(
+                replace(
+                    batch,
+                    subjects=[batch.subjects[position] for position in fitting],
+                    replies=[batch.replies[position] for position in fitting],
+                    header_lens=[batch.header_lens[position] for position in fitting],
+                    payloads=[batch.payloads[position] for position in fitting],
+                )
+            )
 
     # -- to the log -----------------------------------------------------------------------------------------------
 

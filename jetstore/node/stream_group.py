@@ -83,6 +83,8 @@ class StreamGroup(Group):
         self.delivery = Delivery(self, outlet, rng)
         self._admission = admission
         self._subscriptions: dict[str, InternalSubscription] = {}
+        self._subscribed_version = -1
+        """Version of the configuration whose subjects are subscribed."""
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._expiry_at_s = 0.0
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
@@ -129,6 +131,7 @@ class StreamGroup(Group):
 
     def _subscribe(self) -> None:
         config = self.stream.config
+        self._subscribed_version = self.stream.config_version
         wanted = set(config.subjects) if config is not None else set()
         for subject in sorted(self._subscriptions.keys() - wanted):
             self._subscriptions.pop(subject).close()
@@ -170,10 +173,9 @@ class StreamGroup(Group):
 
     def after_apply(self) -> None:
         """Follow configuration changes, wake consumers, move the expiry timer."""
-        if self.is_faulty:
-            self._subscribe()  # what was applied up to the fault says which publishes are to be refused, and how
-        elif self.serves:
-            self._subscribe()
+        if self._subscribed_version != self.stream.config_version and (self.is_faulty or self.serves):
+            self._subscribe()  # with a fault, too: what was applied up to it says which publishes are to be refused
+        if self.serves and not self.is_faulty:
             self.delivery.on_applied()
             self._schedule_expiry()
 

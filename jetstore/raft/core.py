@@ -78,7 +78,8 @@ class RaftCore:
         self.term = hard_state.term
         self.vote = hard_state.vote
         self._durable_hard_state = hard_state
-        self._handed_hard_state = hard_state
+        self._has_new_hard_state = False
+        """Term or vote changed since ``ready()`` handed them out."""
         self._handed_index = log.last_index  # entries up to here were handed out by ready()
         self._term_start_index: RaftIndex | None = None
 
@@ -91,6 +92,7 @@ class RaftCore:
         self.term = Term(self.term + 1)
         self.vote = self.member
         self.role = Role.CANDIDATE
+        self._has_new_hard_state = True
 
     def propose(self, data: bytes, message_count: int = 0, cache: object = None) -> Entry:
         """Append to the leader's log; the entry's (term, index) identify what becomes of it.
@@ -107,16 +109,12 @@ class RaftCore:
 
     def has_ready(self) -> bool:
         """Whether ``ready()`` would list something to write."""
-        return self.log.last_index > self._handed_index or HardState(self.term, self.vote) != self._handed_hard_state
+        return self.log.last_index > self._handed_index or self._has_new_hard_state
 
     def ready(self, max_bytes: int | None = None) -> Ready:
         """Everything to write that was not handed out before (at least one entry, then up to ``max_bytes``)."""
-        hard_state: HardState | None = HardState(self.term, self.vote)
-        if hard_state == self._handed_hard_state:
-            hard_state = None
-        else:
-            assert hard_state is not None
-            self._handed_hard_state = hard_state
+        hard_state = HardState(self.term, self.vote) if self._has_new_hard_state else None
+        self._has_new_hard_state = False
         first = RaftIndex(self._handed_index + 1)
         entries = self.log.slice(first, self.log.last_index) if first <= self.log.last_index else []
         if max_bytes is not None:
