@@ -9,6 +9,7 @@ from typing import Any
 
 from jetstore.clock import RealClock
 from jetstore.errors import ApiError
+from jetstore.hot.frame import frame_columns
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
 from jetstore.node.ingest import Ingest
@@ -102,8 +103,7 @@ def test_a_batch_larger_than_an_entry_is_cut_without_losing_or_reordering() -> N
     payloads: list[bytes] = []
     for data, _, _ in group.proposed:
         for frame in decode_publish(data)[1]:
-            assert frame.columns is not None
-            payloads += frame.columns.payloads
+            payloads += frame_columns(frame).payloads
     assert len(group.proposed) > 10
     assert payloads == list(batch(100, size=1000).payloads)
 
