@@ -35,6 +35,8 @@ MAP_BYTES = 64 << 20
 """First map size; doubled when full. Address space only."""
 MAX_READERS = 16
 _DATA = "data.mdb"
+_OPENING = "OPENING"
+"""Exists while a stream's rows are verified."""
 
 _open: dict[str, tuple[Any, bool]] = {}
 """Path → (environment, writable): LMDB forbids opening one twice in a process."""
@@ -79,9 +81,21 @@ def _close_environment(path: str) -> None:
 def _delete_environment(path: str) -> None:
     """Remove the files; the next commit makes new ones."""
     _close_environment(path)
-    for name in (_DATA, "lock.mdb"):
+    for name in (_DATA, "lock.mdb", _OPENING):
         if os.path.exists(f"{path}/{name}"):
             os.unlink(f"{path}/{name}")
+
+
+def _read_through(path: str) -> None:
+    """Raises ``IndexDoubt`` if the device cannot read the file: through the memory map that would kill the process."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise IndexDoubt(f"{path}: {error}") from error
 
 
 class LmdbRows:
@@ -148,9 +162,13 @@ class LmdbIndexes:
     def __init__(self, store_root: str) -> None:
         """Deletes an environment that LMDB refuses, before the writer opens it."""
         self._path = f"{os.path.abspath(store_root)}/{INDEX_DIR}"
+        self._marker = f"{self._path}/{_OPENING}"
         self.findings: list[str] = []
         """Why indexes had to be rebuilt; the owner logs and clears them."""
         try:
+            if os.path.exists(self._marker):
+                raise IndexDoubt(f"{self._path}: the process ended while it was verified")
+            _read_through(f"{self._path}/{_DATA}")
             _environment(self._path, write=False)
         except IndexDoubt as doubt:
             self.findings.append(str(doubt))
@@ -160,7 +178,13 @@ class LmdbIndexes:
         self, uid: int, head_part: Mapping[str, Any] | None, chunks: Mapping[str, bytes], log: IndexedLog
     ) -> LayeredIndex:
         """The index of a stream as of a checkpoint (None: none yet), rebuilt from ``log`` if it has to be."""
+        has_files = os.path.exists(f"{self._path}/{_DATA}")
+        if has_files:
+            # LMDB may crash on a damaged page; then the next start does without these files.
+            os.close(os.open(self._marker, os.O_CREAT | os.O_WRONLY, 0o640))
         base = ProvenBase(uid, LmdbRows(self._path))
+        if has_files:
+            os.unlink(self._marker)
         index, reason = open_index(uid, base, head_part, chunks, log)
         if reason:
             self.findings.append(base.finding or reason)

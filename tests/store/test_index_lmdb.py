@@ -146,7 +146,7 @@ def test_found_as_left(stored: tuple[Path, IndexParts, dict[bytes, IndexRow]]) -
     indexes.close()
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "not lmdb", "short", "no lock file"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "not lmdb", "short", "no lock file", "crashed on it"])
 def test_files_that_are_not_there_or_not_lmdb(
     stored: tuple[Path, IndexParts, dict[bytes, IndexRow]], damage: str
 ) -> None:
@@ -163,6 +163,8 @@ def test_files_that_are_not_there_or_not_lmdb(
             os.truncate(data, data.stat().st_size // 2)
         case "no lock file":
             (root / "index" / "lock.mdb").unlink()
+        case "crashed on it":
+            (root / "index" / "OPENING").touch()
     index, indexes = open_again(root, parts, rows)
     assert index.matching(None) == list(rows.items())
     assert bool(indexes.findings) == (damage != "no lock file")

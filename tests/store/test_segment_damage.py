@@ -107,6 +107,33 @@ def test_undamaged() -> None:
     assert check(vfs, head, chunks, model, "") == 0
 
 
+def test_unreadable_sectors() -> None:
+    """A read error of the device is damage like any other: named where it is needed, and nothing else suffers."""
+    vfs, head, chunks, model = build()
+    for name in vfs.list_dir(DIR):
+        path = f"{DIR}/{name}"
+        size = len(vfs.peek(path))
+        for start, end in ((0, 10), (40, 60), (size // 2, size // 2 + 1), (size - 8, size), (0, size)):
+            hurt = vfs.clone()
+            hurt.bad_sectors(path, start, end)
+            log = SegmentedLog.open(hurt, UID, head, chunks, LIMITS)
+            refused = 0
+            for what, question in questions(model):
+                if what == "purge":
+                    continue
+                try:
+                    answer = question(log)
+                except Corruption:
+                    refused += 1
+                else:
+                    assert answer == question(model), what
+            found: list[Corruption] = []
+            while not log.scrub(500, found):
+                pass
+            assert found or log.findings
+            assert refused or (start, end) != (0, size)
+
+
 @pytest.mark.parametrize("flip", [0x01, 0xFF])
 def test_every_flipped_byte(flip: int) -> None:
     """Also: the scrub finds each one."""
