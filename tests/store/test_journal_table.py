@@ -90,6 +90,15 @@ def test_after_a_hole_only_evidence_ends_the_doubt() -> None:
     assert not table.groups[5].last_known, "a group seen for the first time after a hole may be older than it looks"
 
 
+def test_a_reset_says_where_the_log_stands() -> None:
+    for at, term, is_known in ((3, 2, True), (9, 5, True), (2, 1, True), (2, 2, False)):
+        table, group = folded(hard(1, 2, 1), entries(1, 2, 0, 1, [b"x"] * 3))
+        table.hole()
+        assert fold(table, reset(1, term, at)) == ""
+        assert group.last_known == is_known, "entries beyond it stay, and nobody knows how many"
+        assert (group.checkpoint_index, group.checkpoint_term) == (at, term)
+
+
 def test_rows_say_the_same_again() -> None:
     table, group = folded(
         hard(1, 2, 1), entries(1, 1, 0, 1, [b"x"] * 3), entries(1, 2, 1, 4, [b"y"]), checkpoint(1, 1, 2)

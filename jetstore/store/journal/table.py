@@ -265,7 +265,8 @@ class GroupTable:
             own = run.term
         if own != line.term:
             self._truncate(group, 0)
-            group.last_known = True
+        if at >= group.last_index:
+            group.last_known = True  # whatever a hole held, this is where the log stands from now on
         return self._apply_checkpoint(group, line)
 
     def _apply_group(self, group: GroupState, line: Line) -> str:
