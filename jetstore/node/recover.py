@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jetstore.errors import Corruption, JetstoreError
+from jetstore.hot.frame import frame_columns
 from jetstore.limits import Limits
 from jetstore.node.examine import GroupReport, RebuiltIndexes, examine
 from jetstore.node.opening import GroupFiles
@@ -61,8 +62,7 @@ def exported_lines(group: GroupReport) -> Iterator[bytes]:
         except JetstoreError:
             continue
         for frame in frames:
-            columns = frame.columns
-            assert columns is not None
+            columns = frame_columns(frame)
             for number, (subject, payload) in enumerate(zip(columns.subjects, columns.payloads, strict=True)):
                 header_len = columns.header_lens[number] if columns.header_lens else 0
                 shown: dict[str, Any] = {
