@@ -45,9 +45,13 @@ NO_MATCH = Match(())
 class _Node:
     """One token of the wildcard patterns."""
 
-    __slots__ = ("literals", "rest", "star", "subscriptions")
+    __slots__ = ("depth_below", "levels_below", "literals", "rest", "star", "subscriptions")
 
     def __init__(self) -> None:
+        self.depth_below = 0
+        """At most so many of the tokens that follow can make a difference by their content."""
+        self.levels_below = 0
+        """At most so many levels of nodes are below. Both may be too large once patterns were removed: still exact."""
         self.literals: dict[bytes, _Node] = {}
         self.star: _Node | None = None
         self.rest: dict[Subscription, None] = {}
@@ -119,7 +123,9 @@ class Sublist:
             self._by_subject.pop(subject, None)
             return
         node = self._root
-        for token in subject.split(b"."):
+        tokens = subject.split(b".")
+        path = [node]
+        for token in tokens:
             if token == b">":
                 node.rest[subscription] = None
                 break
@@ -132,8 +138,14 @@ class Sublist:
                 if child is None:
                     child = node.literals[token] = _Node()
                 node = child
+            path.append(node)
         else:
             node.subscriptions[subscription] = None
+        levels = len(path) - 1
+        depth = max((at + 1 for at in range(levels) if tokens[at] != b"*"), default=0)
+        for level, node in enumerate(path):
+            node.depth_below = max(node.depth_below, depth - level)
+            node.levels_below = max(node.levels_below, levels - level)
         self._forget()
 
     def remove(self, subscription: Subscription) -> None:
@@ -286,18 +298,10 @@ class Sublist:
                 if node.star is not None:
                     following.append(node.star)
             frontier = following
-        level = len(head)
-        while frontier:
-            following = []
-            width = max(width, level + 1)
-            for node in frontier:
-                if node.literals:
-                    depth = level + 1
-                    following.extend(node.literals.values())
-                if node.star is not None:
-                    following.append(node.star)
-            frontier = following
-            level += 1
+        for node in frontier:
+            width = max(width, len(head) + node.levels_below + 1)
+            if node.depth_below:
+                depth = max(depth, len(head) + node.depth_below)
         return _Shape(depth, width)
 
     def _walk(self, tokens: list[bytes]) -> list[Subscription]:

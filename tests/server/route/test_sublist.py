@@ -196,6 +196,28 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sublist._shape_entries <= 50
 
 
+def test_ten_thousand_consumers_do_not_make_shapes_slow() -> None:
+    """Measuring a shape looks at the two head tokens' nodes, not at what is below them."""
+    sublist = Sublist()
+    wanted = [add(sublist, b"$JS.ACK.S.consumer%d.>" % i) for i in range(10_000)]
+    looked_at: list[str] = []
+
+    class Watched(dict[bytes, object]):
+        def get(self, *args: object) -> object:
+            looked_at.append("get")
+            return super().get(*args)  # type: ignore[arg-type]
+
+        def values(self) -> object:  # type: ignore[override]
+            raise AssertionError("all children were looked at")
+
+    stream = sublist._root.literals[b"$JS"].literals[b"ACK"].literals[b"S"]
+    stream.literals = Watched(stream.literals)  # type: ignore[assignment]
+    found = sublist.match_all([b"$JS.ACK.S.consumer7.1.%d.%d.17.0" % (i, i) for i in range(100)])
+    assert found is not None
+    assert found.internal == (wanted[7],)
+    assert len(looked_at) < 10
+
+
 def test_removed_subscriptions_are_not_kept() -> None:
     sublist = Sublist()
     made = [add(sublist, subject) for subject in (b"a.b", b"a.*", b"x.*.>", b">")]
