@@ -117,6 +117,16 @@ def test_rows_say_the_same_again() -> None:
     assert [run.file for run in group.runs] == [1, 1]
 
 
+def test_a_row_drops_what_was_superseded_where_nobody_can_see_it() -> None:
+    table, group = folded(hard(1, 1), entries(1, 1, 0, 1, [b"x"] * 3))
+    now, _ = folded(hard(1, 2), entries(1, 1, 0, 1, [b"x"] * 3), entries(1, 2, 1, 2, [b"y"] * 3))
+    for lines in now.rows():
+        for line in lines:
+            assert table.apply(line, 9) == ""
+    assert terms(group) == {1: 1, 2: 2, 3: 2, 4: 2}
+    assert [(run.first, run.file) for run in group.runs] == [(1, 1), (2, 0)], "the old entry 2 is not entry 2"
+
+
 def test_a_file_is_released_only_when_the_list_without_it_stands_twice() -> None:
     limits = small_limits()
     journal, _ = open_journal(SimVfs(), limits, JOURNAL_ID)
