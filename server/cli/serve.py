@@ -85,7 +85,7 @@ def options_of(flags: Flags) -> Options:
 
 
 def _start(options: Options) -> int:
-    from server.app import run  # the server itself is only loaded when it is to run
+    from server.run import run  # the server itself is only loaded when it is to run
 
     try:
         sink = configure_logging(options)

@@ -17,10 +17,10 @@ from server.config.options import Options
 
 
 class FakeApp(ModuleType):
-    """Stands for ``server.app``: keeps the options it is run with."""
+    """Stands for ``server.run``: keeps the options it is run with."""
 
     def __init__(self) -> None:
-        super().__init__("server.app")
+        super().__init__("server.run")
         self.ran: list[Options] = []
 
     def run(self, options: Options) -> int:
@@ -31,7 +31,7 @@ class FakeApp(ModuleType):
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApp]:
     fake = FakeApp()
-    monkeypatch.setitem(sys.modules, "server.app", fake)
+    monkeypatch.setitem(sys.modules, "server.run", fake)
     monkeypatch.setattr("server.cli.serve.configure_logging", lambda _options: None)
     monkeypatch.setattr("server.cli.serve.signal.signal", lambda *_args: None)
     yield fake

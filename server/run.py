@@ -1,0 +1,248 @@
+"""The real world around a server: lock, writer process, signals, log lines, exit code.
+
+The only file that reads the environment and the machine. ``server/app.py`` builds the object graph; the simulator uses
+that without this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+
+import jetstore
+from jetstore.clock import RealClock
+from jetstore.errors import JetstoreError, OperatingError, StoreLocked
+from jetstore.limits import Limits
+from jetstore.model.levels import NATS_VERSION
+from jetstore.node.open_store import open_store
+from jetstore.store.disk import ProcessDisk
+from jetstore.store.index import LmdbIndexes
+from jetstore.store.lock import DirectoryLock
+from jetstore.store.os_vfs import OsVfs
+from server.app import Server, Store, World
+from server.config.options import Options
+from server.config.ports_file import write_ports_file
+
+log = structlog.get_logger("server")
+
+LOCK_WAIT_S = 30.0
+"""After kill -9 the old writer process may still be inside a write: how long a start waits for it."""
+LOCK_RETRY_S = 0.02
+STORE_NAME = "jetstore"
+INDEX_COMMANDS = "jetstore.store.index:writer_commands"
+"""What the writer process adds to its commands; imported there, so that LMDB is open once per process."""
+
+
+def store_root(options: Options) -> Path:
+    """The store's directory: ``<store_dir>/jetstore``."""
+    return Path(options.jetstream.store_dir or default_store_dir()) / STORE_NAME
+
+
+def default_store_dir() -> str:
+    """A durable place: temporary directories are emptied."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return str(Path(base) / "jetstore")
+
+
+def make_store_root(root: Path) -> None:
+    """The store's directory and its parents, their names durable."""
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    # Also when they exist: the start that made them may have been killed before its sync.
+    for folder in sorted({*made, root, root.parent}, key=lambda folder: len(folder.parts)):
+        folder.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            if folder in made:
+                raise
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+async def lock_store(root: Path) -> DirectoryLock:
+    """The store's lock. Raises StoreLocked if another server holds it for longer than a dying writer would."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LOCK_WAIT_S
+    while True:
+        try:
+            return DirectoryLock(root)
+        except StoreLocked:
+            if loop.time() >= deadline:
+                raise
+            await asyncio.sleep(LOCK_RETRY_S)
+
+
+async def open_real_store(options: Options, limits: Limits) -> tuple[Store, DirectoryLock]:
+    """The real store: locked, its journal opened, its writer process running."""
+    root = store_root(options)
+    make_store_root(root)
+    lock = await lock_store(root)
+    vfs = OsVfs(root)
+    journal, recovery, _ = open_store(vfs, limits, options.server_name, os.urandom)
+    if journal.files.file_bytes < limits.journal_file_bytes:
+        raise OperatingError(
+            f"max_payload ({options.max_payload_bytes}) is more than this store's journal files of"
+            f" {journal.files.file_bytes} bytes can hold: choose a smaller one or a new store"
+        )
+    indexes = LmdbIndexes(str(root))
+    disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd, extensions=[INDEX_COMMANDS])
+    return Store(vfs, disk, recovery, indexes), lock
+
+
+def real_limits(options: Options, root: Path) -> Limits:
+    """The options' bounds; journal files that hold the largest message, a disk reserve that a small disk has, too."""
+    limits = options.limits()
+    file_bytes = limits.journal_file_bytes
+    while file_bytes < 2 * options.max_payload_bytes:
+        file_bytes *= 2
+    existing = root
+    while not existing.exists():
+        existing = existing.parent
+    disk = os.statvfs(existing)
+    reserve = min(limits.disk_reserve_bytes, disk.f_blocks * disk.f_frsize // 20)
+    return replace(
+        limits,
+        journal_file_bytes=file_bytes,
+        journal_bytes_max=max(limits.journal_bytes_max, 16 * file_bytes),
+        disk_reserve_bytes=reserve,
+        disk_resume_bytes=reserve + reserve // 4,
+    )
+
+
+async def serve(options: Options) -> int:
+    """Run a server until it is told to stop; the process's exit code."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+
+    def end(code: int) -> None:
+        if not stop.done():
+            stop.set_result(code)
+
+    def trapped(name: str) -> None:
+        log.info(f'Trapped "{name}" signal')
+        end(0)
+
+    def unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # An error inside one connection ends that connection. Anywhere else nobody knows what was left half done, and
+        # an engine in such a state must not answer: this is a kill, from which the store recovers.
+        error = context.get("exception")
+        text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+        if "protocol" in context or "transport" in context:
+            log.error(f"unexpected error in a connection: {context.get('message')}\n{text}")
+            return
+        log.critical(f"unexpected error, this node stops: {context.get('message')}\n{text}")
+        end(1)
+
+    loop.set_exception_handler(unexpected)
+    limits = real_limits(options, store_root(options))
+    memory, storage = room(options)
+    world = World(
+        loop,
+        RealClock(),
+        Random(int.from_bytes(os.urandom(16))),
+        limits,
+        options.jetstream.server_limits(memory, storage),
+    )
+    store: Store | None = None
+    lock: DirectoryLock | None = None
+    if options.jetstream.enabled:
+        store, lock = await open_real_store(options, limits)
+    server = Server(options, world, store, on_poison=lambda error: end(1))
+    for number, name in ((signal.SIGINT, "interrupt"), (signal.SIGTERM, "terminated")):
+        loop.add_signal_handler(number, trapped, name)
+    announce(server)
+    tame_collector()
+    starting = loop.create_task(server.start())
+    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        # Told to stop, or poisoned, before it served: nothing was promised to anybody.
+        return stop.result()
+    await starting
+    if options.http_port:
+        log.info(f"Starting http monitor on {options.http_host or options.host}:{server.http_port}")
+    log.info(f"Listening for client connections on {options.host}:{server.info.port}")
+    ports_file: Path | None = None
+    if options.ports_file_dir:
+        listeners = {"nats": [f"nats://{options.host}:{server.info.port}"]}
+        if options.http_port:
+            listeners["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
+        ports_file = write_ports_file(options.ports_file_dir, listeners)
+    log.info("Server is ready")
+    code = await stop
+    if code:
+        return code
+    if ports_file is not None:
+        ports_file.unlink(missing_ok=True)
+    log.info("Initiating Shutdown...")
+    await server.stop()
+    if lock is not None:
+        lock.close()
+    log.info("Server Exiting..")
+    return code
+
+
+def tame_collector() -> None:
+    """Keep the cyclic collector off the data path: what lives now lives long, and young garbage is nearly all acyclic.
+
+    Collections of the oldest generation would take milliseconds per thousand streams; they become rare.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1_000)
+
+
+def announce(server: Server) -> None:
+    """The first log lines."""
+    options = server.options
+    log.info("Starting jetstore")
+    log.info(f"  Version:  {jetstore.__version__} (NATS {NATS_VERSION})")
+    if options.cluster_name:
+        log.info(f"  Cluster:  {options.cluster_name}")
+    log.info(f"  Name:     {server.server_name}")
+    log.info(f"  ID:       {server.server_id}")
+    if options.config_file:
+        log.info(f"Using configuration file: {options.config_file} ({options.config_digest})")
+    if server.node is not None:
+        log.info("Starting JetStream")
+        log.info(f"  Store Directory: {store_root(options)}")
+        if options.jetstream.sync_interval:
+            log.info("sync_interval changes nothing: every acknowledgement is durable")
+
+
+def room(options: Options) -> tuple[int, int]:
+    """Memory and storage in bytes that streams may reserve, defaults resolved."""
+    memory, storage = options.jetstream.max_memory_bytes, options.jetstream.max_storage_bytes
+    if memory < 0:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    if storage < 0:
+        root = store_root(options)
+        while not root.exists():
+            root = root.parent
+        free = os.statvfs(root)
+        storage = free.f_bavail * free.f_frsize * 3 // 4
+    return memory, storage
+
+
+def run(options: Options) -> int:
+    """Run a server in this process; its exit code. Errors at start are logged and end with 1."""
+    try:
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(serve(options))
+        return int(uvloop.run(serve(options)))
+    except (JetstoreError, OSError) as error:
+        log.critical(str(error))
+        return 1
