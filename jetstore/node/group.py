@@ -103,7 +103,7 @@ class Group:
             self._serving.cancel()
 
     async def serving(self) -> None:
-        """Wait until this member leads and has applied everything that was committed before."""
+        """Wait until this member leads and has applied everything that was committed before, or stands still."""
         await asyncio.shield(self._serving)
 
     @property
@@ -269,6 +269,8 @@ class Group:
         """Apply never skips: it stands still at this entry until the store is repaired."""
         self.paused_by = error
         self._waiters.clear()  # their outcome is unknown: nobody is told anything
+        if not self._serving.done():  # a damaged group must not keep the node from starting
+            self._serving.set_result(None)
         log.error("apply paused", group=self.name, error=str(error))
 
     def _apply(self, entry: Entry) -> None:

@@ -161,6 +161,8 @@ class Node:
             if group.paused_by is None:
                 group.start()
         for group in list(self.streams.values()):
+            if not group.is_faulty:
+                await group.serving()
             if group.is_faulty:
                 log.error(
                     "stream faulty",
@@ -169,8 +171,6 @@ class Node:
                     last_index=group.core.log.last_index,
                 )
                 group.announce_fault()
-            else:
-                await group.serving()
         for group in self.streams.values():
             await self.bring_config_up(group)
 

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from jepsen.sim.client import ApiFailure, Client
+from jepsen.sim.client import ApiFailure, Client, NoResponders
 from jepsen.sim.command import quiet
 from jepsen.sim.faults import fault
 from jepsen.sim.world import World, play
@@ -183,3 +183,31 @@ def test_a_crash_at_every_disk_operation_of_a_short_life() -> None:
 
     for seed in range(200 if DEEP else 15):
         play(story, seed=seed)
+
+
+def test_a_stream_whose_replay_meets_damage_stands_still_and_harms_no_other() -> None:
+    """Method: evictions during replay need messages whose segment is damaged, so that apply cannot go on."""
+
+    async def story(world: World) -> None:
+        client = await world.up()
+        await client.api("STREAM.CREATE.S", {**STREAM, "max_msgs_per_subject": 1})
+        await client.api("STREAM.CREATE.T", {"name": "T", "subjects": ["t"]})
+        for number in range(1, 400):
+            await client.request(f"s.{number % 40}", f"{number}".encode().ljust(300, b"."))
+            await client.request("t", f"{number}".encode())
+        world.machine.power_cut(0.1)
+        vfs = world.machine.vfs
+        for path in vfs.files():
+            if path.startswith("groups/2/segments/"):
+                for offset in range(200, len(vfs.peek(path)), 150):
+                    vfs.poke(path, offset, b"?")
+        client = await world.up()
+        with pytest.raises((ApiFailure, NoResponders)):
+            (await client.request("s.1", b"more")).json()
+        assert (await client.request("t", b"more")).json() == {"stream": "T", "seq": 400}
+        for number in range(1, 400):
+            found = await get(client, "T", {"seq": number})
+            assert found is not None
+            assert found.data == f"{number}".encode()
+
+    play(story, seed=3)
