@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from itertools import product
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -107,6 +109,34 @@ class SublistMachine(RuleBasedStateMachine):
 
 TestSublist = SublistMachine.TestCase
 TestSublist.settings = settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)
+
+
+SMALL = [b".".join(tokens) for count in range(1, 5) for tokens in product([b"a", b"b"], repeat=count)]
+ODD = [b"a.", b".a", b"a..b", b"", b".", b"a.b.", b"a.a..a", b"a\nb.a", b"a.*", b"a.>"]
+small_pattern = st.builds(
+    lambda tokens, rest: b".".join([*tokens, b">"] if rest or not tokens else tokens),
+    st.lists(st.sampled_from([b"a", b"b", b"*"]), max_size=4),
+    st.booleans(),
+)
+
+
+@settings(max_examples=EXAMPLES * 2, deadline=None)
+@given(st.lists(small_pattern, min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_every_small_subject_and_every_pair_of_them(patterns: list[bytes], order: Random) -> None:
+    sublist = Sublist()
+    for each in patterns:
+        add(sublist, each)
+    everything = [*SMALL, *ODD]
+    expected = {s: [p for p in patterns if matches_slowly(p, s)] for s in everything}
+    order.shuffle(everything)
+    for subject in everything:
+        assert [sub.subject for sub in sublist.match(subject).internal] == expected[subject]
+    sublist._forget()
+    for first, second in product(everything, repeat=2):
+        shared = sublist.match_all([first, second])
+        if shared is not None:
+            found = [sub.subject for sub in shared.internal]
+            assert found == expected[first] == expected[second], (first, second)
 
 
 @settings(max_examples=EXAMPLES * 3, deadline=None)
