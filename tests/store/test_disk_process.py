@@ -147,6 +147,26 @@ def test_an_idle_journal_gets_its_idle_block(kind: str, run: Runner, tmp_path: P
     run(scenario())
 
 
+def test_a_call_waits_for_the_blocks_submitted_before_it(run: Runner, tmp_path: Path) -> None:
+    order: list[str] = []
+
+    async def scenario() -> None:
+        disk = await start("process", tmp_path)
+        futures = []
+        for index in range(1, 8):
+            block = [hard(1, index), entries(1, index, index - 1, index, [b"x" * 6000])]
+            for name, future in (("block", disk.append(block)), ("call", disk.call("make_group_dir", index))):
+                future.add_done_callback(lambda _, name=name, index=index: order.append(f"{name} {index}"))
+                futures.append(future)
+        await asyncio.gather(*futures)
+        await disk.close()
+
+    run(scenario())
+    for index in range(1, 8):
+        assert order.index(f"block {index}") < order.index(f"call {index}")
+    assert [name for name in order if name.startswith("call")] == [f"call {index}" for index in range(1, 8)]
+
+
 def test_large_bodies_cross_the_socket_whole(run: Runner, tmp_path: Path) -> None:
     limits = small_limits(file_bytes=16 * 1024 * 1024, block_bytes=4 * 1024 * 1024, zeroing=4 * 1024 * 1024)
     body = os.urandom(1024 * 1024)
