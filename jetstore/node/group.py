@@ -83,6 +83,8 @@ class Group:
         self._apply_scheduled = False
         self._serving: asyncio.Future[None] = loop.create_future()
         self.stopped = False
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when the group has stopped: nothing that waits for it will come any more."""
         self.paused_by: Corruption | None = None
         """Why apply stands still although the log is readable (an input of apply is not)."""
 
@@ -98,6 +100,8 @@ class Group:
     def stop(self) -> None:
         """Accept nothing more. What waits is dropped unanswered: its outcome is unknown."""
         self.stopped = True
+        if not self.ended.done():
+            self.ended.set_result(None)
         self._waiters.clear()
         if not self._serving.done():
             self._serving.cancel()

@@ -21,8 +21,8 @@ from jetstore.types import GroupUid, RaftIndex, Term
 
 log = structlog.get_logger(__name__)
 
-CHECKPOINT_RETRY_S = 1.0
-"""After a checkpoint found no space, how long until it is tried again."""
+FULL_PAUSE_S = 1.0
+"""After a flush or checkpoint found no space, how long until the next one is tried."""
 
 
 class Checkpointable(Protocol):
@@ -68,7 +68,9 @@ class Storage:
         self._members: dict[GroupUid, Checkpointable] = {}
         self._wanted: dict[GroupUid, None] = {}
         self._wake = asyncio.Event()
-        self._flushing: set[GroupUid] = set()
+        self._takes: dict[GroupUid, dict[asyncio.Future[bool], None]] = {}
+        """Flushes on their way; each is done with whether all of it was written."""
+        self._full_until = float("-inf")
         self.checkpoints_total = 0
         self.is_full = False
         """The last flush or checkpoint found no space."""
@@ -81,6 +83,7 @@ class Storage:
         """The group is gone."""
         self._members.pop(uid, None)
         self._wanted.pop(uid, None)
+        self._takes.pop(uid, None)
 
     def want_checkpoint(self, uid: GroupUid) -> None:
         """Checkpoint this group soon."""
@@ -124,27 +127,39 @@ class Storage:
 
     # -- work -------------------------------------------------------------------------------------------------------
 
-    def flush(self, member: Checkpointable) -> asyncio.Future[Any] | None:
-        """Hand a group's unflushed frames to the writer; a future for the last write, None if there was nothing."""
+    def flush(self, member: Checkpointable) -> None:
+        """Hand a group's unflushed frames to the writer. After a full disk: not again before a pause."""
+        if self._loop.time() < self._full_until:
+            return
         writes = member.take_unflushed()
         if not writes:
-            return None
-        future: asyncio.Future[Any] | None = None
-        for path, offset, buffers in writes:
-            future = self._disk.call("write_segment", path, offset, list(buffers))
-            future.add_done_callback(_retrieve)
-        assert future is not None
-        future.add_done_callback(lambda done: self._flush_done(member, done))
-        return future
+            return
+        take: asyncio.Future[bool] = self._loop.create_future()
+        self._takes.setdefault(member.group.uid, {})[take] = None
+        results: list[asyncio.Future[Any]] = [
+            self._disk.call("write_segment", path, offset, list(buffers)) for path, offset, buffers in writes
+        ]
+        # Writes are carried out in order, so the last one ends the take; each of them must have succeeded.
+        for result in results:
+            result.add_done_callback(_retrieve)
+        results[-1].add_done_callback(lambda _: self._take_done(member, take, results))
 
-    def _flush_done(self, member: Checkpointable, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            if not future.cancelled() and isinstance(future.exception(), DiskFull):
-                self.is_full = True
-                member.flush_failed()
-            return  # a poisoned disk is reported by the journal's own failure
-        self.is_full = False
-        member.flushed()
+    def _take_done(
+        self, member: Checkpointable, take: asyncio.Future[bool], results: list[asyncio.Future[Any]]
+    ) -> None:
+        self._takes.get(member.group.uid, {}).pop(take, None)
+        failures = [r.exception() for r in results if not r.cancelled() and r.exception() is not None]
+        is_written = not failures and not any(r.cancelled() for r in results)
+        if is_written:
+            self.is_full = False
+            member.flushed()
+        elif all(isinstance(failure, DiskFull) for failure in failures):
+            self.is_full = True
+            self._full_until = self._loop.time() + FULL_PAUSE_S
+            member.flush_failed()
+        # Any other failure is a poisoned disk, which the journal's own failure reports.
+        if not take.done():
+            take.set_result(is_written)
 
     async def run(self) -> None:
         """Checkpoint what is wanted, for as long as the node lives."""
@@ -162,7 +177,7 @@ class Storage:
                     log.warning(
                         "no space for a checkpoint", group=member.group.name if member else uid, error=str(error)
                     )
-                    await asyncio.sleep(CHECKPOINT_RETRY_S)
+                    await asyncio.sleep(FULL_PAUSE_S)
                 finally:
                     self._wanted.pop(uid, None)
 
@@ -177,8 +192,15 @@ class Storage:
             return
         started = self._loop.time()
         self.flush(member)
+        if member.unflushed_bytes():
+            raise DiskFull(f"the segments of {group.name} have no room")
         checkpoint = member.capture()
         applied_bytes = core.log.applied_bytes_total
+        takes = list(self._takes.get(group.uid, ()))
+        if not all([await take for take in takes]):  # the head would name bytes that are not in the files
+            raise DiskFull(f"the segments of {group.name} have no room")
+        if group.stopped:
+            return
         head_hash = await self._disk.call(
             "write_checkpoint", checkpoint.uid, checkpoint.head, checkpoint.chunks, checkpoint.segments
         )
@@ -199,7 +221,9 @@ class Storage:
             ),
             lambda: _resolve(durable),
         )
-        await durable
+        await asyncio.wait((durable, group.ended), return_when=asyncio.FIRST_COMPLETED)
+        if group.stopped:
+            return
         core.log.checkpointed(RaftIndex(checkpoint.index), Term(checkpoint.term), applied_bytes)
         superfluous = member.checkpointed(checkpoint)
         if superfluous:
