@@ -104,10 +104,22 @@ class ClientServer:
             connection.send_info()
 
     def enter_lame_duck(self) -> None:
-        """Take no more connections and tell clients to go elsewhere. ``stop`` comes later."""
+        """Take no more connections and tell clients to go elsewhere; ``close_gradually`` and ``stop`` come later."""
         self.stop_listening()
         self.info.lame_duck = True
         self.broadcast_info()
+
+    def close_gradually(self, duration_s: float) -> None:
+        """Close the connections one by one, evenly over this time, so that clients do not all reconnect at once."""
+        remaining = deque(self.connections.values())
+        interval_s = duration_s / max(len(remaining), 1)
+
+        def close_next() -> None:
+            if remaining:
+                remaining.popleft().close(CloseReason.SERVER_SHUTDOWN)
+                self.loop.call_later(interval_s, close_next)
+
+        close_next()
 
     # -- registry ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+import structlog
+
 from server.auth.authenticator import ANONYMOUS, User
 from server.net.stats import ConnectionStats
 from server.protocol import reasons
@@ -23,10 +25,20 @@ from server.route.subscription import Permits, Subscription
 if TYPE_CHECKING:
     from server.net.client_server import ClientServer
 
+log = structlog.get_logger("clients")
+
 STALL_S = 0.01
 """How long a producer is not read when a consumer of its messages is congested."""
 _NANOS = 1_000_000_000
 _RESERVED_QUEUE = b"_sys_"
+_WARNED = {
+    CloseReason.SLOW_CONSUMER_PENDING_BYTES: "slow consumer",
+    CloseReason.SLOW_CONSUMER_WRITE_DEADLINE: "slow consumer",
+    CloseReason.AUTHENTICATION_FAILURE: "authentication failed",
+    CloseReason.AUTHENTICATION_TIMEOUT: "authentication failed",
+    CloseReason.MAXIMUM_CONNECTIONS_EXCEEDED: "too many connections",
+}
+"""Ends that an operator should hear of; the others are the daily business of clients."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -323,6 +335,8 @@ class ClientConnection(asyncio.Protocol):
         self.close_reason = reason
         if reason is CloseReason.STALE_CONNECTION:
             self.server.totals.stale_connections += 1
+        if reason in _WARNED:
+            log.warning(_WARNED[reason], cid=self.cid, ip=self.ip, port=self.port, reason=reason.value)
         self.server.router.drop_client(self)
         for timer in self._timers.values():
             timer.cancel()

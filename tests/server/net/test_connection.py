@@ -345,6 +345,21 @@ def test_whatever_way_a_client_leaves_its_subscriptions_go(how: str) -> None:
     assert closed.stop_ns > closed.start_ns - 1
 
 
+def test_lame_duck_closes_one_after_the_other() -> None:
+    bench = ServerBench()
+    peers = [bench.connect(QUIET + b"PING\r\n") for _ in range(4)]
+    bench.server.enter_lame_duck()
+    bench.server.close_gradually(8.0)
+    open_after = []
+    for _ in range(5):
+        bench.loop.run_soon()
+        open_after.append(len(bench.server.connections))
+        bench.loop.advance(2.0)
+    assert open_after == [3, 2, 1, 0, 0]
+    assert all(b'"ldm":true' in peer.take() for peer in peers)
+    assert {stats.reason for stats in bench.server.closed} == {"Server Shutdown"}
+
+
 def test_counters() -> None:
     bench = ServerBench()
     one = bench.connect(
