@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 import wire_script
+from net_fakes import Peer, ServerBench
 
 from jepsen.real.process import find_nats_server
 from jetstore.clock import RealClock
@@ -76,6 +77,24 @@ def test_our_answers_are_the_recorded_ones(name: str) -> None:
         assert different == [], "\n".join(f"{t}\n  ours {a}\n  theirs {e}" for t, a, e in different)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 3, 50])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_our_answers_do_not_depend_on_how_the_bytes_arrive(name: str, chunk_bytes: int) -> None:
+    for case in wire_script.load(name):
+        bench = ServerBench(*our_options(name))
+        peers: dict[str, Peer] = {}
+        for step in case.steps:
+            if step.who not in peers:
+                peers[step.who] = Peer(bench)
+            peer = peers[step.who]
+            data = step.data + (b"PING\r\n" if step.how == ">" else b"")
+            for at in range(0, len(data), chunk_bytes):
+                peer.connection.data_received(data[at : at + chunk_bytes])
+            bench.loop.run_soon()
+            if step.how != ".":
+                assert wire_script.shown(step, peer.take(), peer.transport.is_gone) == step.answer, case.title
 
 
 @pytest.fixture

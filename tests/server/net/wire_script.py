@@ -99,6 +99,11 @@ async def _read(reader: asyncio.StreamReader, step: Step) -> list[str]:
             chunk = b""
         closed = not chunk
         received += chunk
+    return shown(step, received, closed)
+
+
+def shown(step: Step, received: bytes, closed: bool) -> list[str]:
+    """The answer to a step as the transcripts write it."""
     # A second INFO follows the first PONG in the same write.
     received = re.sub(rb"INFO \{.*?\} \r\n", b"INFO {\xe2\x80\xa6}\r\n", received)
     lines = received.split(b"\r\n")
@@ -107,8 +112,8 @@ async def _read(reader: asyncio.StreamReader, step: Step) -> list[str]:
     if not closed:
         last_pong = len(lines) - 1 - lines[::-1].index(b"PONG")
         del lines[last_pong]
-    shown = [f"{step.who}< {_escape(line)}" for line in lines]
-    return [*shown, f"{step.who}= closed"] if closed else shown
+    answer = [f"{step.who}< {_escape(line)}" for line in lines]
+    return [*answer, f"{step.who}= closed"] if closed else answer
 
 
 def _escape(line: bytes) -> str:
