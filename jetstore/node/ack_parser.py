@@ -78,8 +78,6 @@ def parse_acks(
 
     Every subject has nine tokens (the subscription saw to that); one whose numbers are none is left out.
     """
-    if not subjects:
-        return {}
     if not any(header_lens) and _PLAIN.issuperset(payloads):
         if not any(replies):
             return _parse_plain(subjects)
@@ -104,6 +102,8 @@ def parse_acks(
 
 
 def _parse_plain(subjects: Sequence[bytes]) -> dict[bytes, ParsedAcks]:
+    if not subjects:
+        return {}
     prefix = subjects[0].rsplit(b".", 5)[0]
     lead = prefix + b"."
     text = b"\n".join(subjects)

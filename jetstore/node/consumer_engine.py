@@ -30,6 +30,7 @@ from jetstore.node.advisories import Advisories
 from jetstore.node.delivery_format import ack_replies, columns
 from jetstore.node.delivery_ports import Sink, StreamLeader
 from jetstore.node.flight import Flight, Share
+from jetstore.node.logged_time import LoggedTime
 from jetstore.node.pacing import Pacer
 from jetstore.node.ports import InternalSubscription, Outlet
 from jetstore.store.ports import Message
@@ -80,7 +81,7 @@ class ConsumerEngine(ABC):
         self._full: set[bytes] = set()
         """Targets whose connections are to say when they can take more."""
         self.acks = AckIntake(self)
-        self._logged_ns = 0
+        self.times = LoggedTime(leader.clock, leader.stream)
         self._logged_seq = state.delivered.stream_seq
         self._cursor_due_s = 0.0
         self._cursor_flying = False
@@ -122,12 +123,7 @@ class ConsumerEngine(ABC):
 
     def now_ns(self) -> int:
         """The time for the next entry."""
-        self._logged_ns = self.leader.stream.next_time_ns(self.leader.clock.wall_ns())
-        return self._logged_ns
-
-    def reached_ns(self) -> int:
-        """What is due by now: logged times may be a little ahead of the clock."""
-        return max(self.leader.clock.wall_ns(), self._logged_ns)
+        return self.times.next_ns()
 
     # -- what pull and push add ---------------------------------------------------------------------------------------
 
@@ -231,7 +227,7 @@ class ConsumerEngine(ABC):
 
     def _deliver_logged(self) -> None:
         state = self.state
-        if not self._flying_again and state.next_due_ns() <= self.reached_ns():
+        if not self._flying_again and state.next_due_ns() <= self.times.reached_ns():
             self._deliver_again()
         while self._flights < FLIGHTS_MAX:
             messages_max, bytes_max = self.demand()
@@ -274,7 +270,8 @@ class ConsumerEngine(ABC):
         """Plan what is due again; and take out what has no attempts left."""
         messages_max, bytes_max = self.demand()
         now_ns = self.now_ns()
-        again, exhausted = self.state.plan_redeliveries(now_ns, min(messages_max, self.limits.delivery_batch_messages))
+        room = min(messages_max, self.limits.delivery_batch_messages)
+        again, exhausted = self.state.plan_redeliveries(self.times.reached_ns(), room)
         if exhausted:
             self._flying_again = True
             data = entries.encode_exhausted(self.name, self.generation, now_ns, exhausted)
@@ -317,7 +314,8 @@ class ConsumerEngine(ABC):
         return found
 
     def _fly(self, flight: Flight, runs: Sequence[AttemptRange], now_ns: int = 0) -> None:
-        data = entries.encode_delivered(self.name, self.generation, now_ns or self.now_ns(), runs)
+        flight.time_ns = now_ns or self.now_ns()
+        data = entries.encode_delivered(self.name, self.generation, flight.time_ns, runs)
         self._flights += 1
         self.propose(data, lambda result: self._landed(flight, result))
 
@@ -332,10 +330,8 @@ class ConsumerEngine(ABC):
             return
         if not self._flights:
             self._planned_next = 0
-        if isinstance(result, counts.DeliveredOutcome):
-            self._send(flight, result)
-        else:
-            self._send(flight, counts.DeliveredOutcome([], 0))
+        self._send(flight, result if isinstance(result, counts.DeliveredOutcome) else counts.DeliveredOutcome([], 0))
+        self.times.sent(flight.time_ns, self.state.config.ack_wait)
         self.wake()
 
     def _send(self, flight: Flight, outcome: counts.DeliveredOutcome) -> None:
@@ -539,8 +535,8 @@ class ConsumerEngine(ABC):
             when = min(when, now_s + max(self._paused_until_ns - wall_ns, 0) / 1e9)
         elif self.state.acks and not self._flying_again:
             # What is due already and still here has nobody to go to; whoever comes wakes us.
-            reached_ns = max(wall_ns, self._logged_ns)
-            when = min(when, now_s + (self.state.pending.next_due_ns(reached_ns) - wall_ns) / 1e9)
+            reached_ns = self.times.reached_ns()
+            when = min(when, now_s + (self.state.pending.next_due_ns(reached_ns) - reached_ns) / 1e9)
         if self.state.config.inactive_threshold and not self._deleting:
             when = min(when, max(self._active_s + self.idle_limit_s(), now_s))
         when = max(when, self._hold_until_s)

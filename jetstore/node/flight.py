@@ -15,12 +15,14 @@ Share = tuple[Sink, Sequence[int] | None]
 class Flight:
     """Messages whose delivery is proposed and not applied yet, and who is to get them."""
 
-    __slots__ = ("is_again", "messages", "shares")
+    __slots__ = ("is_again", "messages", "shares", "time_ns")
 
     def __init__(self, messages: list[Message], shares: list[Share], is_again: bool) -> None:
         self.messages = messages
         self.shares = shares
         self.is_again = is_again
+        self.time_ns = 0
+        """Of its entry."""
 
     def narrowed(self, deliveries: Sequence[Delivery]) -> tuple[list[Message], list[Share], list[tuple[Sink, int]]]:
         """Messages and shares if only these were accepted, and how many each sink will not get."""

@@ -77,7 +77,7 @@ class PullEngine(ConsumerEngine):
         state = self.state
         pending = state.counters().num_pending - self._flying_new
         if not self._flying_again:
-            due, _ = state.plan_redeliveries(self.reached_ns(), self.limits.delivery_batch_messages)
+            due, _ = state.plan_redeliveries(self.times.reached_ns(), self.limits.delivery_batch_messages)
             pending += sum(last - first + 1 for first, last, _ in due)
         if pending <= 0 or self.is_paused():
             if request.expires_s and not self.is_paused():

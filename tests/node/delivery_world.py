@@ -121,6 +121,7 @@ class Got:
 
     def __init__(self, target: bytes, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
         self.target, self.subject, self.reply, self.header, self.data = target, subject, reply, header, data
+        self.at_s = 0.0
 
     @property
     def status(self) -> str:
@@ -222,6 +223,7 @@ class FakeOutlet:
         for at in range(taken):
             cut = header_lens[at] if header_lens else 0
             self.got.append(Got(target, subjects[at], replies[at], payloads[at][:cut], payloads[at][cut:]))
+            self.got[-1].at_s = self._loop.now_s
         return taken
 
     def has_interest(self, target: bytes, queue: bytes = b"") -> bool:
