@@ -35,9 +35,16 @@ class DamagedDisk(Protocol):
     def bad_sectors(self, path: str, start: int, end: int) -> None: ...
 
 
-def strike(disk: DamagedDisk, rng: Random, file_class: str, kind: str) -> str | None:
-    """Damage one file of the class (bytes that are not blank, where that matters); what was done, None if nothing."""
+def strike(
+    disk: DamagedDisk, rng: Random, file_class: str, kind: str, earlier: DamagedDisk | None = None
+) -> str | None:
+    """Damage one file of the class (bytes that are not blank, where that matters); what was done, None if nothing.
+
+    ``earlier``: the same disk as it was some time ago, for what is stale.
+    """
     pattern = FILE_CLASSES[file_class]
+    if kind in ("stale", "old"):
+        return _go_back(disk, rng, pattern, kind, earlier)
     paths = [path for path in disk.files() if fnmatchcase(path, pattern) and disk.peek(path).strip(b"\0")]
     if not paths:
         return None
@@ -73,4 +80,34 @@ def strike(disk: DamagedDisk, rng: Random, file_class: str, kind: str) -> str | 
     return f"{path} is gone"
 
 
-KINDS = ("flip", "flip", "flip", "zero", "misdirect", "garbage", "unreadable", "cut", "lose")
+def _go_back(disk: DamagedDisk, rng: Random, pattern: str, kind: str, earlier: DamagedDisk | None) -> str | None:
+    """Bring back one sector, one file, or all files of the class, as they were."""
+    if earlier is None:
+        return None
+    there = set(earlier.files())
+    paths = [path for path in disk.files() if path in there and fnmatchcase(path, pattern)]
+    changed = [path for path in paths if disk.peek(path) != earlier.peek(path)]
+    if not changed:
+        return None
+    path = rng.choice(changed)
+    now, before = disk.peek(path), earlier.peek(path)
+    if kind == "stale":
+        sectors = [
+            at
+            for at in range(0, len(now), SECTOR_BYTES)
+            if now[at : at + SECTOR_BYTES] != before[at : at + SECTOR_BYTES]
+        ]
+        if not sectors:
+            return None
+        sector = rng.choice(sectors)
+        disk.poke(path, sector, before[sector : sector + SECTOR_BYTES].ljust(SECTOR_BYTES, b"\0"))
+        return f"stale sector at {sector} of {path}"
+    chosen = changed if rng.random() < 0.4 else [path]
+    for old in chosen:
+        before = earlier.peek(old)
+        disk.cut(old, len(before))
+        disk.poke(old, 0, before)
+    return f"old content of {', '.join(chosen)}"
+
+
+KINDS = ("flip", "flip", "flip", "zero", "misdirect", "garbage", "unreadable", "cut", "lose", "stale", "stale", "old")

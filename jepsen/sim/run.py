@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from jepsen.checker.live import check_live
 from jepsen.history import History
 from jepsen.nemesis import damage
+from jepsen.sim.client import Client
 from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.plan import WORKLOADS, Plan, draw_plan
 from jepsen.sim.server import serve_node
+from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import START_BOUND_S, World
 from jepsen.workload.base import Setting, Workload, live, persist
 from jetstore.errors import Corruption, DiskFull
+
+PROBE_BOUND_NS = 20_000_000_000
+"""Virtual time within which a healed server takes a write."""
 
 
 @dataclass(slots=True)
@@ -113,9 +119,11 @@ class _Run:
             pace_s=plan.pace_s,
             publishes_max=plan.publishes_max,
             clocks_jump=plan.clocks_jump,
+            reads_fail=not plan.kinds.isdisjoint(("read-error", "open-error")),
         )
         self.workloads: list[Workload] = [WORKLOADS[name](self.setting) for name in plan.workloads]
         self._tasks: list[asyncio.Task[Any]] = []
+        self._earlier: SimVfs | None = None
 
     def tell(self, what: str) -> None:
         self.report.story.append(f"t={self.loop.now_ns() / 1e9:.6f} {what}")
@@ -156,23 +164,42 @@ class _Run:
                 self.problem(f"live: the server does not start: {self._last_exit()}")
             return
         try:
+            if not self.report.damage:
+                await self._probe()
             for workload in self.workloads:
                 await persist(setting, "final", workload.finish, tries=6)
         except Exception as error:  # noqa: BLE001  # whatever it is, the final reads did not come
             self.problem(f"live: final reads failed: {type(error).__name__}: {error}")
             return
-        self.report.problems += setting.problems
+        self.report.problems += setting.problems + check_live(self.history, PROBE_BOUND_NS)
         for workload in self.workloads:
             self.report.problems += workload.check()
 
+    async def _probe(self) -> None:
+        """A stream is made and takes a message, now that nothing is wrong."""
+        probe = self.history.begin(0, "probe")
+
+        async def work(client: Client) -> None:
+            await client.api("STREAM.CREATE.PROBE", {"name": "PROBE", "subjects": ["probe"]})
+            probe.args["seq"] = (await client.request("probe", b"alive")).json()["seq"]
+
+        await persist(self.setting, "probe", work, tries=6)
+        probe.ok()
+
     async def _nemesis(self) -> None:
         started = self.loop.now_ns() / 1e9
+        if self.plan.damage:
+            self.loop.call_later(self.plan.duration_s * self.rng.random(), self._remember)
         for strike in self.plan.strikes:
             await asyncio.sleep(max(0.0, started + strike.at_s - self.loop.now_ns() / 1e9))
             self.tell(strike.kind.strike(self.machine, self.rng))
             name = f"{strike.kind.letter} {strike.kind.name}".strip()
             self.report.strikes[name] = self.report.strikes.get(name, 0) + 1
         await asyncio.sleep(max(0.0, started + self.plan.duration_s - self.loop.now_ns() / 1e9))
+
+    def _remember(self) -> None:
+        """Keep the disk as it is now, for damage that brings old bytes back."""
+        self._earlier = self.machine.vfs.clone()
 
     async def _last_restart(self) -> None:
         machine, plan = self.machine, self.plan
@@ -192,7 +219,7 @@ class _Run:
         machine.power_cut(0.5)
         self.setting.is_damaged = True
         for file_class, kind in plan.damage:
-            done = damage.strike(machine.vfs, self.rng, file_class, kind)
+            done = damage.strike(machine.vfs, self.rng, file_class, kind, self._earlier)
             if done is not None:
                 self.tell(done)
                 self.report.damage.append(done)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from jepsen.checker import stream as checks
 from jepsen.history import FinalStream
 from jepsen.sim.client import ApiFailure, Client
-from jepsen.workload.base import UNAVAILABLE, Publisher, Setting, drain, get, idle, pause, read_stream
+from jepsen.workload.base import UNAVAILABLE, UNREADABLE, Publisher, Setting, drain, get, idle, pause, read_stream
 
 
 class Append:
@@ -63,7 +63,7 @@ class Append:
                 found = await get(client, self.name, {"seq": seq})
             except ApiFailure as error:
                 operation.fail(str(error))
-                if error.err_code != UNAVAILABLE:
+                if error.err_code != UNAVAILABLE and not (setting.reads_fail and error.err_code in UNREADABLE):
                     setting.problems.append(f"err: get {seq} of {self.name}: {error}")
                 continue
             operation.ok(seen=[found] if found else [], found=found is not None)

@@ -35,6 +35,8 @@ class Setting:
     publishes_max: int = 500
     """Publishes per stream, so that a run stays small enough to be read one by one at its end."""
     clocks_jump: bool = False
+    reads_fail: bool = False
+    """Reads from the disk fail now and then: what is stored may be unreadable for a while, and say so."""
     is_damaged: bool = False
     """Stored bytes were destroyed on purpose: what was lost must be named, and may not be served."""
     next_process: int = 0

@@ -8,6 +8,7 @@ import pytest
 
 from jepsen.checker import consumer, stream
 from jepsen.checker.linearizable import Step, check_register
+from jepsen.checker.live import check_live
 from jepsen.checker.stream import Removals
 from jepsen.history import NEVER_NS, FinalStream, History, Operation, Seen, payload, value_of
 
@@ -332,6 +333,16 @@ def test_drained() -> None:
     assert consumer.check_drained(run.history, run.final(), "C") == ["drained: seq 5 was never delivered to C"]
     fetch(run, 5)
     assert consumer.check_drained(run.history, run.final(), "C") == []
+
+
+def test_live() -> None:
+    run = good()
+    run.history.begin(0, "probe").ok()
+    assert check_live(run.history, 5) == []
+    assert len(check_live(run.history, 0)) == 1
+    run.history.begin(0, "probe")
+    run.history.begin(0, "probe").fail("10008")
+    assert len(check_live(run.history, 5)) == 2
 
 
 # -- linearizability --------------------------------------------------------------------------------------------------
