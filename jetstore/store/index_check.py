@@ -69,16 +69,19 @@ class _Rows:
     def __init__(self, env: Any) -> None:  # Any: py-lmdb has no types
         self._env = env
 
-    def read(self, key: bytes) -> bytes | None:
+    def read(self, keys: list[bytes]) -> list[bytes | None]:
         with self._env.begin() as txn:
-            value: bytes | None = txn.get(key)
-            return value
+            return list(map(txn.get, keys))
 
     def scan(self, start_key: bytes, *, look_up: bool = False) -> Iterator[tuple[bytes, bytes]]:
         try:
             with self._env.begin() as txn, txn.cursor() as cursor:
-                if cursor.set_range(start_key):
-                    yield from cursor.iternext()
+                if not cursor.set_range(start_key):
+                    return
+                for key, value in cursor.iternext():
+                    if look_up and txn.get(key) != value:
+                        raise IndexDoubt(f"row {key!r} is not found by its key")
+                    yield key, value
         except lmdb.Error as error:
             raise IndexDoubt(str(error)) from error
 

@@ -30,6 +30,7 @@ from jetstore.store.footer import encode_footer
 from jetstore.store.log_checkpoint import LogParts, SavedParts, make_parts, restore
 from jetstore.store.log_rows import merge_rows, segment_rows
 from jetstore.store.log_scrub import Scrubber
+from jetstore.store.log_search import search, search_back
 from jetstore.store.ports import IndexRow, Message, MessageMeta, SubjectFilter
 from jetstore.store.read_cache import ReadCache
 from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, frame_head, segment_head
@@ -79,6 +80,8 @@ class SegmentedLog:
         self._bases: list[int] = []
         self._tail: deque[tuple[SegmentFile, int]] = deque()
         self._taken: deque[list[tuple[SegmentFile, int]]] = deque()
+        self._void_takes = 0
+        """Takes under way that were given up when one before them failed."""
         self._dropped: list[str] = []
         self._saved = SavedParts()
         self._scrubber = Scrubber()
@@ -190,8 +193,8 @@ class SegmentedLog:
     def take_unflushed(self, max_bytes: int = 0) -> list[Write]:
         """Writes for frames (and footers) that wait, in order: at least one, then until ``max_bytes`` (0 = all).
 
-        They count as being written until ``flushed`` or ``flush_failed``; several takes may be under way, and are
-        confirmed in order. The file of a first write at offset 0 does not exist yet.
+        They count as being written until ``flushed`` or ``flush_failed``; several takes may be under way, and each that
+        was not empty is reported once, in order. The file of a first write at offset 0 does not exist yet.
         """
         writes: list[Write] = []
         taken: list[tuple[SegmentFile, int]] = []
@@ -230,7 +233,10 @@ class SegmentedLog:
         return writes
 
     def flushed(self) -> None:
-        """The oldest take that was not confirmed is in the files: its frames leave memory."""
+        """The oldest take that was not reported yet is in the files: its frames leave memory."""
+        if self._void_takes:
+            self._void_takes -= 1
+            return
         for segment, number in self._taken.popleft():
             if number == _FOOTER:
                 segment.table = None
@@ -238,7 +244,15 @@ class SegmentedLog:
                 segment.memory.pop(number, None)
 
     def flush_failed(self) -> None:
-        """Everything taken and not confirmed counts as unflushed again; it will be written to the same places."""
+        """The oldest take that was not reported yet did not get into the files, as far as anyone knows.
+
+        It and all takes after it count as unflushed again and will be written to the same places; the outcome of the
+        later ones is still to be reported, and makes no difference.
+        """
+        if self._void_takes:
+            self._void_takes -= 1
+            return
+        self._void_takes = len(self._taken) - 1
         again = [item for taken in self._taken for item in taken if not item[0].is_dropped]
         self._taken.clear()
         self._tail.extendleft(reversed(again))
@@ -343,7 +357,7 @@ class SegmentedLog:
         """The segment that holds a live sequence."""
         return self._segments[bisect_right(self._bases, seq) - 1]
 
-    def _check_readable(self, segment: SegmentFile, table: SegmentTable, first_seq: int, last_seq: int) -> None:
+    def check_readable(self, segment: SegmentFile, table: SegmentTable, first_seq: int, last_seq: int) -> None:
         """Raises ``Corruption`` if live sequences of the closed range are among those the table could not rebuild."""
         for bad in table.bad:
             first, last = max(bad.first_seq, first_seq, self.first_seq), min(bad.last_seq, last_seq)
@@ -356,7 +370,7 @@ class SegmentedLog:
         """Where a live sequence is in its segment."""
         place = self.reader.ask(segment, lambda table: table.place_of(seq))
         if place is None:
-            self.reader.ask(segment, lambda table: self._check_readable(segment, table, seq, seq))
+            self.reader.ask(segment, lambda table: self.check_readable(segment, table, seq, seq))
             raise Corruption(f"sequences {seq}-{seq} unreadable: not in its segment", file=segment.path, offset=0)
         return place
 
@@ -427,32 +441,8 @@ class SegmentedLog:
             if len(found) >= max_count:
                 break
             if segment.last_seq >= start_seq:
-                found += self._search(segment, start_seq, subject_filter, max_count - len(found))
+                found += search(self, segment, start_seq, subject_filter, max_count - len(found))
         return found
-
-    def _search(self, segment: SegmentFile, start_seq: int, subject_filter: SubjectFilter, max_count: int) -> list[int]:
-        def look(table: SegmentTable) -> list[int]:
-            ids = table.matching_ids(subject_filter)
-            if ids and len(ids) == table.subject_count and not table.bad:
-                return self.dead.absent(max(start_seq, segment.base_seq), segment.last_seq, max_count)
-            found: list[int] = []
-            ordinal = table.ordinal_from(start_seq)
-            step = max_count
-            while ids and len(found) < max_count:
-                ordinals = table.search(ids, ordinal, step)
-                found += self.dead.without(table.seqs_of(ordinals))
-                if len(ordinals) < step:
-                    break
-                ordinal = ordinals[-1] + 1
-                step = max(step, 4_096)
-            del found[max_count:]
-            if table.bad:
-                self._check_readable(
-                    segment, table, start_seq, found[-1] if len(found) == max_count else segment.last_seq
-                )
-            return found
-
-        return self.reader.ask(segment, look)
 
     def previous_seq(self, below_seq: int, subject_filter: SubjectFilter | None) -> int:
         below_seq = min(below_seq, self.last_seq + 1)
@@ -460,31 +450,10 @@ class SegmentedLog:
             seq = self.dead.previous_absent(below_seq - 1)
             return seq if seq >= self.first_seq else 0
         for segment in reversed(self._segments[: bisect_left(self._bases, below_seq)]):
-            found = self._search_back(segment, below_seq, subject_filter)
+            found = search_back(self, segment, below_seq, subject_filter)
             if found:
                 return found
         return 0
-
-    def _search_back(self, segment: SegmentFile, below_seq: int, subject_filter: SubjectFilter) -> int:
-        def look(table: SegmentTable) -> int:
-            ids = table.matching_ids(subject_filter)
-            if ids and len(ids) == table.subject_count and not table.bad:
-                seq = self.dead.previous_absent(min(below_seq - 1, segment.last_seq))
-                return seq if seq >= max(segment.base_seq, self.first_seq) else 0
-            below = table.ordinal_from(below_seq)
-            found = 0
-            while ids and (below := table.search_back(ids, below)) >= 0:
-                seq = table.seq_of(below)
-                if seq < self.first_seq:
-                    break
-                if seq not in self.dead:
-                    found = seq
-                    break
-            if table.bad:
-                self._check_readable(segment, table, found, min(below_seq - 1, segment.last_seq))
-            return found
-
-        return self.reader.ask(segment, look)
 
     def seq_at_time(self, time_ns: int) -> int:
         at = bisect_left(self._segments, time_ns, key=lambda segment: segment.last_time_ns)
@@ -501,7 +470,7 @@ class SegmentedLog:
         seq = table.seq_of(ordinal) if ordinal < table.message_count else segment.last_seq + 1
         if table.bad:
             before = table.seq_of(ordinal - 1) if ordinal else segment.base_seq
-            self._check_readable(segment, table, before, min(seq, segment.last_seq))
+            self.check_readable(segment, table, before, min(seq, segment.last_seq))
         return seq
 
     # -- removing ---------------------------------------------------------------------------------------------------
@@ -562,7 +531,7 @@ class SegmentedLog:
             return []
 
         def look(table: SegmentTable) -> list[tuple[Sequence[bytes], Sequence[int]]]:
-            self._check_readable(segment, table, first_seq, last_seq)
+            self.check_readable(segment, table, first_seq, last_seq)
             low, high = table.ordinal_from(first_seq), table.ordinal_from(last_seq + 1)
             ids, sizes = table.ids[low:high], table.sizes[low:high]
             if self.dead.count_between(first_seq, last_seq) or table.seqs:
@@ -593,5 +562,5 @@ class SegmentedLog:
 
     def _rows_of(self, segment: SegmentFile, table: SegmentTable) -> dict[bytes, IndexRow]:
         first_seq = max(segment.base_seq, self.first_seq)
-        self._check_readable(segment, table, first_seq, segment.last_seq)
+        self.check_readable(segment, table, first_seq, segment.last_seq)
         return segment_rows(table, first_seq, self.dead)

@@ -127,19 +127,19 @@ class LogMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.takes)
     @rule(half=st.booleans())
     def flush_fails(self, half: bool) -> None:
+        writes = self.takes.pop(0)
         if half:
-            path, offset, buffers = self.takes[0][0]
+            path, offset, buffers = writes[0]
             write(self.vfs, [(path, offset, [b"".join(buffers)[:20]])])
-        self.takes.clear()
         self.log.flush_failed()
 
     @rule(finished=st.sampled_from([True, True, False]))
     def checkpoint(self, finished: bool) -> None:
         self.take(0)
-        for writes in self.takes:
-            write(self.vfs, writes)
+        while self.takes:
+            write(self.vfs, self.takes.pop(0))
             self.log.flushed()
-        self.takes.clear()
+            self.take(0)
         parts = self.log.checkpoint_parts()
         assert self.log.unflushed_bytes == 0
         for name, size in parts.segments.items():
