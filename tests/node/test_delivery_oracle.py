@@ -192,7 +192,7 @@ async def nak_delay_wpi_term(s: Session) -> None:
     await s.got(1, "$JS.EVENT.ADVISORY.CONSUMER.*.S.c")
     got = await s.fetch(4, {"batch": 4})
     await s.ack(got[1], b"-NAK")
-    await s.ack(got[0], b'-NAK {"delay": 200000000}')
+    await s.ack(got[0], b'-NAK {"delay": 900000000}')
     await s.ack(got[2], b"+TERM  some reason")
     await s.ack(got[3], b"-NAK bad")
     await s.info()
