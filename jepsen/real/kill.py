@@ -63,6 +63,7 @@ class Rounds:
         generation_rounds: int = 5,
         load_s: tuple[float, float] = (0.02, 0.3),
         disaster: Callable[[], None] | None = None,
+        main_only: float = 0.0,
         say: Callable[[str], None] = print,
         extra_kills: bool = True,
         stop_at_first: bool = True,
@@ -71,7 +72,9 @@ class Rounds:
         self.random = random.Random(seed)
         self.generation_rounds = generation_rounds
         self.load_s = load_s
-        self.disaster = disaster or server.kill
+        self.disaster = disaster or self._kill
+        self.main_only = main_only
+        """Share of kills that reach the server's main process only; its others end by themselves, or should."""
         self.say = say
         self.extra_kills = extra_kills
         self.stop_at_first = stop_at_first
@@ -80,6 +83,12 @@ class Rounds:
         self.generation: Generation | None = None
         self.publishers = LoadProcess()
         self.fetchers = LoadProcess()
+
+    def _kill(self) -> None:
+        if self.random.random() < self.main_only:
+            self.server.kill_main()
+        else:
+            self.server.kill()
 
     def close(self) -> None:
         """End the load processes; the server is the caller's."""
@@ -189,6 +198,9 @@ class Rounds:
             time.sleep(self.random.uniform(0.0, 0.4))
             self.disaster()
         self.result.starts_s.append(self.server.start())
+        orphans = self.server.orphans()
+        if orphans:
+            self.result.findings.add("process outlives its server and the next start", len(orphans), str(orphans))
         return f" and {extra} times while starting" if extra else ""
 
     def _read_everything(self, generation: Generation) -> int:
@@ -257,7 +269,7 @@ def run(
     keep = keep or folder is not None
     folder = folder or Path(tempfile.mkdtemp(prefix="jepsen-kill-"))
     with ServerProcess(server, folder / "store") as process:
-        runner = Rounds(process, seed, say=say)
+        runner = Rounds(process, seed, say=say, main_only=0.3)
         runner.result.findings.tolerated = tolerated
         result = run_rounds(runner, rounds)
     report_or_remove(result, folder, keep, say)

@@ -97,6 +97,7 @@ class ServerProcess:
     starts: int = 0
     process: subprocess.Popen[bytes] | None = None
     _fixed_port: int = 0
+    _orphaned: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._fixed_port = self.port
@@ -164,23 +165,38 @@ class ServerProcess:
 
     def kill(self) -> None:
         """SIGKILL to every process of the server's session; returns when all are gone. Idempotent."""
-        if self.process is None:
+        if self.process is None and not self._orphaned:
             return
-        session = self.process.pid
+        if self.process is not None:
+            self._orphaned.append(self.process.pid)
         deadline = time.monotonic() + 30.0
         while True:
-            pids = session_pids(session)
+            pids = self.orphans()
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-            if self.process.poll() is not None and not pids:
+            if (self.process is None or self.process.poll() is not None) and not pids:
                 break
             if time.monotonic() > deadline:
                 raise ServerError(f"processes {pids} survive SIGKILL")
             time.sleep(0.002)
         self.process = None
+        self._orphaned.clear()
+
+    def kill_main(self) -> None:
+        """SIGKILL to the process that was started, and to no other: what it started notices by itself. Idempotent."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
+        self._orphaned.append(self.process.pid)
+        self.process = None
+
+    def orphans(self) -> list[int]:
+        """Processes that outlived the server they belonged to."""
+        return [pid for session in self._orphaned for pid in session_pids(session)]
 
     def stop(self, timeout_s: float = 60.0) -> float:
         """SIGTERM and wait for a clean end; the seconds that took. ServerError when it had to be killed."""

@@ -187,14 +187,13 @@ class File:
 class NameChange:
     """One logged change of a directory."""
 
-    __slots__ = ("fate", "kind", "name", "node", "source")
+    __slots__ = ("kind", "name", "node", "source")
 
-    def __init__(self, kind: int, name: str, node: File | Directory, source: str = "", fate: int = PENDING) -> None:
+    def __init__(self, kind: int, name: str, node: File | Directory, source: str = "") -> None:
         self.kind = kind
         self.name = name
         self.node = node
         self.source = source
-        self.fate = fate
 
     def apply(self, names: dict[str, File | Directory]) -> None:
         if self.kind == UNLINK:
@@ -210,14 +209,13 @@ class NameChange:
 class Directory:
     """One directory: the names that are seen, and the changes since its last sync."""
 
-    __slots__ = ("durable", "has_dropped", "log", "names")
+    __slots__ = ("durable", "log", "names")
 
     def __init__(self) -> None:
         self.names: dict[str, File | Directory] = {}
         self.durable: dict[str, File | Directory] | None = None
         """The names before the log's first change; None when the log is empty."""
         self.log: list[NameChange] = []
-        self.has_dropped = False
 
     def change(self, kind: int, name: str, node: File | Directory, source: str = "") -> None:
         if self.durable is None:
@@ -227,19 +225,13 @@ class Directory:
         change.apply(self.names)
 
     def sync(self) -> None:
-        if not self.has_dropped:
-            self.log.clear()
-            self.durable = None
-            return
-        for change in self.log:
-            if change.fate == PENDING:
-                change.fate = SYNCED
+        """Every name is durable."""
+        self.log.clear()
+        self.durable = None
 
     def fail_sync(self) -> None:
-        for change in self.log:
-            if change.fate == PENDING:
-                change.fate = DROPPED
-                self.has_dropped = True
+        """The sync failed. File systems that keep names in a journal either stop altogether or keep the change for the
+        next commit; unlike pages of a file, names are not thrown away while they are shown."""
 
     def children(self) -> Iterator[tuple[str, File | Directory]]:
         """Every node that is or could again be named here, once each, in a fixed order; taken names get a suffix."""
@@ -255,8 +247,7 @@ class Directory:
 
     def atoms(self, path: str) -> Iterator[Atom]:
         for position, change in enumerate(self.log):
-            if change.fate == PENDING:
-                yield Atom("name", f"{path}/{change.name}" if path else change.name, position, 0, 0)
+            yield Atom("name", f"{path}/{change.name}" if path else change.name, position, 0, 0)
 
     def reboot(self, kept: Callable[[int, NameChange], bool]) -> None:
         """Become what survived: ``kept`` says which pending changes did."""
@@ -264,9 +255,9 @@ class Directory:
             return
         names = self.durable
         for position, change in enumerate(self.log):
-            if change.fate == SYNCED or (change.fate == PENDING and kept(position, change)):
+            if kept(position, change):
                 change.apply(names)
-        self.names, self.durable, self.log, self.has_dropped = names, None, [], False
+        self.names, self.durable, self.log = names, None, []
 
 
 def clone_tree(root: Directory) -> tuple[Directory, dict[int, File | Directory]]:
@@ -284,8 +275,7 @@ def clone_tree(root: Directory) -> tuple[Directory, dict[int, File | Directory]]
         fresh.names = {name: twin(child) for name, child in node.names.items()}
         if node.durable is not None:
             fresh.durable = {name: twin(child) for name, child in node.durable.items()}
-        fresh.log = [NameChange(c.kind, c.name, twin(c.node), c.source, c.fate) for c in node.log]
-        fresh.has_dropped = node.has_dropped
+        fresh.log = [NameChange(c.kind, c.name, twin(c.node), c.source) for c in node.log]
         return fresh
 
     copied = twin(root)
