@@ -8,10 +8,11 @@ Safe on a damaged store: each group is looked at on its own, and what is wrong b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from jetstore.errors import Corruption, JetstoreError
+from jetstore.errors import Corruption, IndexDoubt, JetstoreError
 from jetstore.limits import Limits
 from jetstore.meta.state import MetaState, StreamAssignment
 from jetstore.node.opening import GroupFiles
@@ -98,6 +99,8 @@ class RebuiltIndexes:
     ) -> LayeredIndex:
         """An index with exactly the log's rows."""
         index = LayeredIndex(uid, ProvenBase(uid, FileRows(self._vfs, uid)))
+        with suppress(IndexDoubt):
+            index.restore(head_part, chunks)  # the next stamp must be a new one
         rows = log.index_rows()
         part = head_part or {"stamp": 0, "previous": 0}
         self.opened[uid] = (part["stamp"], part["previous"], rows_digest(rows.items()))

@@ -104,18 +104,20 @@ class GroupFiles:
 
         Raises Corruption if the checkpoint that must exist does not.
         """
-        if not recovery.checkpoint_index:
+        if not recovery.checkpoint_index and not self._vfs.exists(group_dir(recovery.uid)):
             return None, recovery
         copies, findings = read_heads(self._vfs, recovery.uid)
         for finding in findings:
             log.warning("checkpoint copy unreadable", group=recovery.uid, finding=finding)
         for copy in copies:
-            if copy.hash == recovery.checkpoint_hash:
+            if copy.hash == recovery.checkpoint_hash and recovery.checkpoint_index:
                 return copy.content, recovery
         for copy in copies:
             newer = _seen_from(copy, recovery)
             if newer is not None:
                 return copy.content, newer
+        if not recovery.checkpoint_index and not copies:
+            return None, recovery
         raise Corruption(
             f"the checkpoint of group {recovery.uid} at index {recovery.checkpoint_index} is gone",
             file=group_dir(recovery.uid),

@@ -1,31 +1,39 @@
 """The way out of a damaged store without peers: save what is readable, accept the gap, never reuse a sequence.
 
 For a stream whose log has an unreadable entry everything up to the fault is applied. The entries behind it cannot be:
-what they would have done depends on the lost one. ``recover_stream`` exports their messages, then moves the stream's
-last sequence past everything that may ever have been acknowledged (the lost entries' message counts are in the journal's
-lines), so that the gap is explicit and no sequence is handed out twice. Consumers keep their positions.
+what they would have done depends on the lost one. ``recover`` exports their messages, then moves the stream's last
+sequence past everything that may ever have been acknowledged, so that the gap is explicit and no sequence is handed out
+twice. Consumers keep their positions. Unreadable frames of segments become removed messages, by name.
+
+The metadata group names the streams. If it is damaged it is put together from what is readable of it and from the
+streams' own groups, each of which carries its configuration.
+
+Source: ``docs/operations/damage.md``.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from jetstore.errors import Corruption, JetstoreError
 from jetstore.hot.frame import frame_columns
 from jetstore.limits import Limits
-from jetstore.node.examine import GroupReport, RebuiltIndexes, examine
-from jetstore.node.opening import GroupFiles
-from jetstore.store.checkpoint_files import head_hash
+from jetstore.meta.state import MetaState, StreamAssignment
+from jetstore.node.examine import StoreReport, examine, verify
+from jetstore.node.mending import MendedStream, mend_stream
+from jetstore.node.opening import QUARANTINE_DIR
+from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, head_hash, read_heads
+from jetstore.store.journal.files import JOURNAL_DIR, file_numbers
 from jetstore.store.journal.recovery import open_journal
-from jetstore.store.ports import Kind, Record
+from jetstore.store.ports import Checkpoint, EntryRef, GroupRecovery, Kind, Record
 from jetstore.store.vfs import Vfs
 from jetstore.store.writer import Writer
 from jetstore.stream.entries import EntryKind, decode_publish, entry_kind
-from jetstore.types import RaftIndex, Term
+from jetstore.types import META_GROUP, GroupUid, Nanos, RaftIndex, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +43,28 @@ class Recovered:
     name: str
     first_lost_seq: int
     last_lost_seq: int
-    """The explicit gap: nothing is stored at these sequences now, or ever."""
+    """The explicit gap: nothing is stored at these sequences now, or ever. Empty if the last is below the first."""
     exported_messages: int
     """Messages behind the fault that were readable; they are in the export, not in the stream."""
     lost_messages_max: int
-    """Messages that unreadable entries may have carried."""
+    """Messages that unreadable bytes may have held; -1 = nobody knows."""
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges before the gap in which stored messages were unreadable."""
+    notes: list[str] = field(default_factory=list)
+    """What else the operator must know."""
 
 
-def is_recoverable(group: GroupReport) -> bool:
-    """Whether this stream is damaged in a way that accepting a gap mends."""
-    return group.stream is not None and group.assignment is not None and bool(group.first_fault)
+Export = Callable[[str, Iterator[bytes]], int]
+"""Writes lines away durably under a stream's name; how many there were."""
 
 
-def exported_lines(group: GroupReport) -> Iterator[bytes]:
-    """Readable messages behind the fault, one JSON object a line: subject, time, headers and data in base64.
+def exported_lines(entries: Iterable[EntryRef], first_index: int) -> Iterator[bytes]:
+    """Readable messages of entries from an index on, one JSON object a line: subject, time, headers, data in base64.
 
     They have no sequence: which one they got (if any) was for the lost entries to decide.
     """
-    for entry in group.recovery.entries:
-        if entry.index < group.first_fault or entry.data is None or not entry.data:
+    for entry in entries:
+        if entry.index < first_index or not entry.data:
             continue
         try:
             if entry_kind(entry.data) is not EntryKind.PUBLISH:
@@ -76,66 +87,204 @@ def exported_lines(group: GroupReport) -> Iterator[bytes]:
                 yield json.dumps(shown).encode() + b"\n"
 
 
-def recover(
-    vfs: Vfs, limits: Limits, export: Callable[[str, Iterator[bytes]], int]
-) -> tuple[list[Recovered], list[str]]:
-    """Mend every stream that accepting a gap mends; what was done, and what stays damaged and why.
+def recover(vfs: Vfs, limits: Limits, export: Export) -> tuple[list[Recovered], list[str]]:
+    """Mend what accepting a loss mends; what was done, and what stays damaged and why.
 
-    ``export(stream name, lines)`` writes the lines away durably and returns how many there were; it is called before
-    anything is changed. The store must be locked by the caller. Running it again finds nothing left to do.
+    ``export`` is called for a stream before anything of it is changed. The store must be locked by the caller. Running
+    it again finds nothing left to do. Raises ``JetstoreError`` or ``OSError`` if it could not be finished.
     """
     report, files = examine(vfs, limits)
+    verify(vfs, limits, report)
     files.close()
-    remaining = list(report.findings)
-    damaged = [group for group in report.groups if group.findings]
-    candidates = [group for group in damaged if is_recoverable(group)]
-    remaining += [f"{g.name}: {finding}" for g in damaged if g not in candidates for finding in g.findings]
-    if report.identity is None or report.journal is None or report.meta is None or not candidates:
-        return [], remaining
-    counts = {group.uid: export(group.name, exported_lines(group)) for group in candidates}
-    journal, _ = open_journal(vfs, limits, report.identity.journal_id_bytes)
-    writer = Writer(vfs, journal, limits)
-    done = []
-    try:
-        for group in candidates:
-            done.append(_accept_gap(vfs, limits, writer, group, counts[group.uid]))
-    finally:
-        writer.close()
-    return done, remaining
+    if report.identity is None or report.journal is None or report.journal.is_new:
+        return [], [*report.findings, "without a readable IDENTITY and journal nothing can be mended: see a backup"]
+    if report.is_sound:
+        return [], []
+    return _Recovery(vfs, limits, export, report).run()
 
 
-def _accept_gap(vfs: Vfs, limits: Limits, writer: Writer, group: GroupReport, exported: int) -> Recovered:
-    """Write a checkpoint at the evidenced last index whose state is the one before the fault, plus the gap."""
-    assert group.assignment is not None
-    files = GroupFiles(vfs, RebuiltIndexes(vfs), limits)
-    try:
-        head, recovery = files.head_of(group.recovery)
-        storage = str(group.assignment.config.get("storage", "file"))
-        stream = files.open_stream(group.uid, storage, head)
-        behind = lost = 0
-        for entry in recovery.entries:
-            if entry.index < group.first_fault:
-                assert entry.data is not None
-                stream.apply(entry.index, entry.term, entry.data)
-            else:
-                behind += entry.message_count
-                lost += entry.message_count if entry.data is None else 0
-        first_lost = stream.contents.last_seq + 1
-        stream.contents.skip_to(stream.contents.last_seq + behind)
-        stream.applied_index = RaftIndex(recovery.last_index)
-        stream.applied_term = Term(recovery.last_term)
-        messages = stream.log
-        for path, offset, buffers in messages.take_unflushed():  # type: ignore[attr-defined]  # CheckpointedLog
-            writer.execute("make_group_dir", (group.uid,))
-            writer.execute("write_segment", (path, offset, buffers))
-        checkpoint = stream.checkpoint(recovery.last_term)
-        written = writer.execute(
-            "write_checkpoint", (checkpoint.uid, checkpoint.head, checkpoint.chunks, checkpoint.segments)
+class _Recovery:
+    """One run over a damaged store."""
+
+    def __init__(self, vfs: Vfs, limits: Limits, export: Export, report: StoreReport) -> None:
+        assert report.identity is not None
+        assert report.journal is not None
+        self.vfs, self.limits, self.export, self.report = vfs, limits, export, report
+        self.groups = report.journal.groups
+        self.remaining: list[str] = []
+        self.done: list[Recovered] = []
+        self.journal_bytes = sum(_size(vfs, f"{JOURNAL_DIR}/{name}") for name in _journal_names(vfs))
+        self.journal, _ = open_journal(vfs, limits, report.identity.journal_id_bytes)
+        self.writer = Writer(vfs, self.journal, limits)
+
+    def run(self) -> tuple[list[Recovered], list[str]]:
+        try:
+            meta = self._meta()
+            if meta is not None:
+                for assignment in sorted(meta.streams.values(), key=lambda a: a.uid):
+                    self._stream(assignment)
+        finally:
+            self.writer.close()
+        return self.done, self.remaining
+
+    def _write(self, path: str, offset: int, buffers: Any) -> None:
+        self.writer.execute("write_segment", (path, offset, buffers))
+
+    # -- streams ----------------------------------------------------------------------------------------------------
+
+    def _stream(self, assignment: StreamAssignment) -> None:
+        uid, name = assignment.uid, assignment.name
+        group = next((group for group in self.report.groups if group.uid == uid), None)
+        if group is not None and not group.findings:
+            return
+        recovery = self.groups.get(uid)
+        if recovery is not None and recovery.is_stopped:
+            self.remaining.append(f"{name}: its journal has lines that only another version of jetstore understands")
+            return
+        known = recovery or GroupRecovery(uid)
+        try:
+            mended = mend_stream(
+                self.vfs,
+                self.limits,
+                self._write,
+                known,
+                assignment,
+                is_known=recovery is not None,
+                journal_bytes=self.journal_bytes,
+            )
+        except JetstoreError as error:
+            self.remaining.append(f"{name}: {error}")
+            return
+        exported = 0
+        if mended.exported_from:
+            exported = self.export(name, exported_lines(known.entries, mended.exported_from))
+        self._install(mended, recovery)
+        self.done.append(
+            Recovered(
+                name,
+                mended.first_gap_seq,
+                mended.stream.contents.last_seq,
+                exported,
+                mended.lost_messages,
+                mended.lost,
+                mended.notes,
+            )
+        )
+
+    def _install(self, mended: MendedStream, recovery: GroupRecovery | None) -> None:
+        stream = mended.stream
+        for path, offset, buffers in stream.log.take_unflushed():  # type: ignore[attr-defined]  # CheckpointedLog
+            self._write(path, offset, buffers)
+        self._switch(stream.checkpoint(mended.term), recovery)
+
+    def _switch(self, checkpoint: Checkpoint, recovery: GroupRecovery | None) -> None:
+        """The head is durable in both copies; then the journal says that it is the group's beginning."""
+        uid, index, term = checkpoint.uid, checkpoint.index, checkpoint.term
+        written = self.writer.execute(
+            "write_checkpoint", (uid, checkpoint.head, checkpoint.chunks, checkpoint.segments)
         )
         if written != head_hash(checkpoint.head):
-            raise Corruption("head hash differs after writing", file=f"groups/{group.uid}", offset=0)
-        index, term = checkpoint.index, Term(recovery.last_term)
-        writer.execute("append", ([Record(Kind.RESET, group.uid, term, Term(0), index, index, 0, written, b"")],))
-        return Recovered(group.name, first_lost, stream.contents.last_seq, exported, lost)
+            raise Corruption("head hash differs after writing", file=f"groups/{uid}", offset=0)
+        none = RaftIndex(0)
+        records = [
+            Record(Kind.HARD, uid, term, Term(0), none, none, 0, recovery.vote if recovery else 0, b""),
+            Record(Kind.RESET, uid, term, Term(0), index, index, 0, written, b""),
+        ]
+        if recovery is None:
+            records.insert(0, Record(Kind.GROUP, uid, Term(0), Term(0), none, none, 0, 1, b""))
+        self.writer.execute("append", (records,))
+        self.writer.idle_block()
+
+    # -- the metadata group -----------------------------------------------------------------------------------------
+
+    def _meta(self) -> MetaState | None:
+        """Which streams there are; mended first if that is damaged. None if nobody can tell."""
+        group = next((group for group in self.report.groups if group.uid == META_GROUP), None)
+        if group is not None and not group.findings and self.report.meta is not None:
+            return self.report.meta
+        recovery = self.groups.get(META_GROUP)
+        if recovery is not None and recovery.is_stopped:
+            self.remaining.append("the metadata's journal has lines that only another version of jetstore understands")
+            return None
+        machine, notes = self._readable_meta(recovery)
+        notes += self._adopt_groups(machine)
+        known = recovery or GroupRecovery(META_GROUP)
+        machine.applied_index = RaftIndex(max(known.last_index, machine.applied_index) + 1)
+        machine.applied_term = Term(max(known.last_term, known.term, machine.applied_term) + 1)
+        self._switch(machine.checkpoint(), recovery)
+        self.done.append(Recovered("_meta_", 1, 0, 0, 0, [], notes))
+        return machine
+
+    def _readable_meta(self, recovery: GroupRecovery | None) -> tuple[MetaState, list[str]]:
+        """The state of the newest readable head and every readable entry above it, whatever is missing between."""
+        copies: list[HeadCopy] = []
+        try:
+            copies, _ = read_heads(self.vfs, META_GROUP)
+        except JetstoreError as error:
+            self.remaining.append(f"_meta_: {error}")
+        copies.sort(key=lambda copy: int(json.loads(copy.content)["index"]))
+        machine = MetaState.restore(copies[-1].content) if copies else MetaState()
+        notes: list[str] = []
+        skipped = 0
+        for entry in recovery.entries if recovery is not None else ():
+            if entry.index <= machine.applied_index:
+                continue
+            if entry.data is None:
+                skipped += 1
+            else:
+                machine.apply(entry.index, entry.term, entry.data)
+        if skipped:
+            notes.append(f"{skipped} changes of the list of streams were unreadable and passed over")
+        if not copies and recovery is not None and recovery.checkpoint_index:
+            notes.append("the list of streams was lost and made again from the streams themselves")
+        return machine, notes
+
+    def _adopt_groups(self, machine: MetaState) -> list[str]:
+        """Streams that only their own group knows; and none that a tombstone stands for."""
+        notes = []
+        gone = {uid for uid, recovery in self.groups.items() if not recovery.generation}
+        for name, assignment in list(machine.streams.items()):
+            if assignment.uid in gone:
+                del machine.streams[name]
+                notes.append(f"{name} was deleted")
+        by_uid: Mapping[GroupUid, StreamAssignment] = {a.uid: a for a in machine.streams.values()}
+        for group in self.report.groups:
+            config = group.stream.config if group.stream is not None else None
+            if group.uid == META_GROUP or group.uid in by_uid:
+                continue
+            if group.stream is not None and config is None and not group.findings:
+                continue  # its creation was cut off: the next start buries it
+            if group.stream is None or config is None or config.name in machine.streams:
+                notes.append(f"group {group.uid} belongs to no stream: its files are in {self._quarantine(group.uid)}")
+                continue
+            version, created_ns = group.stream.config_version, Nanos(group.stream.created_ns)
+            machine.streams[config.name] = StreamAssignment(
+                group.uid, config.name, config.to_json(), version, created_ns
+            )
+            notes.append(f"{config.name} was found by its own group; if it had been deleted, delete it again")
+        machine.next_uid = GroupUid(max([machine.next_uid - 1, *self.groups]) + 1)
+        return notes
+
+    def _quarantine(self, uid: GroupUid) -> str:
+        """Move a group's files out of the way: the next start would remove them. Where they are now."""
+        target = f"{QUARANTINE_DIR}/{uid}-recovered"
+        if self.vfs.exists(group_dir(uid)):
+            self.vfs.mkdir(QUARANTINE_DIR)
+            self.vfs.fsync_dir("")
+            self.vfs.rename(group_dir(uid), target)
+            self.vfs.fsync_dir(QUARANTINE_DIR)
+            self.vfs.fsync_dir(GROUPS_DIR)
+        return target
+
+
+def _journal_names(vfs: Vfs) -> list[str]:
+    names = vfs.list_dir(JOURNAL_DIR)
+    return [name for name in names if file_numbers([name])]
+
+
+def _size(vfs: Vfs, path: str) -> int:
+    handle = vfs.open(path, write=False)
+    try:
+        return vfs.size(handle)
     finally:
-        files.close()
+        vfs.close(handle)

@@ -60,6 +60,8 @@ class EntryRef:
     message_count: int
     data: bytes | None
     """The entry's bytes as the raft log encodes them; None when FAULTY."""
+    is_count_known: bool = True
+    """False: not even its line is readable; ``message_count`` says nothing."""
 
 
 @dataclass(slots=True)

@@ -99,6 +99,21 @@ def frame_head(uid: int, base_seq: int, offset: int, first_seq: int, frame: Fram
     )
 
 
+def moved_frame_head(head: FrameHead, uid: int, base_seq: int, offset: int) -> bytes:
+    """The header of the same frame at another place."""
+    return _pack_head(
+        uid,
+        base_seq,
+        offset,
+        head.flags,
+        head.count,
+        head.first_seq,
+        head.base_time_ns,
+        head.payload_bytes,
+        head.payload_crc,
+    )
+
+
 def sparse_frame(
     uid: int, base_seq: int, offset: int, seqs: list[int], times: list[int], frame: Frame
 ) -> tuple[list[bytes], int]:

@@ -12,6 +12,7 @@ import click
 from jetstore.errors import JetstoreError, StoreLocked
 from jetstore.limits import Limits
 from jetstore.node.examine import GroupReport, StoreReport, examine, verify
+from jetstore.node.recover import Recovered
 from jetstore.node.recover import recover as recover_store
 from jetstore.store.index_check import stored_indexes
 from jetstore.store.journal.files import file_numbers
@@ -106,21 +107,28 @@ def recover_command(store_dir: Path, export_dir: Path) -> None:
     finally:
         lock.close()
     for stream in done:
-        gap = (
-            f"sequences {stream.first_lost_seq}-{stream.last_lost_seq} are an explicit gap now"
-            if stream.last_lost_seq >= stream.first_lost_seq
-            else "no sequence is missing"
-        )
-        click.echo(
-            f"{stream.name}: {gap}; {stream.exported_messages} readable messages exported to "
-            f"{export_dir / (stream.name + '.jsonl')}; up to {stream.lost_messages_max} messages are lost"
-        )
+        _show_recovered(stream, export_dir)
     for finding in remaining:
         click.echo(f"still damaged: {finding}")
     if not done and not remaining:
         click.echo("nothing to do: the store is readable")
     if remaining:
         sys.exit(1)
+
+
+def _show_recovered(stream: Recovered, export_dir: Path) -> None:
+    gap = "no sequence is missing at the end"
+    if stream.last_lost_seq >= stream.first_lost_seq:
+        gap = f"sequences {stream.first_lost_seq}-{stream.last_lost_seq} are an explicit gap now"
+    lost = f"up to {stream.lost_messages_max}" if stream.lost_messages_max >= 0 else "nobody knows how many"
+    click.echo(f"{stream.name}: mended; {gap}; messages lost: {lost}")
+    for first, last in stream.lost:
+        click.echo(f"{stream.name}: stored messages in {first}-{last} were unreadable and are removed")
+    if stream.exported_messages:
+        target = export_dir / f"{stream.name}.jsonl"
+        click.echo(f"{stream.name}: {stream.exported_messages} messages behind the fault exported to {target}")
+    for note in stream.notes:
+        click.echo(f"{stream.name}: {note}")
 
 
 def _show(report: StoreReport, root: Path) -> None:

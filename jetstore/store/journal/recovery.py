@@ -233,7 +233,7 @@ class _Opening:
                 count, data = found[position]
                 entries.append(EntryRef(RaftIndex(index), Term(run.term), count, data))
             else:
-                entries.append(EntryRef(RaftIndex(index), Term(run.term), lost_messages, None))
+                entries.append(EntryRef(RaftIndex(index), Term(run.term), lost_messages, None, line is not None))
                 lost_messages = 0
         return entries
 

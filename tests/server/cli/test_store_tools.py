@@ -149,3 +149,37 @@ def test_identity_gone(root: Path) -> None:
     verified = run(verify_command, "-sd", str(root))
     assert verified.exit_code == 1
     assert "IDENTITY" in verified.output
+
+
+def test_recover_mends_exports_and_says_so(root: Path) -> None:
+    export = root.parent / "export"
+    for path in (root / "journal").iterdir():
+        data = path.read_bytes()
+        at = data.find(b"34".ljust(100, b"."))
+        if at >= 0:
+            flip(path, at)
+    flip(root / "groups/2/segments/00000000000000000001.seg", 200)
+    assert run(verify_command, "-sd", str(root)).exit_code == 1
+    mended = run(recover_command, "-sd", str(root), "--export", str(export))
+    assert mended.exit_code == 0, mended.output
+    assert "S: mended; sequences 34-40 are an explicit gap now; messages lost: up to 2" in mended.output
+    assert "S: stored messages in 2-2 were unreadable and are removed" in mended.output
+    assert "S: 6 messages behind the fault exported" in mended.output
+    assert len((export / "S.jsonl").read_bytes().splitlines()) == 6
+    assert run(verify_command, "-sd", str(root)).exit_code == 0
+    again = run(recover_command, "-sd", str(root), "--export", str(export))
+    assert (again.exit_code, again.output) == (0, "nothing to do: the store is readable\n")
+
+
+def test_an_export_is_never_overwritten(root: Path) -> None:
+    for path in (root / "journal").iterdir():
+        at = path.read_bytes().find(b"34".ljust(100, b"."))
+        if at >= 0:
+            flip(path, at)
+    export = root.parent / "export"
+    export.mkdir()
+    (export / "S.jsonl").write_text("mine")
+    refused = run(recover_command, "-sd", str(root), "--export", str(export))
+    assert refused.exit_code == 1
+    assert "exists already" in refused.output
+    assert (export / "S.jsonl").read_text() == "mine"
