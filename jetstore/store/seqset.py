@@ -47,6 +47,7 @@ class SeqSet:
         self._full_last: list[int] = []
         self._dirty: set[int] = set()
         self._floor_chunk = 0
+        """No bitmap stands below this chunk."""
 
     # -- one chunk --------------------------------------------------------------------------------------------------
 
@@ -82,6 +83,7 @@ class SeqSet:
         else:
             self._bitmaps[chunk] = bytearray(value.to_bytes(_CHUNK_BYTES, "little"))
             self._counts[chunk] = after
+            self._floor_chunk = min(self._floor_chunk, chunk)
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
@@ -94,6 +96,7 @@ class SeqSet:
                 return False
             bitmap = self._bitmaps[chunk] = bytearray(_CHUNK_BYTES)
             self._counts[chunk] = 0
+            self._floor_chunk = min(self._floor_chunk, chunk)
         at, bit = (seq & _LOW) >> 3, 1 << (seq & 7)
         if bitmap[at] & bit:
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jetstore.errors import Corruption
@@ -36,6 +36,7 @@ def saved(real: SeqSet, images: dict[int, bytes]) -> SeqSet:
 
 
 @settings(max_examples=120, deadline=None)
+@example([("add", BASE), ("discard", TOP), ("add", BASE), ("discard", TOP)], BASE, BASE, 1)
 @given(steps, seqs, seqs, st.integers(1, 40))
 def test_against_a_set(plan: list[tuple[object, ...]], first: int, last: int, many: int) -> None:
     real, model = SeqSet(), set[int]()
