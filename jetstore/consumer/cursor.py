@@ -161,7 +161,10 @@ def count_from(view: StreamView, subject_filter: SubjectFilter | None, start_seq
     first = view.first_seq
     if start_seq > first and view.last_seq - start_seq <= start_seq - first:
         return _count_range(view, subject_filter, start_seq, view.last_seq)
-    total = sum(row.messages for _, row in view.matching(subject_filter))
+    if subject_filter is None:
+        total = view.messages
+    else:
+        total = sum(row.messages for _, row in view.matching(subject_filter))
     return total if start_seq <= first else total - _count_range(view, subject_filter, first, start_seq - 1)
 
 

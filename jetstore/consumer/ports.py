@@ -19,6 +19,10 @@ class StreamView(Protocol):
     def last_seq(self) -> int:
         """Last sequence ever given."""
 
+    @property
+    def messages(self) -> int:
+        """Number of live messages."""
+
     def is_live(self, seq: int) -> bool:
         """Whether a message is stored at this sequence."""
 

@@ -38,6 +38,6 @@ class LoggedTime:
         """The deliveries of an entry went out just now; they may stay unacknowledged for ``wait_ns``."""
         wall_ns = self._clock.wall_ns()
         late_ns = wall_ns - entry_ns
-        is_over = wall_ns >= self._late_until_ns
-        if late_ns >= LATE_NS and (is_over or late_ns >= self._late_ns):
-            self._late_ns, self._late_until_ns = late_ns, wall_ns + wait_ns
+        if late_ns >= LATE_NS:
+            self._late_ns = late_ns if wall_ns >= self._late_until_ns else max(late_ns, self._late_ns)
+            self._late_until_ns = wall_ns + wait_ns

@@ -27,6 +27,10 @@ FILTERS: list[tuple[str, ...]] = [(), ("a",), ("a", "c.*"), ("nothing",)]
 class View(MemoryLog):
     """A log with its index: ``StreamView``."""
 
+    @property
+    def messages(self) -> int:
+        return len(self._seqs)
+
     def matching(
         self, subject_filter: SubjectFilter | None, after: bytes = b"", max_count: int = 0
     ) -> list[tuple[bytes, IndexRow]]:
