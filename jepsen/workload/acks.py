@@ -114,7 +114,7 @@ class Acks:
         operation = consumer.begin("fetch")
         got: list[Msg] = []
         told = None
-        for _ in range(400):
+        for _ in range(800):
             while True:
                 try:
                     async with asyncio.timeout(0.2):

@@ -95,7 +95,7 @@ def test_acknowledging_before_the_sync_is_found(monkeypatch: pytest.MonkeyPatch)
         return records, lambda: None, more
 
     monkeypatch.setattr(Group, "compose", hasty)
-    hunt({"lost", "gap", "live"}, workloads=("A",), faults=frozenset(["kill", *POWER]), damaged=False)
+    hunt({"lost", "gap", "live"}, workloads=("A",), faults=frozenset(["slow", *POWER]), damaged=False)
 
 
 def test_cutting_the_log_at_damage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
