@@ -309,7 +309,7 @@ class Client(asyncio.Protocol):
         body = {"batch": batch, "expires": int(expires_s * 1e9)}
         self.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", json.dumps(body).encode(), reply=inbox)
         try:
-            async with asyncio.timeout(expires_s + 2.0):
+            async with asyncio.timeout(expires_s + 10.0):
                 await done
         except TimeoutError:
             pass  # what came counts

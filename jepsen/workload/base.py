@@ -251,10 +251,10 @@ async def drain(client: Client, final: FinalStream) -> list[str]:
     consumer, pending = answer["name"], answer["num_pending"]
     got: dict[int, bytes] = {}
     order: list[int] = []
-    while len(got) < pending:
-        batch = await client.fetch(final.name, consumer, 200, 1.0)
-        if not batch:
-            break
+    fruitless = 0
+    while len(got) < pending and fruitless < 3:
+        batch = await client.fetch(final.name, consumer, 200, 5.0)
+        fruitless = 0 if batch else fruitless + 1
         for message in batch:
             seq = int(message.reply.split(".")[-4])
             got[seq] = message.data
