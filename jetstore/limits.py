@@ -74,7 +74,7 @@ class Limits:
     """The same over all streams; above: the largest are written."""
     segment_sync_bytes: int = 8 * MIB
     """The writer syncs a segment whenever this much of it is unsynced, so a checkpoint never waits for more."""
-    index_tail_rows_max: int = 200_000
+    index_tail_rows_max: int = 30_000
     """Index rows changed since the last checkpoint; above: a checkpoint is forced."""
 
     # -- streams and consumers ------------------------------------------------------------------------------------

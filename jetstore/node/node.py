@@ -21,6 +21,7 @@ from jetstore.limits import Limits
 from jetstore.meta.state import MetaState, StreamAssignment, encode_skip
 from jetstore.model.api_errors import api_error
 from jetstore.model.stream import StreamConfig
+from jetstore.node.compactor import Compactor
 from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
@@ -119,6 +120,7 @@ class Node:
         """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
         self.lag = LoopLag(parts.loop)
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
+        self.compactor = Compactor(parts.disk, self.storage, lambda: list(self.streams.values()))
         self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
         self.streams: dict[str, StreamGroup] = {}
         self.lost: dict[str, LostStream] = {}
@@ -142,6 +144,7 @@ class Node:
         for finding in self.parts.indexes.findings:
             log.warning("index rebuilt", finding=finding)
         self._own(self.storage.run())
+        self._own(self.compactor.run())
         self._own(self._watch_damage())
         self.lag.start()
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
@@ -253,7 +256,7 @@ class Node:
         )
         if meta.is_faulty or (recovered is not None and (not recovered.last_known or recovered.is_stopped)):
             raise Corruption(
-                "the metadata group's log is unreadable; nothing was changed, see `jetstore verify` and `jetstore recover`",
+                "the metadata group's log is unreadable; nothing was changed; see `jetstore verify`, `jetstore recover`",
                 file="journal",
                 offset=0,
             )
