@@ -114,6 +114,9 @@ class FinalStream:
     count: int
     unreadable: frozenset[int] = frozenset()
     """Sequences that got a definite "cannot be read now" (damage), as opposed to "not found"."""
+    stored_bytes: int | None = None
+    """What the stream says its messages take; None if it was not asked."""
+    storage: str = "file"
     is_halted: bool = False
     """The stream refuses writes and reads other than by sequence, and said so: damage that one copy cannot repair."""
 

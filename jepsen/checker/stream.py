@@ -212,7 +212,7 @@ def check_gap(history: History, final: FinalStream, removals: Removals, allowed:
 
 
 def check_contents(final: FinalStream) -> list[str]:
-    """first, last and number of messages as the stream tells them, against what can be read."""
+    """first, last, number and size of messages as the stream tells them, against what can be read."""
     if final.is_halted:
         return []
     problems = []
@@ -223,7 +223,24 @@ def check_contents(final: FinalStream) -> list[str]:
         problems.append(f"contents: told {final.first_seq}..{final.last_seq}, there {min(readable)}..{max(readable)}")
     if not readable and final.first_seq != final.last_seq + 1 and final.last_seq:
         problems.append(f"contents: empty, but first_seq {final.first_seq} and last_seq {final.last_seq}")
-    return problems
+    return problems + check_bytes(final)
+
+
+def check_bytes(final: FinalStream) -> list[str]:
+    """The size that the stream tells, against nats-server's formula over what can be read."""
+    if final.stored_bytes is None or final.is_halted or final.unreadable:
+        return []
+    expected = sum(_stored_bytes(message, final.storage) for message in final.messages.values())
+    if expected == final.stored_bytes:
+        return []
+    return [f"bytes: {final.stored_bytes} told, {len(final.messages)} messages take {expected}"]
+
+
+def _stored_bytes(message: Seen, storage: str) -> int:
+    header, rest = len(message.header), len(message.subject) + len(message.data)
+    if storage == "memory":
+        return 16 + header + rest
+    return 30 + rest + (4 + header if header else 0)
 
 
 def check_removed(history: History, final: FinalStream, removals: Removals) -> list[str]:

@@ -96,9 +96,12 @@ def draw_plan(
 
 
 def draw_limits(rng: Random) -> Limits:
-    """Tiny bounds, so that every boundary is met within seconds."""
-    file_bytes = rng.choice((64 * KIB, 128 * KIB, 512 * KIB))
-    block_bytes = rng.choice((16 * KIB, 32 * KIB))
+    """Tiny bounds, so that every boundary is met within seconds.
+
+    A block may grow beyond its bound by one entry and what one group writes again; two such blocks fit into a file.
+    """
+    file_bytes = rng.choice((128 * KIB, 256 * KIB, 512 * KIB))
+    block_bytes = rng.choice((16 * KIB, 24 * KIB))
     segment_bytes = rng.choice((8 * KIB, 32 * KIB, 256 * KIB))
     return Limits(
         max_payload_bytes=4 * KIB,
@@ -111,7 +114,7 @@ def draw_limits(rng: Random) -> Limits:
         journal_spare_files=rng.choice((1, 3)),
         journal_bytes_max=file_bytes * rng.choice((8, 12, 40)),
         journal_group_bytes=rng.choice((16 * KIB, 64 * KIB, MIB)),
-        journal_reappend_bytes=rng.choice((4 * KIB, 32 * KIB)),
+        journal_reappend_bytes=rng.choice((4 * KIB, 20 * KIB)),
         block_bytes_max=block_bytes,
         zeroing_bytes=rng.choice((8 * KIB, 64 * KIB)),
         idle_block_ms=rng.choice((5, 20, 100)),

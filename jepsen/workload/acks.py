@@ -144,6 +144,7 @@ class Acks:
             *checks.check_unexpected(history, final),
             *checks.check_dup_seq(history, final),
             *checks.check_dup_msg(history, final),
+            *checks.check_contents(final),
             *checks.check_gap(history, final, removals, allowed),
             *consumer_checks.check_floor(history, "c"),
         ]

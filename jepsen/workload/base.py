@@ -220,12 +220,13 @@ async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
     unreadable: set[int] = set()
     is_halted = False
     try:
-        state = (await client.api(f"STREAM.INFO.{stream}"))["state"]
-        first, last, count = state["first_seq"], state["last_seq"], state["messages"]
+        info = await client.api(f"STREAM.INFO.{stream}")
+        state, storage = info["state"], info["config"]["storage"]
+        first, last, count, size = state["first_seq"], state["last_seq"], state["messages"], state["bytes"]
     except ApiFailure as error:
         if error.err_code not in UNREADABLE:
             raise
-        is_halted, first, last, count = True, 0, highest, 0
+        is_halted, first, last, count, size, storage = True, 0, highest, 0, 0, "file"
 
     async def one(seq: int) -> None:
         try:
@@ -240,7 +241,8 @@ async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
 
     for start in range(1, last + 1, READ_WINDOW):
         await asyncio.gather(*(one(seq) for seq in range(start, min(start + READ_WINDOW, last + 1))))
-    return FinalStream(stream, dict(sorted(messages.items())), first, last, count, frozenset(unreadable), is_halted)
+    found = dict(sorted(messages.items()))
+    return FinalStream(stream, found, first, last, count, frozenset(unreadable), size, storage, is_halted)
 
 
 async def drain(client: Client, final: FinalStream) -> list[str]:

@@ -95,6 +95,7 @@ class WorkQueue:
             *checks.check_phantom(history, final),
             *checks.check_dup_seq(history, final),
             *checks.check_dup_msg(history, final),
+            *checks.check_contents(final),
             *checks.check_order(history, final),
         ]
         if not setting.is_damaged:

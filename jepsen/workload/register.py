@@ -101,6 +101,7 @@ class Register:
             *checks.check_phantom(history, final),
             *checks.check_dup_seq(history, final),
             *checks.check_dup_msg(history, final),
+            *checks.check_contents(final),
             *checks.check_order(history, final),
         ]
         for key, steps in self._steps().items():

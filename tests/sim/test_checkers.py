@@ -209,6 +209,16 @@ def test_contents() -> None:
     assert Run().problems() == []
 
 
+def test_bytes() -> None:
+    run = good()
+    size = 5 * (30 + 1 + 50)
+    assert run.problems(stored_bytes=size) == []
+    assert kinds(run.problems(stored_bytes=size + 1)) == {"bytes"}
+    assert run.problems(stored_bytes=5 * (16 + 1 + 50), storage="memory") == []
+    run.messages[1] = run.messages[1]._replace(header=b"NATS/1.0\r\n\r\n")
+    assert run.problems(stored_bytes=size + 4 + 12) == []
+
+
 def test_removals_explain_and_demand() -> None:
     run = good()
     run.history.begin(1, "remove", stream="S", seq=2).ok()
