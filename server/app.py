@@ -91,7 +91,7 @@ class Server:
             cluster=options.cluster_name,
         )
         self.clients = ClientServer(
-            net_options(options),
+            net_options(options, world.limits.write_pause_bytes),
             self.info,
             authenticator(options),
             self.router,
@@ -254,7 +254,7 @@ def authenticator(options: Options) -> Authenticator:
     return Authenticator(token=given.token, users=users)
 
 
-def net_options(options: Options) -> NetOptions:
+def net_options(options: Options, write_pause_bytes: int) -> NetOptions:
     """What the options say about client connections."""
     return NetOptions(
         protocol=ProtocolOptions(
@@ -265,6 +265,7 @@ def net_options(options: Options) -> NetOptions:
         ),
         max_connections=options.max_connections,
         max_pending_bytes=options.max_pending_bytes,
+        write_pause_bytes=write_pause_bytes,
         write_deadline_s=options.write_deadline_ns / 1e9,
         auth_timeout_s=options.authorization.timeout_ns / 1e9,
     )

@@ -53,6 +53,7 @@ class Group:
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
         on_applied: Callable[[Group], None] | None = None,
+        on_pause: Callable[[Group], None] | None = None,
     ) -> None:
         """A group as recovery found it, or (``recovery`` None) a new one whose first record founds it."""
         self.uid = uid
@@ -62,6 +63,7 @@ class Group:
         self.loop = loop
         self._commit = commit
         self._on_applied = on_applied
+        self._on_pause = on_pause
         self._founding = recovery is None
         recovered = recovery or GroupRecovery(uid)
         self.core = RaftCore(
@@ -276,6 +278,8 @@ class Group:
         if not self._serving.done():  # a damaged group must not keep the node from starting
             self._serving.set_result(None)
         log.error("apply paused", group=self.name, error=str(error))
+        if self._on_pause is not None:
+            self._on_pause(self)
 
     def _apply(self, entry: Entry) -> None:
         assert entry.data is not None

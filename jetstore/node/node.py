@@ -294,6 +294,7 @@ class Node:
             rng=self.parts.rng,
             admission=self.admission,
             on_applied=lambda applied: self.storage.note_applied(group),
+            on_pause=self._group_paused,
         )
         if recovered is not None and is_newer:  # a head without its CKPT line: from now on it counts
             index, term, head_hash = recovered.checkpoint_index, recovered.checkpoint_term, recovered.checkpoint_hash
@@ -341,6 +342,11 @@ class Node:
             self._remove_files(uid)
 
         self.meta.add_record(record, durable)
+
+    def _group_paused(self, group: Group) -> None:
+        """A group stands still and takes no publishes: files that only it needs must not fill the journal."""
+        standing = [other.uid for other in self.streams.values() if other.is_faulty]
+        self.parts.disk.call("leave_uncounted", standing).add_done_callback(_seen)
 
     def _meta_applied(self, group: Group) -> None:
         if group.core.log.bytes_above_checkpoint > META_CHECKPOINT_BYTES:

@@ -58,6 +58,7 @@ class StreamGroup(Group):
         rng: Random,
         admission: Callable[[], ApiError | None],
         on_applied: Callable[[Group], None],
+        on_pause: Callable[[Group], None],
     ) -> None:
         """As ``Group``; ``admission`` says why the node takes no publishes now, or None."""
         super().__init__(
@@ -69,6 +70,7 @@ class StreamGroup(Group):
             limits=limits,
             loop=loop,
             on_applied=on_applied,
+            on_pause=on_pause,
         )
         self.stream = stream
         assert isinstance(stream.log, CheckpointedLog)

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from server import app
+from server import run
 from server.config.options import Options
 
 
-async def failing_start(self: app.Server, host: str | None = None) -> int:
+async def failing_start(self: run.Server, host: str | None = None) -> int:
     """A start whose work fails in a callback, so that whoever waits for it waits for ever."""
     del self, host
 
@@ -23,5 +23,5 @@ async def failing_start(self: app.Server, host: str | None = None) -> int:
 
 
 def test_an_unexpected_error_in_a_callback_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app.Server, "start", failing_start)
-    assert asyncio.run(asyncio.wait_for(app.serve(Options()), 20)) == 1
+    monkeypatch.setattr(run.Server, "start", failing_start)
+    assert asyncio.run(asyncio.wait_for(run.serve(Options()), 20)) == 1
