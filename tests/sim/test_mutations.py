@@ -3,12 +3,14 @@ seeds until a checker objects; each defect must be found within its budget, and 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
 import pytest
 
+from jepsen.history import payload
 from jepsen.sim.client import ApiFailure, Unknown
 from jepsen.sim.command import quiet
 from jepsen.sim.faults import fault
@@ -111,5 +113,23 @@ def test_cutting_the_log_at_damage_is_found(monkeypatch: pytest.MonkeyPatch) -> 
                 group.last_term = good[-1].term if good else group.checkpoint_term
         return journal, recovery, identity
 
+    async def story(world: World) -> None:
+        client = await world.up()
+        await client.api("STREAM.CREATE.S", {"name": "S", "subjects": ["s"]})
+        for number in range(1, 31):
+            await client.request("s", payload(f"{number}", 300))
+        await asyncio.sleep(1)
+        world.machine.power_cut(0.1)
+        vfs, needle = world.machine.vfs, payload("20", 300)
+        path, offset = next((p, at) for p in vfs.files() if p[0] == "j" and (at := vfs.peek(p).find(needle)) >= 0)
+        vfs.poke(path, offset + 100, b"rot")
+        client = await world.up()
+        answer = (await client.request("s", b"more")).json()
+        assert answer["seq"] > 30, "a sequence was given twice"
+
+    quiet()
+    with pytest.raises(ApiFailure):
+        play(story, seed=1)  # the honest server refuses
     monkeypatch.setattr("jepsen.sim.server.open_store", cutting)
-    hunt({"lost", "gap"}, workloads=("A",), faults=frozenset(), damaged=True)
+    with pytest.raises(AssertionError, match="given twice"):
+        play(story, seed=1)
