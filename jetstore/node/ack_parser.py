@@ -17,6 +17,8 @@ from jetstore.model.times import parse_duration
 
 _PLAIN = frozenset({b"", b"+ACK", b"+OK"})
 SEQ_MAX = 2**63 - 1
+TIME_DIGITS_MIN = 12
+"""A time in an ack subject has more digits than this; fewer mean that the tokens are not where they should be."""
 
 
 class NumberedAck(NamedTuple):
@@ -74,9 +76,9 @@ class ParsedAcks:
 def parse_acks(
     subjects: Sequence[bytes], replies: Sequence[bytes], header_lens: Sequence[int], payloads: Sequence[bytes]
 ) -> dict[bytes, ParsedAcks]:
-    """What each consumer was told; the key is its subject up to the consumer name.
+    """What each consumer was told; the key is everything before the last five tokens: its subject up to its name.
 
-    Every subject has nine tokens (the subscription saw to that); one whose numbers are none is left out.
+    A subject whose numbers are none is left out; one with another number of tokens gets a key that is no consumer's.
     """
     if not any(header_lens) and _PLAIN.issuperset(payloads):
         if not any(replies):
@@ -110,7 +112,7 @@ def _parse_plain(subjects: Sequence[bytes]) -> dict[bytes, ParsedAcks]:
     if text.count(lead) == len(subjects):
         # One consumer: all numbers in one flat list, every fifth is a stream sequence. No object per message survives.
         numbers = text.replace(lead, b"").replace(b"\n", b".").split(b".")
-        if len(numbers) == 5 * len(subjects):
+        if len(numbers) == 5 * len(subjects) and min(map(len, numbers[3::5])) >= TIME_DIGITS_MIN:
             try:
                 seqs = list(map(int, numbers[1::5]))
             except ValueError:

@@ -27,6 +27,8 @@ class AckOwner(Protocol):
     """The engine of the consumer."""
 
     name: str
+    ack_key: bytes
+    """Ack subjects of this consumer up to its name."""
     state: ConsumerState
     outlet: Outlet
     advisories: Advisories
@@ -56,7 +58,8 @@ class AckIntake:
 
     def on_messages(self, batch: Inbound) -> None:
         """A run of acknowledgements (``InboundHandler``)."""
-        for acks in parse_acks(batch.subjects, batch.replies, batch.header_lens, batch.payloads).values():
+        acks = parse_acks(batch.subjects, batch.replies, batch.header_lens, batch.payloads).get(self._owner.ack_key)
+        if acks is not None:
             self.take(acks)
 
     def take(self, acks: ParsedAcks) -> None:

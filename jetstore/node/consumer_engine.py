@@ -70,7 +70,8 @@ class ConsumerEngine(ABC):
         self.stopped = False
         self.generation = state.generation
         self._config = state.config
-        self._prefix = f"$JS.ACK.{self.stream_name}.{self.name}.".encode()
+        self.ack_key = f"$JS.ACK.{self.stream_name}.{self.name}".encode()
+        self._prefix = self.ack_key + b"."
         self._subscriptions: list[InternalSubscription] = []
         self._pump_scheduled = False
         self._flights = 0
@@ -82,6 +83,8 @@ class ConsumerEngine(ABC):
         """Targets whose connections are to say when they can take more."""
         self.acks = AckIntake(self)
         self.times = LoggedTime(leader.clock, leader.stream)
+        self._checked_ns = 0
+        """What was due by then has had its chance; what is due later needs the timer."""
         self._logged_seq = state.delivered.stream_seq
         self._cursor_due_s = 0.0
         self._cursor_flying = False
@@ -101,7 +104,8 @@ class ConsumerEngine(ABC):
         """Take the consumer's subjects and begin."""
         self.state.lead()
         if self.state.acks:
-            subject = self._prefix + b"*.*.*.*.*"
+            # One pattern for the rest of the subject, so that the router matches a whole run of them at once.
+            subject = self._prefix + b">"
             self._subscriptions.append(self.outlet.subscribe(subject, self.acks))
         self._note_pause(self.now_ns(), announce=False)
         self.wake()
@@ -209,6 +213,7 @@ class ConsumerEngine(ABC):
         self._pump_scheduled = False
         if self.stopped:
             return
+        self._checked_ns = self.times.reached_ns()
         if not self.is_paused():
             if self.state.acks:
                 self._deliver_logged()
@@ -227,7 +232,7 @@ class ConsumerEngine(ABC):
 
     def _deliver_logged(self) -> None:
         state = self.state
-        if not self._flying_again and state.next_due_ns() <= self.times.reached_ns():
+        if not self._flying_again and state.next_due_ns() <= self._checked_ns:
             self._deliver_again()
         while self._flights < FLIGHTS_MAX:
             messages_max, bytes_max = self.demand()
@@ -535,8 +540,8 @@ class ConsumerEngine(ABC):
             when = min(when, now_s + max(self._paused_until_ns - wall_ns, 0) / 1e9)
         elif self.state.acks and not self._flying_again:
             # What is due already and still here has nobody to go to; whoever comes wakes us.
-            reached_ns = self.times.reached_ns()
-            when = min(when, now_s + (self.state.pending.next_due_ns(reached_ns) - reached_ns) / 1e9)
+            wait_ns = self.state.pending.next_due_ns(self._checked_ns) - self.times.reached_ns()
+            when = min(when, now_s + max(wait_ns, 0) / 1e9)
         if self.state.config.inactive_threshold and not self._deleting:
             when = min(when, max(self._active_s + self.idle_limit_s(), now_s))
         when = max(when, self._hold_until_s)

@@ -96,14 +96,17 @@ class FakeLoop(asyncio.AbstractEventLoop):
 
 
 class FakeClock:
-    """Wall time that moves with the loop's."""
+    """Wall time that moves with the loop's, and a step further each time somebody looks."""
 
     def __init__(self, loop: FakeLoop) -> None:
         self._loop = loop
         self._start_s = loop.now_s
+        self.step_ns = 0
+        self._stepped_ns = 0
 
     def wall_ns(self) -> Nanos:
-        return Nanos(START_NS + round((self._loop.now_s - self._start_s) * 1e9))
+        self._stepped_ns += self.step_ns
+        return Nanos(self._stepped_ns + START_NS + round((self._loop.now_s - self._start_s) * 1e9))
 
 
 class Closing:
