@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,13 +31,15 @@ from jetstore.store.vfs import Vfs
 from server.auth.authenticator import Authenticator, PasswordUser, User
 from server.config.options import Options
 from server.jsapi.handler import ApiHandler
-from server.monitor.monitor import Monitor
 from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, ServerFacts
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
 from server.protocol.client import ProtocolOptions
 from server.protocol.info import ServerInfo
 from server.route.router import Router
+
+if TYPE_CHECKING:
+    from server.monitor.monitor import Monitor
 
 log = structlog.get_logger("server")
 
@@ -139,6 +142,8 @@ class Server:
         options = self.options
         self.info.port = await self.clients.start(options.host if host is None else host, options.port)
         if options.http_port:
+            from server.monitor.monitor import Monitor  # a fifth of the start-up time: only where it is wanted
+
             self.monitor = Monitor(self.monitor_source())
             self.http_port = await self.monitor.start(options.http_host or options.host, options.http_port)
         return self.info.port
