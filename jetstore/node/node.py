@@ -31,6 +31,7 @@ from jetstore.node.opening import GroupFiles, Indexes
 from jetstore.node.ports import Outlet
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
+from jetstore.store.checkpoint_files import GROUPS_DIR
 from jetstore.store.ports import Checkpoint, Disk, GroupRecovery, JournalRecovery, JournalStatus, Kind, Record
 from jetstore.store.vfs import Vfs
 from jetstore.stream.entries import encode_config
@@ -239,6 +240,9 @@ class Node:
     # -- opening ----------------------------------------------------------------------------------------------------
 
     def _open_meta(self, recovered: GroupRecovery | None) -> MetaGroup:
+        if recovered is None and (self.parts.recovery.groups or self.parts.vfs.list_dir(GROUPS_DIR)):
+            # Founding it anew would bury every stream of the store.
+            raise Corruption("the journal does not know the metadata group, but streams", file="journal", offset=0)
         machine = MetaState()
         if recovered is not None:
             head, recovered = self.files.head_of(recovered)
@@ -256,7 +260,7 @@ class Node:
         )
         if meta.is_faulty or (recovered is not None and (not recovered.last_known or recovered.is_stopped)):
             raise Corruption(
-                "the metadata group's log is unreadable; nothing was changed; see `jetstore verify`, `jetstore recover`",
+                "the metadata group's log is unreadable; nothing was changed; see `jetstore verify` and `recover`",
                 file="journal",
                 offset=0,
             )

@@ -34,6 +34,8 @@ INDEX_SLICE_ROWS = 2_000
 """Rows prepared for an index transaction before the event loop gets its turn (about 2 µs each)."""
 DAMAGE_NOTED_MAX = 1_000
 """Damaged places remembered for each stream; above: they are still never served, but not listed."""
+EXPIRY_DAMAGE_RETRY_S = 60.0
+"""Clock-driven removals that found what they depend on unreadable are looked at again after this."""
 EXPIRY_WAIT_MAX_S = 3600.0
 """A timer never waits longer than this: the wall clock may have jumped meanwhile."""
 
@@ -91,6 +93,7 @@ class StreamGroup(Group):
         self._expiry_at_s = 0.0
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
         self._expiring = False
+        self._expiry_held_until_s = 0.0
         self.damage: dict[tuple[str, int], str] = {}
         """Stored bytes found unreadable so far, by file and offset."""
 
@@ -183,8 +186,19 @@ class StreamGroup(Group):
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 
+    def _next_expiry_ns(self) -> int | None:
+        """When the clock has something to remove. What it depends on may be unreadable: then later, again."""
+        if self.loop.time() < self._expiry_held_until_s:
+            return None
+        try:
+            return self.stream.next_expiry_ns()
+        except Corruption as error:
+            self.note_damage(error)
+            self._expiry_held_until_s = self.loop.time() + EXPIRY_DAMAGE_RETRY_S
+            return None
+
     def _schedule_expiry(self) -> None:
-        due_ns = self.stream.next_expiry_ns()
+        due_ns = self._next_expiry_ns()
         if due_ns is None or self._expiring:
             return
         wait_s = max((due_ns - self.clock.wall_ns()) / 1e9, 0.0) + EXPIRY_SLACK_S
@@ -198,7 +212,7 @@ class StreamGroup(Group):
 
     def _expire(self) -> None:
         self._expiry_timer = None
-        due_ns = self.stream.next_expiry_ns()
+        due_ns = self._next_expiry_ns()
         now_ns = self.clock.wall_ns()
         if due_ns is None or self.stopped:
             return
@@ -256,7 +270,11 @@ class StreamGroup(Group):
             await disk.call("index_commit", *arguments)
         except IndexDoubt as doubt:
             log.warning("index rebuilt", stream=self.name, finding=str(doubt))
-            index.rebuild(self.messages.index_rows())
+            try:
+                index.rebuild(self.messages.index_rows())
+            except Corruption as error:
+                self.note_damage(error)
+                self._pause(error)
         else:
             index.committed()
 

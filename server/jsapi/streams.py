@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from jetstore.errors import ApiError
+from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo, stream_info_json
 from jetstore.model.json import Int, Uint64
@@ -21,6 +21,7 @@ NAMES_PER_PAGE: Final = 1024
 INFOS_PER_PAGE: Final = 256
 SUBJECTS_PER_PAGE: Final = 100_000
 _NOT_FOUND: Final = 10059
+_UNAVAILABLE: Final = 10008
 
 
 class _StreamConfigRequest(StreamConfig):
@@ -93,21 +94,29 @@ async def stream_names(backend: Backend, request: Request) -> JsonDict:
 
 
 async def list_streams(backend: Backend, request: Request) -> JsonDict:
-    """STREAM.LIST: infos, a page at a time. A stream deleted meanwhile is left out."""
+    """STREAM.LIST: infos, a page at a time. A stream deleted meanwhile is left out, a damaged one is ``missing``."""
     asked = _ListRequest(**backend.decode_optional(_ListRequest, request.body, "JSApiStreamListRequest"))
     shown, names = page(_names(backend, asked.subject), asked.offset, INFOS_PER_PAGE)
     infos = []
+    missing = []
     for name in names:
         try:
             info = await backend.node.stream_info(name, StreamInfoRequest())
         except ApiError as error:
-            if error.err_code != _NOT_FOUND:
+            if error.err_code == _UNAVAILABLE:
+                missing.append(name)
+            elif error.err_code != _NOT_FOUND:
                 raise
+            continue
+        except (NotNow, Corruption):
+            missing.append(name)
             continue
         infos.append(stream_info_json(info, backend.clock.wall_ns()))
         if len(infos) % 32 == 0:
             await asyncio.sleep(0)
     shown["streams"] = infos
+    if missing:
+        shown["missing"] = missing
     return shown
 
 

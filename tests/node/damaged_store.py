@@ -76,22 +76,22 @@ def body(number: int, size: int = 100) -> bytes:
     return f"{number}".encode().ljust(size, b".")
 
 
-async def create(client: Client) -> None:
+async def create(client: Client, config: dict[str, Any] | None = None) -> None:
     """The two streams and the consumer."""
-    await client.api("STREAM.CREATE.S", STREAM)
+    await client.api("STREAM.CREATE.S", STREAM | (config or {}))
     await client.api("STREAM.CREATE.OTHER", OTHER)
     await client.api("CONSUMER.CREATE.S.C", CONSUMER)
     await put(client, 1, 3, stream="OTHER")
 
 
-def small_store(checkpointed: int, above: int, *, size: int = 100) -> SimVfs:
+def small_store(checkpointed: int, above: int, *, size: int = 100, config: dict[str, Any] | None = None) -> SimVfs:
     """S holds 1…``checkpointed`` in segments under a checkpoint, then ``above`` more only in the journal.
 
     Each message is an entry of its own. The consumer has acknowledged the first ``ACKED``.
     """
 
     async def story(world: World, client: Client) -> None:
-        await create(client)
+        await create(client, config)
         await put(client, 1, checkpointed, size=size)
         await take(client, ACKED)
         server = current_server(world)
