@@ -272,5 +272,6 @@ def net_options(options: Options, write_pause_bytes: int) -> NetOptions:
         max_pending_bytes=options.max_pending_bytes,
         write_pause_bytes=write_pause_bytes,
         write_deadline_s=options.write_deadline_ns / 1e9,
+        trace=options.trace,
         auth_timeout_s=options.authorization.timeout_ns / 1e9,
     )

@@ -98,6 +98,4 @@ def _start(options: Options) -> int:
     log = structlog.get_logger("serve")
     for warning in options.warnings:
         log.warning(warning)
-    if options.trace:
-        log.warning("trace is on, but this version of jetstore does not log protocol messages")
     return run(options)

@@ -14,6 +14,7 @@ import structlog
 
 from server.auth.authenticator import ANONYMOUS, User
 from server.net.stats import ConnectionStats
+from server.net.trace import WireTrace
 from server.protocol import reasons
 from server.protocol.client import ClientProtocol
 from server.protocol.connect import ConnectOptions
@@ -70,6 +71,8 @@ class ClientConnection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._waiting: list[Callable[[], None]] = []
+        self._trace_in: WireTrace | None = None
+        self._trace_out: WireTrace | None = None
         self._start_ns = 0
         self._start_s = 0.0
 
@@ -91,6 +94,8 @@ class ClientConnection(asyncio.Protocol):
             self._become(fallback)
         self.protocol = ClientProtocol(options.protocol, self.send, self._authenticate, self._info_line, self._start_s)
         is_full = not server.register(self)
+        if options.trace:
+            self._trace_in, self._trace_out = WireTrace("<<-", self._traced), WireTrace("->>", self._traced)
         self.send(self._info_line(False))
         if is_full:
             self._end(
@@ -107,6 +112,8 @@ class ClientConnection(asyncio.Protocol):
         protocol, server = self.protocol, self.server
         if self.is_closed or protocol is None:
             return
+        if self._trace_in is not None:
+            self._trace_in.feed(data)
         protocol.receive(data, server.loop.time())
         server.reading += 1
         try:
@@ -224,6 +231,10 @@ class ClientConnection(asyncio.Protocol):
             self.server.totals.slow_consumers += 1
             self._abort(CloseReason.SLOW_CONSUMER_PENDING_BYTES)
 
+    def _traced(self, text: str) -> None:
+        user = f'"{self.user.account}/user:{self.user.name}" - ' if self.user.name else ""
+        log.info(f"{self.ip}:{self.port} - cid:{self.cid} - {user}{text}", trace=True)
+
     def flush(self) -> None:
         """Give the output to the transport in one write. The server calls it."""
         self._is_dirty = False
@@ -237,6 +248,8 @@ class ClientConnection(asyncio.Protocol):
         out, self._out = self._out, []
         self._written_bytes += self._out_bytes
         self._out_bytes = 0
+        if self._trace_out is not None:
+            self._trace_out.feed(b"".join(out))
         transport.write(out[0] if len(out) == 1 else b"".join(out))
         self._unsent_bytes = transport.get_write_buffer_size()
         if self._unsent_bytes and self._deadline is None:

@@ -28,5 +28,7 @@ class NetOptions:
     auth_timeout_s: float = 2.0
     no_fast_producer_stall: bool = False
     """True: messages to a congested consumer are dropped instead of slowing down their producer."""
+    trace: bool = False
+    """Log every protocol message."""
     max_closed_clients: int = 10_000
     """Closed connections that monitoring remembers."""

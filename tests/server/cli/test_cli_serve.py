@@ -61,14 +61,6 @@ def test_the_usual_command(app: FakeApp) -> None:
     assert app.ran[0].cluster_name == "nats-js"
 
 
-def test_trace_is_said_not_to_be_there(app: FakeApp) -> None:
-    with structlog.testing.capture_logs() as logs:
-        assert serve("-DV")[0] == 0
-    assert [entry["event"] for entry in logs] == [
-        "trace is on, but this version of jetstore does not log protocol messages"
-    ]
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
