@@ -13,6 +13,7 @@ from collections.abc import Callable
 PAYLOAD_OPERATIONS = frozenset((b"PUB", b"HPUB", b"MSG", b"HMSG"))
 LINE_BYTES_MAX = 64 * 1024
 """A control line longer than this is shown cut: the connection is about to be closed for it."""
+SIZE_DIGITS_MAX = 9
 _SECRET = re.compile(rb'("(?:pass|auth_token|jwt|nkey|sig)"\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
@@ -54,7 +55,7 @@ class WireTrace:
         operation = words[0].upper()
         if operation == b"CONNECT":
             line = _SECRET.sub(rb'\1"[REDACTED]"', line)
-        elif operation in PAYLOAD_OPERATIONS and words[-1].isdigit():
+        elif operation in PAYLOAD_OPERATIONS and words[-1].isdigit() and len(words[-1]) <= SIZE_DIGITS_MAX:
             self._payload_bytes = int(words[-1])
         text = _shown(b" ".join(line.split()))
         if operation in (b"+OK", b"-ERR"):
