@@ -101,6 +101,10 @@ async def open_real_store(options: Options, limits: Limits) -> tuple[Store, Dire
     return Store(vfs, disk, recovery, indexes), lock
 
 
+RESERVE_JOURNAL_FILES = 4
+"""The least reserve, in journal files."""
+
+
 def real_limits(options: Options, root: Path) -> Limits:
     """The options' bounds; journal files that hold the largest message, a disk reserve that a small disk has, too."""
     limits = options.limits()
@@ -111,7 +115,9 @@ def real_limits(options: Options, root: Path) -> Limits:
     while not existing.exists():
         existing = existing.parent
     disk = os.statvfs(existing)
-    reserve = min(limits.disk_reserve_bytes, disk.f_blocks * disk.f_frsize // 20)
+    # Never less than what is written without being asked: journal files made ahead, and a checkpoint that makes room.
+    share = max(disk.f_blocks * disk.f_frsize // 20, RESERVE_JOURNAL_FILES * file_bytes)
+    reserve = min(limits.disk_reserve_bytes, share)
     return replace(
         limits,
         journal_file_bytes=file_bytes,

@@ -302,6 +302,11 @@ class SegmentedLog:
         restore(log, vfs, head_part, chunks)
         return log
 
+    @property
+    def has_dropped_files(self) -> bool:
+        """Whether the next checkpoint gives room back."""
+        return bool(self._dropped)
+
     def take_dropped(self) -> list[str]:
         """Paths of segments that left the log since the last call."""
         dropped, self._dropped = self._dropped, []
