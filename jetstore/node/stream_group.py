@@ -94,6 +94,8 @@ class StreamGroup(Group):
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
         self._expiring = False
         self._expiry_held_until_s = 0.0
+        self.index_rebuilds = 0
+        """How often the index was made again from the messages since start."""
         self.damage: dict[tuple[str, int], str] = {}
         """Stored bytes found unreadable so far, by file and offset."""
 
@@ -123,7 +125,12 @@ class StreamGroup(Group):
             log.error("stored messages unreadable", stream=self.name, error=str(error))
 
     def take_findings(self) -> None:
-        """Note what reads of the segments found damaged, although they could do without it."""
+        """Note what reads found damaged, although they could do without it."""
+        doubts = self.stream.contents.doubts
+        if doubts:
+            self.index_rebuilds += len(doubts)
+            log.warning("index rebuilt", stream=self.name, finding=doubts[-1])
+            doubts.clear()
         if self.messages.findings:
             findings = list(self.messages.findings)
             self.messages.findings.clear()
@@ -270,6 +277,7 @@ class StreamGroup(Group):
             await disk.call("index_commit", *arguments)
         except IndexDoubt as doubt:
             log.warning("index rebuilt", stream=self.name, finding=str(doubt))
+            self.index_rebuilds += 1
             try:
                 index.rebuild(self.messages.index_rows())
             except Corruption as error:

@@ -107,7 +107,7 @@ def _has_room(stream: Stream, count: int, columns: Columns) -> bool:
         return False
     if settings.discard_new_per_subject and settings.max_msgs_per_subject:
         counts = Counter(columns.subjects)
-        for row, added in zip(contents.index.get_many(list(counts)), counts.values(), strict=True):
+        for row, added in zip(contents.rows(list(counts)), counts.values(), strict=True):
             if (row.messages if row else 0) + added > settings.max_msgs_per_subject:
                 return False
     return True
@@ -313,7 +313,7 @@ class _Careful:
         limit = settings.max_msgs_per_subject
         replaces = False
         if limit:
-            row = contents.index.get(subject)
+            row = contents.row(subject)
             replaces = (row.messages if row else 0) + self._staged_counts[subject] + 1 > limit
         if replaces and settings.discard_new_per_subject and not rollup:
             return api_error("JSStreamStoreFailedF", err="maximum messages per subject exceeded")
@@ -327,7 +327,7 @@ class _Careful:
 
     def _oldest_size_of(self, subject: bytes) -> int:
         contents = self.stream.contents
-        row = contents.index.get(subject)
+        row = contents.row(subject)
         seqs = contents.next_seqs(row.first, Filter((subject,)), 1) if row else []
         meta = contents.meta(seqs[0]) if seqs else None
         return meta.size_bytes if meta else 0

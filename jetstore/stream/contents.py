@@ -2,14 +2,21 @@
 
 Every change of stored messages goes through here, in bulk. The index is what the per-subject limits and checks rest on:
 a row's ``messages``, ``last`` and ``last_size_bytes`` are exact, ``first`` is a lower bound (exact when one is left).
+
+The index may refuse to answer (``IndexDoubt``): then it is made again from the log, here, and asked once more. That is
+exact at any moment at which the log is: lookups for what is about to be stored come before the log takes it, and after
+a removal a new index needs no bringing up. Nobody else asks the index.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from jetstore.consumer.cursor import runs_of
+from jetstore.errors import IndexDoubt
+from jetstore.store.index_layers import IndexedLog
 from jetstore.store.ports import Columns, Frame, IndexRow, Message, MessageLog, MessageMeta, SubjectFilter, SubjectIndex
 from jetstore.stream.settings import Settings
 from jetstore.stream.subjects import Filter
@@ -21,6 +28,14 @@ Overfull = tuple[bytes, int]
 """A subject above its limit; and the only message that makes it so where that is known at once, else 0."""
 RemovedCallback = Callable[[int, int, Sequence[bytes]], None]
 """First and last sequence of a range in which nothing is live any more, and the subjects of what was."""
+
+
+@runtime_checkable
+class Rebuildable(Protocol):
+    """An index that can doubt itself."""
+
+    def rebuild(self, rows: Mapping[bytes, IndexRow]) -> None:
+        """Become exactly these rows."""
 
 
 class Contents:
@@ -38,6 +53,8 @@ class Contents:
         """No message ever stored was larger."""
         self.on_removed: RemovedCallback | None = None
         """Told of every range of removed messages right after its removal."""
+        self.doubts: list[str] = []
+        """Why the index was made again, each time; the owner reports and clears it."""
         self._first_time = (0, 0)
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -102,12 +119,41 @@ class Contents:
         self, subject_filter: SubjectFilter | None, after: bytes = b"", max_count: int = 0
     ) -> list[tuple[bytes, IndexRow]]:
         """Index rows whose subject matches, sorted by subject."""
-        return self.index.matching(subject_filter, after, max_count)
+        try:
+            return self.index.matching(subject_filter, after, max_count)
+        except IndexDoubt as doubt:
+            self._heal(doubt)
+            return self.index.matching(subject_filter, after, max_count)
+
+    def row(self, subject: bytes) -> IndexRow | None:
+        """The index row of a subject, or None if it has no message."""
+        try:
+            return self.index.get(subject)
+        except IndexDoubt as doubt:
+            self._heal(doubt)
+            return self.index.get(subject)
+
+    def rows(self, subjects: Sequence[bytes]) -> list[IndexRow | None]:
+        """The same for many subjects."""
+        try:
+            return self.index.get_many(subjects)
+        except IndexDoubt as doubt:
+            self._heal(doubt)
+            return self.index.get_many(subjects)
 
     def last_seq_of(self, subject: bytes) -> int:
         """Sequence of the last message of a literal subject, or 0."""
-        row = self.index.get(subject)
+        row = self.row(subject)
         return row.last if row else 0
+
+    def _heal(self, doubt: IndexDoubt) -> None:
+        """Make the index say what the log holds now. Raises ``Corruption`` if the log cannot tell."""
+        log: object = self.log
+        if not isinstance(self.index, Rebuildable) or not hasattr(log, "index_rows"):
+            raise doubt
+        indexed: IndexedLog = log
+        self.index.rebuild(indexed.index_rows())
+        self.doubts.append(str(doubt))
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -115,11 +161,21 @@ class Contents:
         """Store a frame whose messages get first_seq …; the subjects that are now above their limit."""
         subjects, header_lens, payloads = columns
         count = frame.count
+        subject = subjects[0]
+        if subjects.count(subject) == count:
+            subject_bytes = len(subject) * count
+            last_at = {subject: count - 1}
+            counts = {subject: count} if count > 1 else None
+        else:
+            subject_bytes = sum(map(len, subjects))
+            last_at = dict(zip(subjects, range(count), strict=True))
+            counts = Counter(subjects) if len(last_at) < count else None
+        rows = self.rows(list(last_at))
         self.log.append(first_seq, frame)
         overhead = settings.record_overhead_bytes
         extra = settings.header_overhead_bytes
         self.messages += count
-        self.bytes += sum(map(len, payloads)) + overhead * count
+        self.bytes += sum(map(len, payloads)) + subject_bytes + overhead * count
         largest = max(map(len, payloads)) + max(map(len, subjects)) + overhead + extra
         if largest > self.largest_bytes:
             self.largest_bytes = largest
@@ -129,17 +185,8 @@ class Contents:
 
         index = self.index
         limit = settings.max_msgs_per_subject
-        subject = subjects[0]
-        if subjects.count(subject) == count:
-            self.bytes += len(subject) * count
-            last_at = {subject: count - 1}
-            counts = {subject: count} if count > 1 else None
-        else:
-            self.bytes += sum(map(len, subjects))
-            last_at = dict(zip(subjects, range(count), strict=True))
-            counts = Counter(subjects) if len(last_at) < count else None
         overfull: list[Overfull] = []
-        for (subject, at), row in zip(last_at.items(), index.get_many(list(last_at)), strict=True):
+        for (subject, at), row in zip(last_at.items(), rows, strict=True):
             size = len(subject) + len(payloads[at]) + overhead
             if extra and header_lens and header_lens[at]:
                 size += extra
@@ -163,9 +210,14 @@ class Contents:
         self.messages -= len(subjects)
         self.bytes -= sum(sizes)
         counts = Counter(subjects)
-        for subject, row in zip(counts, self.index.get_many(list(counts)), strict=True):
-            assert row is not None
-            self._forget(subject, row, counts[subject], first, last)
+        try:
+            rows = self.index.get_many(list(counts))
+        except IndexDoubt as doubt:
+            self._heal(doubt)  # as of after the removal
+        else:
+            for subject, row in zip(counts, rows, strict=True):
+                assert row is not None
+                self._forget(subject, row, counts[subject], first, last)
         if self.on_removed is not None:
             self.on_removed(first, last, subjects)
         return len(subjects)
@@ -177,9 +229,13 @@ class Contents:
             return None
         self.messages -= 1
         self.bytes -= meta.size_bytes
-        row = self.index.get(meta.subject)
-        assert row is not None
-        self._forget(meta.subject, row, 1, seq, seq)
+        try:
+            row = self.index.get(meta.subject)
+        except IndexDoubt as doubt:
+            self._heal(doubt)  # as of after the removal
+        else:
+            assert row is not None
+            self._forget(meta.subject, row, 1, seq, seq)
         if self.on_removed is not None:
             self.on_removed(seq, seq, (meta.subject,))
         return meta

@@ -151,7 +151,7 @@ def _remove(stream: Stream, seqs: list[int], entry: ExpireEntry, outcome: Expire
     for seq in seqs:
         meta = contents.meta(seq)
         assert meta is not None
-        row = contents.index.get(meta.subject)
+        row = contents.row(meta.subject)
         if row is not None and row.messages == 1:
             message = contents.read(seq)
             assert message is not None

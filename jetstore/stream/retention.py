@@ -54,7 +54,7 @@ def _excess(stream: Stream, overfull: Sequence[Overfull], limit: int) -> list[in
         if known:
             seqs.append(known)
             continue
-        row = contents.index.get(subject)
+        row = contents.row(subject)
         assert row is not None
         seqs += contents.next_seqs(row.first, Filter((subject,)), row.messages - limit)
     seqs.sort()
