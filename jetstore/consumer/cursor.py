@@ -108,6 +108,8 @@ class Cursor:
             subjects = subjects[self.next_seq - first_seq :]
         if subject_filter is None:
             self.num_pending += len(subjects)
+        elif subjects and subjects.count(subjects[0]) == len(subjects):
+            self.num_pending += len(subjects) if subject_filter(subjects[0]) else 0
         else:
             self.num_pending += sum(map(subject_filter, subjects))
 

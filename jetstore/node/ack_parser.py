@@ -51,6 +51,8 @@ class ParsedAcks:
     """Pull requests that came with ``+NXT``: reply subject and body."""
     naks: list[NumberedAck] = field(default_factory=list)
     terms: list[NumberedAck] = field(default_factory=list)
+    numbers: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Stream sequence → consumer sequence and attempt, as the ack subjects say; only where metrics want them."""
     is_urgent: bool = False
     """Somebody waits, or a message is to be delivered again now: do not wait for company."""
 
@@ -70,6 +72,7 @@ class ParsedAcks:
         self.requests += later.requests
         self.naks += later.naks
         self.terms += later.terms
+        self.numbers.update(later.numbers)
         self.is_urgent = self.is_urgent or later.is_urgent
 
 
@@ -100,6 +103,18 @@ def parse_acks(
         if acks is None:
             acks = found[prefix] = ParsedAcks()
         _parse_one(acks, payload, numbers, replies[at] if replies else b"")
+    return found
+
+
+def ack_numbers(subjects: Sequence[bytes]) -> dict[int, tuple[int, int]]:
+    """Stream sequence → consumer sequence and attempt of well-formed ack subjects."""
+    found = {}
+    for subject in subjects:
+        try:
+            _, attempt, stream_seq, consumer_seq, _, _ = subject.rsplit(b".", 5)
+            found[int(stream_seq)] = (int(consumer_seq), int(attempt))
+        except ValueError:
+            continue
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from jetstore.consumer import counts, entries
 from jetstore.consumer.cursor import runs_of
 from jetstore.consumer.entries import AckOp, AckRuns, SeqRange
 from jetstore.consumer.state import ConsumerState
-from jetstore.node.ack_parser import NumberedAck, ParsedAcks, parse_acks
+from jetstore.node.ack_parser import NumberedAck, ParsedAcks, ack_numbers, parse_acks
 from jetstore.node.advisories import Advisories
 from jetstore.node.ports import Inbound, Outlet
 
@@ -60,6 +60,8 @@ class AckIntake:
         """A run of acknowledgements (``InboundHandler``)."""
         acks = parse_acks(batch.subjects, batch.replies, batch.header_lens, batch.payloads).get(self._owner.ack_key)
         if acks is not None:
+            if self._owner.state.config.sample_freq:
+                acks.numbers = ack_numbers(batch.subjects)
             self.take(acks)
 
     def take(self, acks: ParsedAcks) -> None:
@@ -117,12 +119,15 @@ class AckIntake:
         owner = self._owner
         if owner.stopped:
             return
+        if not isinstance(result, counts.AckOutcome):
+            # Not in the log, or the consumer is gone: who waits may ask again.
+            owner.on_acked()
+            return
         delivered_seq = owner.state.delivered.stream_seq
         replies = [reply for reply, seq, if_delivered in acks.confirmations if seq <= delivered_seq or not if_delivered]
         if replies:
             owner.outlet.publish(replies, (), [b""] * len(replies))
-        if isinstance(result, counts.AckOutcome):
-            self._tell(result, acks)
+        self._tell(result, acks)
         owner.on_acked()
 
     def _tell(self, result: counts.AckOutcome, acks: ParsedAcks) -> None:
@@ -136,7 +141,7 @@ class AckIntake:
             told = [term for term in acks.terms if term.stream_seq <= delivered_seq]
             self._tell_each("MSG_TERMINATED", "terminated", told)
         if result.acked and owner.state.config.sample_freq:
-            self._sample(result)
+            self._sample(result, acks.numbers)
 
     def _tell_each(self, kind: str, what: str, numbered: Sequence[NumberedAck]) -> None:
         owner = self._owner
@@ -151,7 +156,7 @@ class AckIntake:
                 reason=reason or None,
             )
 
-    def _sample(self, result: counts.AckOutcome) -> None:
+    def _sample(self, result: counts.AckOutcome, numbers: Mapping[int, tuple[int, int]]) -> None:
         """Ack metrics for some of the acknowledged messages."""
         owner = self._owner
         subject = owner.advisories.wants_metric(owner.name)
@@ -161,13 +166,14 @@ class AckIntake:
         now_ns = owner.state.ack_floor.last_active_ns
         for run in result.acked:
             for seq in range(run.first, run.last + 1):
+                consumer_seq, attempt = numbers.get(seq, (run.consumer_seq + seq - run.first, run.count))
                 if percent >= 100 or owner.rng.random() * 100 < percent:
                     owner.advisories.send(
                         subject,
                         "io.nats.jetstream.metric.v1.consumer_ack",
                         owner.name,
-                        consumer_seq=run.consumer_seq + seq - run.first,
+                        consumer_seq=consumer_seq,
                         stream_seq=seq,
                         ack_time=max(now_ns - run.time_ns, 0),
-                        deliveries=run.count,
+                        deliveries=attempt,
                     )

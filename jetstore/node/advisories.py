@@ -64,6 +64,10 @@ class Advisories:
         payload = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
         self._outlet.publish([subject], (), [payload])
 
+    def tell_pause(self, consumer: str, paused: bool, until_ns: int) -> None:
+        """A pause until then began, or is over."""
+        self.tell("PAUSE", "consumer_pause", consumer, paused=paused, pause_until=format_time(until_ns))
+
     def tell_dropped(self, consumer: str, runs: Sequence[Run]) -> None:
         """Pending messages were removed from the stream: they count as terminated."""
         if not self.wants("MSG_TERMINATED", consumer):

@@ -24,7 +24,6 @@ from jetstore.consumer.cursor import runs_of
 from jetstore.consumer.entries import AttemptRange
 from jetstore.consumer.state import ConsumerState
 from jetstore.errors import Corruption, NotNow
-from jetstore.model.times import format_time
 from jetstore.node.acks import AckIntake
 from jetstore.node.advisories import Advisories
 from jetstore.node.delivery_format import ack_replies, columns
@@ -41,6 +40,8 @@ FLIGHTS_MAX = 4
 """DELIVERED entries of one consumer under way at once; above: planning waits for the first to come back."""
 CURSOR_DELAY_S = 0.25
 """Without acknowledgements: the longest time a delivery is not in the log."""
+REFUSED_RETRY_S = 1.0
+"""How soon a consumer plans again after an entry could not be proposed."""
 DAMAGE_RETRY_S = 1.0
 """How soon a consumer that stands before an unreadable message looks again."""
 TIMER_MAX_S = 3600.0
@@ -489,14 +490,14 @@ class ConsumerEngine(ABC):
     def propose(self, data: bytes, on_result: Callable[[object], None]) -> None:
         """Log an entry; ``on_result`` gets what the consumer's apply returned.
 
-        Nothing happens if it cannot be logged: this node does not lead any more, and somebody stops the engine.
+        If it cannot be logged now, ``on_result`` gets None a moment later: nothing was changed.
         """
         if self.stopped:
             return
         try:
             future = self.leader.propose(data)
         except NotNow:
-            log.info("consumer entry not proposed", stream=self.stream_name, consumer=self.name)
+            self.loop.call_later(REFUSED_RETRY_S, on_result, None)
             return
 
         def done(finished: asyncio.Future[Any]) -> None:
@@ -513,14 +514,12 @@ class ConsumerEngine(ABC):
         before = self._paused_until_ns
         self._paused_until_ns = until if until > now_ns else 0
         if announce and self._paused_until_ns != before:
-            shown = self._paused_until_ns or before
-            self.advisories.tell(
-                "PAUSE",
-                "consumer_pause",
-                self.name,
-                paused=bool(self._paused_until_ns),
-                pause_until=format_time(shown),
-            )
+            self.advisories.tell_pause(self.name, bool(self._paused_until_ns), self._paused_until_ns or before)
+
+    @property
+    def paused_until_ns(self) -> int:
+        """Until when deliveries are paused; 0 = they are not."""
+        return self._paused_until_ns
 
     def arm(self) -> None:
         """Set the one timer to the earliest of all deadlines; call it when one may have moved closer."""

@@ -90,6 +90,9 @@ class Delivery:
                 if name not in engines:
                     self._begin(state)
                     advisories.tell("CREATED", "consumer_action", name, action="create")
+                    until_ns = engines[name].paused_until_ns
+                    if until_ns:
+                        advisories.tell_pause(name, True, until_ns)
 
     # -- asking -------------------------------------------------------------------------------------------------------
 

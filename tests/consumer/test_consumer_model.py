@@ -4,6 +4,7 @@ messages, through random publishes, removals, deliveries, acknowledgements, time
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -338,5 +339,6 @@ class ConsumerMachine(RuleBasedStateMachine):
         assert state.needs(seqs, [self.live[seq] for seq in seqs]) == needed
 
 
-ConsumerMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+EXAMPLES = 2000 if os.environ.get("JETSTORE_DEEP") else 60
+ConsumerMachine.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)
 TestConsumer = ConsumerMachine.TestCase

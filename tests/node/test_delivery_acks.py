@@ -124,6 +124,23 @@ def test_confirmation_waits_for_the_log() -> None:
     assert len(world.outlet.taken(b"again")) == 1
 
 
+def test_what_cannot_be_logged_is_not_confirmed_and_deliveries_go_on_later() -> None:
+    world = World()
+    world.fill(2)
+    world.consumer()
+    (got,) = world.fetch(batch=1)
+    world.refuses = True
+    world.ack(got, reply=b"answer")
+    assert world.fetch("more", batch=1, expires=60 * S) == []
+    world.pass_s(3)
+    assert world.outlet.taken() == []
+    world.refuses = False
+    world.pass_s(2)
+    assert seqs(world.outlet.taken(b"more")) == [2]
+    world.ack(got, reply=b"answer")
+    assert len(world.outlet.taken(b"answer")) == 1
+
+
 def test_undelivered_sequences_are_not_confirmed() -> None:
     world = World()
     world.fill(3)

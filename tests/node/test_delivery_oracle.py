@@ -565,6 +565,123 @@ async def inactivity(s: Session) -> None:
     await s.info("e")
 
 
+@scenario
+async def evicted_while_pending(s: Session) -> None:
+    await s.stream(max_msgs_per_subject=1)
+    await s.publish("s.a", "s.b", "s.c")
+    await s.consumer()
+    got = await s.fetch(2, {"batch": 2})
+    await s.publish("s.a", "s.c")
+    await s.info()
+    await s.ack(got[0])
+    await s.ack(got[1])
+    await s.info()
+    await s.fetch(3, {"batch": 9, "no_wait": True})
+
+
+@scenario
+async def a_new_deliver_subject(s: Session) -> None:
+    await s.stream()
+    await s.publish("s.a", "s.b")
+    await s.listen("one")
+    await s.consumer(deliver_subject="one", ack_wait=60_000 * MS)
+    await s.got(2, "one")
+    await s.consumer(deliver_subject="two", ack_wait=60_000 * MS)
+    await s.leave("one")
+    await s.pause(100)
+    await s.listen("two")
+    await s.consumer(deliver_subject="two", ack_wait=60_000 * MS)
+    await s.got(2, "two")
+    await s.info()
+
+
+@scenario
+async def two_subscribers_of_a_deliver_subject(s: Session) -> None:
+    await s.stream()
+    await s.listen("to.one")
+    other = await s.client.subscribe("to.*")
+    await s.client.flush()
+    await s.consumer(deliver_subject="to.one", ack_policy="none")
+    await s.publish("s.a", "s.b")
+    await s.got(2, "to.one")
+    for _ in range(2):
+        message = await other.next_msg(timeout=2)
+        s.note(f"other <- {message.subject} {message.reply}")
+    await s.info()
+
+
+@scenario
+async def ack_samples(s: Session) -> None:
+    await s.stream()
+    await s.publish("s.a", "s.b", "s.c")
+    await s.listen("$JS.EVENT.METRIC.>")
+    await s.consumer(sample_freq="100")
+    got = await s.fetch(3, {"batch": 3})
+    await s.ack(got[0])
+    await s.got(1, "$JS.EVENT.METRIC.>")
+    await s.ack(got[1], b"+TERM")
+    await s.ack(got[1])
+    await s.quiet("$JS.EVENT.METRIC.>")
+    await s.ack(got[2], b"-NAK")
+    again = await s.fetch(1, {"batch": 1})
+    await s.ack(again[0])
+    await s.got(1, "$JS.EVENT.METRIC.>")
+
+
+@scenario
+async def paused_push(s: Session) -> None:
+    await s.stream()
+    await s.publish("s.a")
+    await s.listen("to")
+    await s.listen("$JS.EVENT.ADVISORY.CONSUMER.PAUSE.S.c")
+    await s.consumer(deliver_subject="to", idle_heartbeat=100 * MS, pause_until="2099-01-01T00:00:00Z")
+    await s.got(2, "to")
+    await s.info()
+    await s.api("CONSUMER.PAUSE.S.c")
+    await s.got(1, "$JS.EVENT.ADVISORY.CONSUMER.PAUSE.S.c")
+
+
+@scenario
+async def max_deliver_by_nak(s: Session) -> None:
+    await s.stream()
+    await s.publish("s.a", "s.b")
+    await s.listen("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.S.c")
+    await s.consumer(max_deliver=2)
+    for _ in range(2):
+        got = await s.fetch(1, {"batch": 1})
+        await s.ack(got[0], b"-NAK")
+    await s.fetch(1, {"batch": 1})
+    await s.got(1, "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.S.c")
+    await s.info()
+
+
+@scenario
+async def filters(s: Session) -> None:
+    await s.stream()
+    await s.consumer(filter_subjects=["s.a", "s.*.x"])
+    await s.publish("s.a", "s.b", "s.b.x", "s.c.y", "s.a", "s.z.x")
+    await s.info()
+    await s.api("STREAM.PURGE.S", {"filter": "s.*.x"})
+    await s.info()
+    await s.fetch(3, {"batch": 9, "no_wait": True})
+    await s.info()
+
+
+@scenario
+async def work_queue_with_two_consumers(s: Session) -> None:
+    await s.stream(retention="workqueue")
+    await s.consumer("c", filter_subject="s.a")
+    await s.consumer("d", filter_subject="s.b")
+    await s.consumer("e", filter_subject="s.>")
+    await s.publish("s.a", "s.b", "s.c")
+    got = await s.fetch(1, {"batch": 1})
+    await s.ack(got[0], b"+NXT")
+    await s.count()
+    await s.info("d")
+    await s.api("CONSUMER.DELETE.S.c")
+    await s.count()
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServerProcess]]:
     started = [ServerProcess(name, Path(tmp_path_factory.mktemp(name)) / "store") for name in (JETSTORE, NATS_SERVER)]
