@@ -84,7 +84,7 @@ async def lock_store(root: Path) -> DirectoryLock:
             await asyncio.sleep(LOCK_RETRY_S)
 
 
-async def open_real_store(options: Options, limits: Limits) -> tuple[Store, DirectoryLock]:
+async def open_real_store(options: Options, limits: Limits) -> tuple[Store, DirectoryLock, ProcessDisk]:
     """The real store: locked, its journal opened, its writer process running."""
     root = store_root(options)
     make_store_root(root)
@@ -98,7 +98,7 @@ async def open_real_store(options: Options, limits: Limits) -> tuple[Store, Dire
         )
     indexes = LmdbIndexes(str(root))
     disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd, extensions=[INDEX_COMMANDS])
-    return Store(vfs, disk, recovery, indexes), lock
+    return Store(vfs, disk, recovery, indexes), lock, disk
 
 
 RESERVE_JOURNAL_FILES = 4
@@ -164,8 +164,10 @@ async def serve(options: Options) -> int:
     store: Store | None = None
     lock: DirectoryLock | None = None
     if options.jetstream.enabled:
-        store, lock = await open_real_store(options, limits)
+        store, lock, disk = await open_real_store(options, limits)
     server = Server(options, world, store, on_poison=lambda error: end(1))
+    if server.node is not None:
+        disk.on_poison = server.node.fail  # also when the writer dies while nothing waits for it
     for number, name in ((signal.SIGINT, "interrupt"), (signal.SIGTERM, "terminated")):
         loop.add_signal_handler(number, trapped, name)
     announce(server)

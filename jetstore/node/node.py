@@ -29,6 +29,7 @@ from jetstore.node.loop_lag import LoopLag
 from jetstore.node.lost import LostStream
 from jetstore.node.opening import GroupFiles, Indexes
 from jetstore.node.ports import Outlet
+from jetstore.node.scrub import Scrub
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.checkpoint_files import GROUPS_DIR
@@ -115,7 +116,7 @@ class Node:
         self.parts = parts
         self.limits, self.loop, self.clock, self.outlet = parts.limits, parts.loop, parts.clock, parts.outlet
         self.commit = GroupCommit(
-            parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self._on_disk_failure
+            parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self.fail
         )
         self._tombstones: set[GroupUid] = set()
         """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
@@ -147,6 +148,7 @@ class Node:
         self._own(self.storage.run())
         self._own(self.compactor.run())
         self._own(self._watch_damage())
+        self._own(self.scrub.run())
         self.lag.start()
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
         self.meta.start()
@@ -227,9 +229,10 @@ class Node:
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._on_disk_failure(task.exception())
+            self.fail(task.exception())
 
-    def _on_disk_failure(self, error: BaseException | None) -> None:
+    def fail(self, error: BaseException | None) -> None:
+        """Stop at once and for good: the disk has failed, or what is not understood has happened. Idempotent."""
         if self.poisoned_by is not None:
             return
         self.poisoned_by = error or DiskPoisoned("unknown failure")
