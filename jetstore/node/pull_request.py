@@ -13,6 +13,8 @@ from jetstore.model.levels import API_LEVEL
 from jetstore.model.times import format_duration
 from jetstore.node.delivery_format import pending_status, status
 
+INT_DIGITS_MAX = 18
+"""Longer numbers as a whole body mean nothing, as any other text."""
 LEVEL_HEADER = b"Nats-Required-Api-Level:"
 
 
@@ -67,7 +69,7 @@ def parse_request(reply: bytes, body: bytes, config: ConsumerConfig, now_s: floa
     fields: dict[str, Any] = {}  # Any: JSON values
     if text.startswith(b"{"):
         fields = _decode(text)
-    elif text.isdigit():
+    elif text.isdigit() and len(text) <= INT_DIGITS_MAX:
         fields["batch"] = int(text)
     batch = max(fields.get("batch", 0), 0) or 1
     expires_ns = fields.get("expires", 0)

@@ -110,8 +110,8 @@ class PushEngine(ConsumerEngine):
             return 0, 0
         room = self.limits.delivery_batch_bytes
         if self.state.config.flow_control:
-            if self._unconfirmed_bytes > self._window_bytes:
-                return 0, 0
+            if self._unconfirmed_bytes > self._window_bytes or self._flights:
+                return 0, 0  # what is under way is not counted yet
             border = self._window_bytes if self._asked else self._window_bytes // 2
             room = min(room, max(border - self._unconfirmed_bytes, 0) + 1)
         return self.limits.delivery_batch_messages, room
