@@ -36,6 +36,7 @@ log = structlog.get_logger("server")
 
 LOCK_WAIT_S = 30.0
 """After kill -9 the old writer process may still be inside a write: how long a start waits for it."""
+COLLECT_PERIOD_S = 30.0
 LOCK_RETRY_S = 0.02
 STORE_NAME = "jetstore"
 INDEX_COMMANDS = "jetstore.store.index:writer_commands"
@@ -188,6 +189,7 @@ async def serve(options: Options) -> int:
             listeners["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
         ports_file = write_ports_file(options.ports_file_dir, listeners)
     log.info("Server is ready")
+    collect_when_idle(server)
     code = await stop
     if code:
         return code
@@ -209,6 +211,15 @@ def tame_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 1_000)
+
+
+def collect_when_idle(server: Server, seen: tuple[int, int] = (-1, -1)) -> None:
+    """Collect cyclic garbage whenever a whole period has brought no message, so that nobody waits for it."""
+    traffic = server.clients.traffic()
+    now = (traffic.in_msgs, traffic.out_msgs)
+    if now == seen:
+        gc.collect()
+    server.world.loop.call_later(COLLECT_PERIOD_S, collect_when_idle, server, now)
 
 
 def announce(server: Server) -> None:
