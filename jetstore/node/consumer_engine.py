@@ -137,6 +137,10 @@ class ConsumerEngine(ABC):
         """How many messages, and bytes of them, could be sent now. (0, 0) = none; somebody calls ``wake`` later."""
 
     @abstractmethod
+    def may_deliver(self) -> bool:
+        """Whether ``demand`` is worth asking. Cheap: it is asked after every slice of entries."""
+
+    @abstractmethod
     def assign(self, messages: Sequence[Message]) -> tuple[int, list[Share]]:
         """Who gets the first n of these messages, n, and the reservation is made. Right after ``demand``."""
 
@@ -200,10 +204,8 @@ class ConsumerEngine(ABC):
             dropped, state.dropped = state.dropped, []
             self.advisories.tell_dropped(self.name, dropped)
             self.wake()
-        if state.live is not None:
-            if state.live.cursor.num_pending:
-                self.wake()
-        elif state.cursor.num_pending > self._flying_new:
+        pending = state.cursor.num_pending - self._flying_new if state.live is None else state.live.cursor.num_pending
+        if pending > 0 and self.may_deliver():
             self.wake()
 
     def on_config(self) -> None:

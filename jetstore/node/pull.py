@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from math import inf
 
 from jetstore.node.consumer_engine import ConsumerEngine
 from jetstore.node.delivery_format import idle_heartbeat, pending_status, status
@@ -32,6 +33,8 @@ class PullEngine(ConsumerEngine):
         """Take the consumer's subjects and begin."""
         self._waiting = deque()
         self._ready: list[PullRequest] = []
+        self._deadline_s = inf
+        """No request expires or wants a heartbeat earlier; perhaps none does then."""
         self._jitter_s = self.rng.uniform(0.1, 1.0)
         super().start()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream_name}.{self.name}".encode()
@@ -70,6 +73,7 @@ class PullEngine(ConsumerEngine):
                     self._tell(reply, b"409 Exceeded MaxWaiting")
                 return
         self._waiting.append(request)
+        self._deadline_s = min(self._deadline_s, _deadline_s(request))
         self.wake()
 
     def _refuse_no_wait(self, request: PullRequest) -> bool:
@@ -112,6 +116,9 @@ class PullEngine(ConsumerEngine):
             self._waiting = deque(request for request in self._waiting if heard(request.target))
 
     # -- deliveries ---------------------------------------------------------------------------------------------------
+
+    def may_deliver(self) -> bool:
+        return bool(self._waiting)
 
     def demand(self) -> tuple[int, int]:
         outlet, pause = self.outlet, self.limits.write_pause_bytes
@@ -186,6 +193,7 @@ class PullEngine(ConsumerEngine):
         assert isinstance(sink, PullRequest)
         if not sink.left and not sink.closing:
             self._waiting.appendleft(sink)
+            self._deadline_s = min(self._deadline_s, _deadline_s(sink))
         sink.left += messages
         sink.flying -= messages
         self._finish(sink)
@@ -243,13 +251,7 @@ class PullEngine(ConsumerEngine):
         return super().idle_limit_s() + self._jitter_s
 
     def own_deadline_s(self, now_s: float) -> float:
-        when = super().own_deadline_s(now_s)
-        for request in self._waiting:
-            if request.expires_s:
-                when = min(when, request.expires_s)
-            if request.heartbeat_due_s:
-                when = min(when, request.heartbeat_due_s)
-        return when
+        return min(self._deadline_s, super().own_deadline_s(now_s))
 
     def on_deadline(self, now_s: float) -> None:
         """Expire requests; tell the others that we are still here."""
@@ -264,6 +266,12 @@ class PullEngine(ConsumerEngine):
                 block = idle_heartbeat(at.consumer_seq, at.stream_seq)
                 self._send_status(request.target, block)
                 request.heartbeat_due_s = now_s + request.heartbeat_s
+        self._deadline_s = min(map(_deadline_s, self._waiting), default=inf)
+
+
+def _deadline_s(request: PullRequest) -> float:
+    """When something is due for a request."""
+    return min(request.expires_s or inf, request.heartbeat_due_s or inf)
 
 
 class RequestHandler:

@@ -102,6 +102,9 @@ class PushEngine(ConsumerEngine):
 
     # -- deliveries ---------------------------------------------------------------------------------------------------
 
+    def may_deliver(self) -> bool:
+        return self._bound
+
     def demand(self) -> tuple[int, int]:
         if not self._bound or self._retry_s > self.loop.time():
             return 0, 0
