@@ -261,8 +261,8 @@ class GroupTable:
             return ""
         own = group.checkpoint_term if at == group.checkpoint_index else None
         run = group.run_at(at)
-        if run is not None and run.file != NOWHERE:
-            own = run.term
+        if run is not None:
+            own = run.term  # also of an entry whose file is gone, as it may be from now on: its term is evidenced
         if own != line.term:
             self._truncate(group, 0)
         if at >= group.last_index:
