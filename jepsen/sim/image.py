@@ -114,9 +114,10 @@ class File:
                 change.fate = SYNCED
 
     def fail_sync(self) -> None:
-        """The sync failed: pages count as clean now, the disk never gets them."""
+        """The sync failed: pages count as clean now, the disk never gets them. A size that was set is no page: it goes
+        with the next commit, as names do."""
         for change in self.log:
-            if change.fate == PENDING:
+            if change.fate == PENDING and change.kind == WRITE:
                 change.fate = DROPPED
                 self.has_dropped = True
 

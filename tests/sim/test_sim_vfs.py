@@ -198,6 +198,21 @@ def test_a_failed_sync_drops_the_pages_although_they_are_still_shown() -> None:
         assert read(fork, "a") == b"old?"
 
 
+def test_a_failed_sync_drops_bytes_but_keeps_a_size_for_the_next_one() -> None:
+    vfs = SimVfs()
+    handle = vfs.open("a", create=True)
+    vfs.fsync_dir("")
+    vfs.truncate(handle, 2000)
+    vfs.pwrite(handle, [b"lost"], 100)
+    vfs.inject(fault("fsync"))
+    with pytest.raises(OSError, match="Input/output"):
+        vfs.fsync(handle)
+    assert read(durable(vfs), "a") == b""
+    vfs.fsync(handle)
+    assert vfs.pread(handle, 4, 100) == b"lost"
+    assert read(durable(vfs), "a") == bytes(2000)
+
+
 def test_a_failed_directory_sync_promises_nothing_and_the_next_one_does() -> None:
     vfs = SimVfs()
     write(vfs, "a", b"1")
