@@ -247,8 +247,11 @@ class Node:
             # Founding it anew would bury every stream of the store.
             raise Corruption("the journal does not know the metadata group, but streams", file="journal", offset=0)
         machine = MetaState()
+        is_newer = False
         if recovered is not None:
+            before = recovered.checkpoint_index
             head, recovered = self.files.head_of(recovered)
+            is_newer = recovered.checkpoint_index != before
             if head is not None:
                 machine = MetaState.restore(head)
         meta = MetaGroup(
@@ -267,6 +270,9 @@ class Node:
                 file="journal",
                 offset=0,
             )
+        if recovered is not None and is_newer:  # a head without its CKPT line, as in ``add_group``
+            index, term, head_hash = recovered.checkpoint_index, recovered.checkpoint_term, recovered.checkpoint_hash
+            meta.add_record(Record(Kind.RESET, META_GROUP, term, Term(0), index, index, 0, head_hash, b""))
         meta.on_checkpoint = self._meta_checkpointed
         self.storage.add(meta)
         return meta
