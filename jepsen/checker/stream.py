@@ -226,6 +226,13 @@ def check_contents(final: FinalStream) -> list[str]:
     return problems + check_bytes(final)
 
 
+def check_whole(final: FinalStream) -> list[str]:
+    """Halted, or unreadable in part, although nobody damaged anything."""
+    if final.is_halted:
+        return [f"whole: {final.name} is halted"]
+    return [f"whole: seq {seq} of {final.name} is unreadable" for seq in sorted(final.unreadable)]
+
+
 def check_bytes(final: FinalStream) -> list[str]:
     """The size that the stream tells, against nats-server's formula over what can be read."""
     if final.stored_bytes is None or final.is_halted or final.unreadable:

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from jepsen.checker.live import check_live
+from jepsen.checker.stream import check_whole
 from jepsen.history import History
 from jepsen.nemesis import damage
 from jepsen.sim.client import Client
@@ -174,6 +175,8 @@ class _Run:
         self.report.problems += setting.problems + check_live(self.history, PROBE_BOUND_NS)
         for workload in self.workloads:
             self.report.problems += workload.check()
+            if workload.final is not None and not setting.is_damaged:
+                self.report.problems += check_whole(workload.final)
 
     async def _probe(self) -> None:
         """A stream is made and takes a message, now that nothing is wrong."""

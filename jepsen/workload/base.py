@@ -49,6 +49,9 @@ class Setting:
 class Workload(Protocol):
     """One workload in one run."""
 
+    final: FinalStream | None
+    """Its stream as it was read at the end."""
+
     async def setup(self, client: Client) -> None:
         """Create streams and consumers. Called again if the connection was lost half way."""
 

@@ -209,6 +209,12 @@ def test_contents() -> None:
     assert Run().problems() == []
 
 
+def test_whole() -> None:
+    assert stream.check_whole(good().final()) == []
+    assert len(stream.check_whole(good().final(unreadable=frozenset([1, 2])))) == 2
+    assert len(stream.check_whole(good().final(is_halted=True))) == 1
+
+
 def test_bytes() -> None:
     run = good()
     size = 5 * (30 + 1 + 50)
