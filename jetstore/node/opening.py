@@ -116,8 +116,8 @@ class GroupFiles:
             newer = _seen_from(copy, recovery)
             if newer is not None:
                 return copy.content, newer
-        if not recovery.checkpoint_index and not copies:
-            return None, recovery
+        if not recovery.checkpoint_index and not copies and not findings:
+            return None, recovery  # (an unreadable copy may be readable again later, and names files that must stay)
         raise Corruption(
             f"the checkpoint of group {recovery.uid} at index {recovery.checkpoint_index} is gone",
             file=group_dir(recovery.uid),
