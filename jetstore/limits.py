@@ -91,6 +91,14 @@ class Limits:
     read_cache_bytes: int = 32 * MIB
     """Decoded frames and footers kept in memory over all streams."""
 
+    # -- scrub ----------------------------------------------------------------------------------------------------
+    scrub_bytes_per_s: int = 8 * MIB
+    """Stored bytes read again in the background, at most; 0 = never."""
+    scrub_step_bytes: int = 128 * KIB
+    """Read at once, between two turns of the event loop."""
+    scrub_round_s: float = 3600.0
+    """A round over the whole store begins at least this long after the one before."""
+
     # -- disk room ------------------------------------------------------------------------------------------------
     disk_reserve_bytes: int = GIB
     """Free space below which new publishes are refused with 10023 (reads, acks, deletes go on)."""

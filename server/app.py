@@ -242,6 +242,11 @@ def engine_counters(node: Node) -> EngineCounters:
         lag_buckets_s=BUCKETS_S,
         lag_histogram=lag.histogram,
         lag_seconds_total=lag.seconds_total,
+        scrub_bytes=node.scrub.bytes_total,
+        scrub_rounds=node.scrub.rounds_total,
+        scrub_found=node.scrub.found_total,
+        damaged_places=len(node.scrub.damaged_copies) + sum(len(group.damage) for group in node.streams.values()),
+        index_rebuilds=sum(group.index_rebuilds for group in node.streams.values()),
     )
 
 

@@ -115,13 +115,14 @@ class Node:
         """Nothing runs before ``start``."""
         self.parts = parts
         self.limits, self.loop, self.clock, self.outlet = parts.limits, parts.loop, parts.clock, parts.outlet
-        self.commit = GroupCommit(
-            parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self.fail
-        )
+        self.commit = GroupCommit(parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self.fail)
         self._tombstones: set[GroupUid] = set()
         """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
         self.lag = LoopLag(parts.loop)
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
+        self.scrub = Scrub(
+            parts.vfs, parts.limits, parts.loop, self.storage, lambda: list(self.streams.values()), lambda: self.meta
+        )
         self.compactor = Compactor(parts.disk, self.storage, lambda: list(self.streams.values()))
         self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
         self.streams: dict[str, StreamGroup] = {}
@@ -148,7 +149,6 @@ class Node:
         self._own(self.storage.run())
         self._own(self.compactor.run())
         self._own(self._watch_damage())
-        self._own(self.scrub.run())
         self.lag.start()
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
         self.meta.start()
@@ -179,6 +179,7 @@ class Node:
                 group.announce_fault()
         for group in self.streams.values():
             await self.bring_config_up(group)
+        self._own(self.scrub.run())
 
     async def stop(self) -> None:
         """Clean stop: answer what is due, make the state durable, release the store. Never raises on a sick disk."""

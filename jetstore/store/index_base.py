@@ -163,6 +163,32 @@ class ProvenBase:
         self.stamp = stamp
         self._raw.refresh()
 
+    def verify_some(self, after_key: bytes, max_rows: int) -> tuple[bytes, int]:
+        """Read up to ``max_rows`` rows behind ``after_key`` (b"" = all) again; the last key read and how many they were.
+
+        Fewer than ``max_rows`` = the end. Raises ``IndexDoubt`` for a row that is not the one committed. Only between a
+        commit and the next ``absorb``.
+        """
+        prefix = self._prefix
+        rows = self._raw.scan(after_key or prefix)
+        seen = 0
+        try:
+            for key, value in rows:
+                if key[:UID_BYTES] != prefix:
+                    break
+                if key in (prefix, after_key):
+                    continue
+                _, _, crc = parse_row(key, value)
+                if self._rows.find(key) != crc:
+                    raise IndexDoubt(f"an index row of group {self._uid} is not the one committed")
+                after_key = key
+                seen += 1
+                if seen == max_rows:
+                    break
+        finally:
+            _close(rows)
+        return after_key, seen
+
     def verify(self) -> str:
         """Read all rows again: "" or what is wrong. Only between a commit and the next ``absorb``."""
         again = ProvenBase(self._uid, self._raw)

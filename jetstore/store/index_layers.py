@@ -54,6 +54,9 @@ class IndexBase(Protocol):
     def committed(self, stamp: int) -> None:
         """The rows absorbed so far were committed under this stamp."""
 
+    def verify_some(self, after_key: bytes, max_rows: int) -> tuple[bytes, int]:
+        """Read rows again; the last key read and how many they were."""
+
     def reset(self) -> None:
         """Expect nothing: the next commit replaces all rows."""
 
@@ -227,6 +230,26 @@ class LayeredIndex:
 
     def _is_changed(self, subject: bytes) -> bool:
         return subject in self._tail.rows or (self._frozen is not None and subject in self._frozen.rows)
+
+    def verify_some(self, after: tuple[int, bytes, int], max_rows: int) -> tuple[int, bytes, int] | None:
+        """Check up to ``max_rows`` committed rows; what to pass next, or None at the end of a round.
+
+        Begin with ``(0, b"", 0)``: stamp, last key, rows seen. A commit in between begins the round anew. Raises
+        ``IndexDoubt`` if the stored rows are not those committed.
+        """
+        if self._is_whole or self._captured is not None or self._committing:
+            return None  # nothing is committed, or a commit is on its way
+        stamp, key, seen = after
+        if stamp != self._base.stamp:
+            stamp, key, seen = self._base.stamp, b"", 0
+        key, count = self._base.verify_some(key, max_rows)
+        seen += count
+        if count == max_rows:
+            return stamp, key, seen
+        expected = self._base.totals()[0]
+        if seen != expected:
+            raise IndexDoubt(f"the index of group {self._uid} has {seen} rows, not {expected}")
+        return None
 
     # -- changes ----------------------------------------------------------------------------------------------------
 

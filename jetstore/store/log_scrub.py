@@ -12,23 +12,26 @@ from jetstore.store.segment_files import SegmentFile
 if TYPE_CHECKING:
     from jetstore.store.message_log import SegmentedLog
 
+_HEAD = -1
+"""In place of a frame number: head and footer of the segment come first."""
+
 
 class Scrubber:
     """Goes round all segments of one log; remembers where it is by sequence, so segments may come and go."""
 
     def __init__(self) -> None:
         self._base_seq = 0
-        self._frame = 0
+        self._frame = _HEAD
 
     def step(self, log: SegmentedLog, budget_bytes: int, found: list[Corruption]) -> bool:
         """Read about ``budget_bytes``; what is wrong is added to ``found``. True when the round is complete."""
         while budget_bytes > 0:
             segment = next((s for s in log.segment_files() if s.base_seq >= self._base_seq), None)
             if segment is None:
-                self._base_seq = self._frame = 0
+                self._base_seq, self._frame = 0, _HEAD
                 return True
             if segment.base_seq > self._base_seq:
-                self._base_seq, self._frame = segment.base_seq, 0
+                self._base_seq, self._frame = segment.base_seq, _HEAD
             budget_bytes -= self._frames(log, segment, budget_bytes, found)
         return False
 
@@ -36,7 +39,8 @@ class Scrubber:
         reader = log.reader
         used = 0
         table = reader.table(segment)
-        if self._frame == 0:
+        if self._frame == _HEAD:
+            self._frame = 0  # a footer may be larger than a step: it is read once all the same
             used += SEGMENT_HEAD_BYTES
             self._note(found, lambda: reader.check_head(segment))
             if isinstance(table, SealedTable):
@@ -57,7 +61,7 @@ class Scrubber:
             used += FRAME_HEAD_BYTES + table.payload_sizes[number]
             self._note(found, lambda n=number: reader.verify(segment, *reader.read_frame(segment, n)))
         if self._frame >= count:
-            self._base_seq, self._frame = segment.base_seq + 1, 0
+            self._base_seq, self._frame = segment.base_seq + 1, _HEAD
         return max(used, 1)
 
     @staticmethod

@@ -122,7 +122,7 @@ class Contents:
         try:
             return self.index.matching(subject_filter, after, max_count)
         except IndexDoubt as doubt:
-            self._heal(doubt)
+            self.heal(doubt)
             return self.index.matching(subject_filter, after, max_count)
 
     def row(self, subject: bytes) -> IndexRow | None:
@@ -130,7 +130,7 @@ class Contents:
         try:
             return self.index.get(subject)
         except IndexDoubt as doubt:
-            self._heal(doubt)
+            self.heal(doubt)
             return self.index.get(subject)
 
     def rows(self, subjects: Sequence[bytes]) -> list[IndexRow | None]:
@@ -138,7 +138,7 @@ class Contents:
         try:
             return self.index.get_many(subjects)
         except IndexDoubt as doubt:
-            self._heal(doubt)
+            self.heal(doubt)
             return self.index.get_many(subjects)
 
     def last_seq_of(self, subject: bytes) -> int:
@@ -146,7 +146,7 @@ class Contents:
         row = self.row(subject)
         return row.last if row else 0
 
-    def _heal(self, doubt: IndexDoubt) -> None:
+    def heal(self, doubt: IndexDoubt) -> None:
         """Make the index say what the log holds now. Raises ``Corruption`` if the log cannot tell."""
         log: object = self.log
         if not isinstance(self.index, Rebuildable) or not hasattr(log, "index_rows"):
@@ -213,7 +213,7 @@ class Contents:
         try:
             rows = self.index.get_many(list(counts))
         except IndexDoubt as doubt:
-            self._heal(doubt)  # as of after the removal
+            self.heal(doubt)  # as of after the removal
         else:
             for subject, row in zip(counts, rows, strict=True):
                 assert row is not None
@@ -232,7 +232,7 @@ class Contents:
         try:
             row = self.index.get(meta.subject)
         except IndexDoubt as doubt:
-            self._heal(doubt)  # as of after the removal
+            self.heal(doubt)  # as of after the removal
         else:
             assert row is not None
             self._forget(meta.subject, row, 1, seq, seq)

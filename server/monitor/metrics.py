@@ -178,12 +178,17 @@ def _engine_families(engine: EngineCounters) -> Iterable[Metric]:
             "Raft entries they travelled in; publishes / entries is the batch size.",
             engine.publish_entries,
         ),
+        ("scrub_bytes", "Stored bytes read again in the background.", engine.scrub_bytes),
+        ("scrub_rounds", "Rounds over the whole store.", engine.scrub_rounds),
+        ("scrub_found", "Damaged places that the scrub met, each once a round.", engine.scrub_found),
+        ("index_rebuilds", "Subject indexes made again from the messages.", engine.index_rebuilds),
     ):
         yield CounterMetricFamily(f"jetstore_{name}", text, value=total)
     for name, text, value in (
         ("journal_used_bytes", "Journal files that are still needed.", engine.journal_used_bytes),
         ("journal_max_bytes", "What they may take.", engine.journal_max_bytes),
         ("accepts_publishes", "1 while disk and journal have room for publishes.", int(engine.accepts_publishes)),
+        ("damaged_places", "Places in stored files that are known to be damaged.", engine.damaged_places),
     ):
         yield GaugeMetricFamily(f"jetstore_{name}", text, value=value)
     yield _histogram(

@@ -146,6 +146,14 @@ class EngineCounters:
     lag_buckets_s: Sequence[float]
     lag_histogram: Sequence[int]
     lag_seconds_total: float
+    scrub_bytes: int = 0
+    """Read again in the background."""
+    scrub_rounds: int = 0
+    scrub_found: int = 0
+    """Damaged places found by the scrub, each once a round."""
+    damaged_places: int = 0
+    """Damaged places known now."""
+    index_rebuilds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
