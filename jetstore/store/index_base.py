@@ -164,7 +164,7 @@ class ProvenBase:
         self._raw.refresh()
 
     def verify_some(self, after_key: bytes, max_rows: int) -> tuple[bytes, int]:
-        """Read up to ``max_rows`` rows behind ``after_key`` (b"" = all) again; the last key read and how many they were.
+        """Read up to ``max_rows`` rows behind ``after_key`` (b"" = all) again; the last key read, and how many.
 
         Fewer than ``max_rows`` = the end. Raises ``IndexDoubt`` for a row that is not the one committed. Only between a
         commit and the next ``absorb``.
