@@ -14,6 +14,7 @@ import pytest
 from damaged_store import ACKED, LIMITS, body, current_server, flip, play_over, put, small_store, take
 
 from jepsen.sim.client import Client
+from jepsen.sim.faults import fault
 from jepsen.sim.world import World
 from jetstore.limits import Limits
 from jetstore.store.index_rows import uid_key
@@ -176,3 +177,19 @@ def test_streams_come_and_go_while_it_runs() -> None:
         assert node.scrub.found_total == 0
 
     run(story, replace(SCRUB, scrub_bytes_per_s=4 * 1024, scrub_round_s=1.0))
+
+
+def test_reads_that_fail_are_no_end_of_the_node() -> None:
+    async def story(world: World, client: Client) -> None:
+        node = current_server(world).node
+        rule = world.machine.vfs.inject(fault("pread", "groups/2/segments/*", sticky=True))
+        await next_round(node)
+        assert node.scrub.found_total > 0
+        assert world.machine.exits == []
+        world.machine.vfs.faults.remove(rule)
+        for _ in range(3):
+            await next_round(node)
+        await put(client, STORED + ABOVE + 1, STORED + ABOVE + 2)
+        assert "S" in node.health_problem()  # what was noted stays until the damaged table leaves the cache
+
+    run(story)
