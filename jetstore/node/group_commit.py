@@ -88,9 +88,11 @@ class GroupCommit:
         records: list[Record] = []
         done: list[tuple[Composer, Callable[[], None]]] = []
         budget = self._limits.block_bytes_max
+        passed_over: dict[Composer, None] = {}
+        again: dict[Composer, None] = {}
         for composer in wanting:
             if budget <= 0:
-                self._wanting[composer] = None
+                passed_over[composer] = None
                 continue
             composed, on_durable, more = composer.compose(budget)
             if composed:
@@ -98,7 +100,9 @@ class GroupCommit:
                 budget -= sum(len(record.body) + RECORD_OVERHEAD_BYTES for record in composed)
                 done.append((composer, on_durable))
             if more:
-                self._wanting[composer] = None
+                again[composer] = None
+        # Who had to wait comes first next time: a busy group must not keep the others out for ever.
+        self._wanting = {**passed_over, **self._wanting, **again}
         if not records:
             if self._wanting:
                 self._loop.call_soon(self._pump)
