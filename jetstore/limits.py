@@ -56,7 +56,7 @@ class Limits:
     """A group with more journal than this behind its checkpoint is checkpointed."""
     journal_reappend_bytes: int = MIB
     """A group that pins the oldest file with less than this is written again instead of checkpointed."""
-    block_bytes_max: int = 4 * MIB
+    block_bytes_max: int = MIB
     """One journal block, or one message."""
     zeroing_bytes: int = 4 * MIB
     """Zeroed ahead per background step (one sync each)."""
