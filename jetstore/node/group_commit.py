@@ -73,6 +73,11 @@ class GroupCommit:
         """Nothing is on its way and nobody wants anything written."""
         return not self._in_flight and not self._wanting
 
+    def refresh(self) -> None:
+        """Write an empty block if nothing is on its way, to learn where the journal stands now."""
+        if not (self._in_flight or self._pump_scheduled or self._stopped):
+            self._write([], [])
+
     async def drained(self) -> None:
         """Wait until everything wanted so far, and what follows from it, is durable and applied (or has failed)."""
         while not (self.idle or self._stopped):

@@ -412,6 +412,8 @@ class Node:
             self._has_room = has_room
             if not has_room:
                 self._make_room()
+            if self.commit.status is not None and not self.commit.status.accepts_publishes:
+                self.commit.refresh()  # nothing else would tell an idle node that its journal has room again
         status = self.commit.status
         if not self._has_room or (status is not None and not status.accepts_publishes):
             return api_error("JSInsufficientResourcesErr")

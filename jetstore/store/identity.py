@@ -6,6 +6,7 @@ and a copied or reverted disk is recognised by (boot counter, nonce).
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -92,22 +93,57 @@ def save_identity(vfs: Vfs, identity: Identity) -> None:
     """Both copies durable and read back, one after the other: at any moment one of them is whole."""
     data = encode(identity)
     for name in NAMES:
-        temp = name + ".tmp"
-        handle = vfs.open(temp, create=True)
         try:
-            vfs.truncate(handle, 0)
-            vfs.pwrite(handle, [data], 0)
-            vfs.fsync(handle)
-        finally:
-            vfs.close(handle)
-        vfs.rename(temp, name)
-        vfs.fsync_dir("")
+            _replace(vfs, name, data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not _is_other_whole(vfs, name):
+                raise
+            _overwrite(vfs, name, data)  # a full disk must not keep a store from being opened
         handle = vfs.open(name, write=False)
         try:
             if vfs.pread(handle, len(data) + 1, 0) != data:
                 raise Corruption("read back differs", file=name, offset=0)
         finally:
             vfs.close(handle)
+
+
+def _replace(vfs: Vfs, name: str, data: bytes) -> None:
+    temp = name + ".tmp"
+    handle = vfs.open(temp, create=True)
+    try:
+        vfs.truncate(handle, 0)
+        vfs.pwrite(handle, [data], 0)
+        vfs.fsync(handle)
+    finally:
+        vfs.close(handle)
+    vfs.rename(temp, name)
+    vfs.fsync_dir("")
+
+
+def _is_other_whole(vfs: Vfs, name: str) -> bool:
+    """Whether this copy may be overwritten in place: the other one is readable."""
+    (other,) = (each for each in NAMES if each != name)
+    if not (vfs.exists(name) and vfs.exists(other)):
+        return False
+    handle = vfs.open(other, write=False)
+    try:
+        decode(vfs.pread(handle, vfs.size(handle), 0), other)
+    except Corruption:
+        return False
+    finally:
+        vfs.close(handle)
+    return True
+
+
+def _overwrite(vfs: Vfs, name: str, data: bytes) -> None:
+    """Write into the copy that is there: it needs no room, and the other copy is whole meanwhile."""
+    handle = vfs.open(name)
+    try:
+        vfs.pwrite(handle, [data], 0)
+        vfs.truncate(handle, len(data))
+        vfs.fsync(handle)
+    finally:
+        vfs.close(handle)
 
 
 def encode(identity: Identity) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from random import Random
 
 import pytest
 
-from jepsen.sim.faults import SimCrash
+from jepsen.sim.faults import SimCrash, fault
 from jepsen.sim.vfs import SimVfs
 from jetstore.errors import Corruption
 from jetstore.store.identity import NAMES, Identity, decode, encode, open_identity, read_identity, save_identity
@@ -105,3 +106,23 @@ def test_save_changes_both_copies() -> None:
     changed = Identity(**{**values, "cluster_id": "c1", "journal_born": True})
     save_identity(vfs, changed)
     assert [decode(vfs.peek(name), name) for name in NAMES] == [changed, changed]
+
+
+def test_a_full_disk_does_not_keep_a_store_from_being_opened() -> None:
+    vfs = SimVfs()
+    first, _ = open_identity(vfs, "a", Random(1).randbytes)
+    vfs.inject(fault("pwrite", "*.tmp", error=errno.ENOSPC, sticky=True))
+    again, findings = open_identity(vfs, "a", Random(2).randbytes)
+    assert (again.node_id, again.boot_counter) == (first.node_id, 2)
+    assert findings == []
+    assert read_identity(vfs) == (again, [])
+
+
+def test_the_only_whole_copy_is_never_overwritten_in_place() -> None:
+    vfs = SimVfs()
+    open_identity(vfs, "a", Random(1).randbytes)
+    vfs.poke("IDENTITY.b", 20, b"\xff")
+    vfs.inject(fault("pwrite", "*.tmp", error=errno.ENOSPC, sticky=True))
+    with pytest.raises(OSError, match="No space"):
+        open_identity(vfs, "a", Random(2).randbytes)
+    assert read_identity(vfs)[0] is not None
