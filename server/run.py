@@ -7,6 +7,7 @@ that without this.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -36,6 +37,8 @@ log = structlog.get_logger("server")
 
 LOCK_WAIT_S = 30.0
 """After kill -9 the old writer process may still be inside a write: how long a start waits for it."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""glibc's names for mallopt."""
 COLLECT_PERIOD_S = 30.0
 LOCK_RETRY_S = 0.02
 STORE_NAME = "jetstore"
@@ -172,6 +175,7 @@ async def serve(options: Options) -> int:
     for number, name in ((signal.SIGINT, "interrupt"), (signal.SIGTERM, "terminated")):
         loop.add_signal_handler(number, trapped, name)
     announce(server)
+    keep_large_buffers()
     tame_collector()
     starting = loop.create_task(server.start())
     await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -201,6 +205,16 @@ async def serve(options: Options) -> int:
         lock.close()
     log.info("Server Exiting..")
     return code
+
+
+def keep_large_buffers() -> None:
+    """Have the C library keep freed buffers of the size of messages and reads (``store/disk.py`` says why)."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # no glibc: nothing to tell
+    mallopt(M_MMAP_THRESHOLD, 64 << 20)
+    mallopt(M_TRIM_THRESHOLD, 128 << 20)
 
 
 def tame_collector() -> None:

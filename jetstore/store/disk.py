@@ -320,6 +320,11 @@ class ProcessDisk:
             self._process.wait(timeout=REAP_S)
 
 
+LARGE_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+"""glibc maps and unmaps every large buffer anew, and each of its pages faults again; so it keeps them instead (a third
+more throughput with 1 MiB messages). Other libraries ignore these variables."""
+
+
 def _spawn(lock_fd: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """A writer process and our end of the socket pair. Takes a few milliseconds: it is done once, at start."""
     ours, theirs = socket.socketpair()
@@ -333,7 +338,7 @@ def _spawn(lock_fd: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         [sys.executable, "-m", "jetstore.store.writer_process", str(theirs.fileno())],
         pass_fds=inherited,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**LARGE_BUFFERS, **os.environ, "PYTHONPATH": path},
     )
     theirs.close()
     return ours, process
