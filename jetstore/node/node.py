@@ -47,7 +47,7 @@ META_CHECKPOINT_BYTES = 64 << 10
 CHECKPOINT_AT_STOP_BYTES = 64 << 10
 """At a clean stop, groups with more journal than this are checkpointed, so that the next start replays little."""
 TRIM_EVERY_BLOCKS = 16
-"""How often (in journal blocks, each ≤ 4 MiB) the unflushed tails of all streams are added up."""
+"""How often (in journal blocks, each ≤ 1 MiB or one entry) the unflushed tails of all streams are added up."""
 DAMAGE_WATCH_S = 1.0
 """How soon damage that reads met is said."""
 STOP_DRAIN_S = 5.0
