@@ -144,8 +144,6 @@ class Node:
         recovery = self.parts.recovery
         for finding in recovery.findings:
             log.warning("journal finding", finding=finding)
-        for finding in self.parts.indexes.findings:
-            log.warning("index rebuilt", finding=finding)
         self._own(self.storage.run())
         self._own(self.compactor.run())
         self._own(self._watch_damage())
@@ -162,6 +160,8 @@ class Node:
                 self._remove_files(uid)
         for assignment in sorted(assigned.values(), key=lambda a: a.uid):
             self._open_stream(assignment, recovery.groups.get(assignment.uid))
+        for finding in self.parts.indexes.findings:
+            log.warning("index rebuilt", finding=finding)
         self.files.quarantine_unknown(assigned.keys() | {META_GROUP}, self.clock.wall_ns())
         for group in list(self.streams.values()):
             if group.paused_by is None:

@@ -68,6 +68,7 @@ class Storage:
         self._members: dict[GroupUid, Checkpointable] = {}
         self._wanted: dict[GroupUid, None] = {}
         self._wake = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
         self._takes: dict[GroupUid, dict[asyncio.Future[bool], None]] = {}
         """Flushes on their way; each is done with whether all of it was written."""
         self._full_until = float("-inf")
@@ -182,10 +183,14 @@ class Storage:
                     self._wanted.pop(uid, None)
 
     async def checkpoint(self, member: Checkpointable) -> None:
-        """Make one group's applied state durable and let the journal forget what it covers.
+        """Make one group's applied state durable and let the journal forget what it covers. One at a time.
 
         Raises DiskFull if there was no space; then everything is as it was.
         """
+        async with self._one_at_a_time:  # a log and an index remember one capture: a second would confirm the first
+            await self._checkpoint(member)
+
+    async def _checkpoint(self, member: Checkpointable) -> None:
         group = member.group
         core = group.core
         if group.stopped or core.log.applied_index <= core.log.checkpoint_index:

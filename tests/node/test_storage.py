@@ -175,3 +175,20 @@ async def test_after_a_full_disk_flushing_pauses() -> None:
     await disk.finish(DiskFull("no room"))
     storage.flush(member)  # type: ignore[arg-type]
     assert disk.names() == ["write_segment"]
+
+
+@pytest.mark.asyncio
+async def test_a_second_checkpoint_waits_for_the_first_and_finds_nothing_left_to_do() -> None:
+    disk, storage, member = make()
+    tasks = [asyncio.create_task(storage.checkpoint(member)) for _ in range(2)]  # type: ignore[arg-type]
+    await settle()
+    await disk.finish()
+    await disk.finish(value=1)
+    assert len(member.records) == 1
+    member.log.checkpoint_index = member.log.applied_index
+    member.records[0][1]()
+    await settle()
+    await disk.finish()
+    await disk.finish()
+    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert disk.names().count("write_checkpoint") == 1
