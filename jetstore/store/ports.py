@@ -99,8 +99,7 @@ class JournalRecovery:
     """No journal was there."""
 
 
-@dataclass(frozen=True, slots=True)
-class JournalStatus:
+class JournalStatus(NamedTuple):
     """Where the journal stands after a block. Drives checkpoints, re-appends and refusal of publishes."""
 
     lsn: int
