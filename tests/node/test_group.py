@@ -99,9 +99,7 @@ class Bench:
 
 
 def entries_of(records: list[Record]) -> list[bytes]:
-    return [
-        bytes(data) for r in records if r.kind is Kind.ENTRIES for _, data in iter_entries(r.body) if data != b""
-    ]
+    return [bytes(data) for r in records if r.kind is Kind.ENTRIES for _, data in iter_entries(r.body) if data != b""]
 
 
 @pytest.mark.asyncio
