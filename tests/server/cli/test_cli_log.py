@@ -51,7 +51,7 @@ def test_line_form(tmp_path: Path) -> None:
     found = lines(path)
     stamp = rf"\[{os.getpid()}\] " + r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{6} "
     assert re.fullmatch(stamp + r'\[INF\] leader elected stream=S term=3 peer="n 1"', found[0])
-    assert [re.search(r"\[(\w{3})\] ", line)[1] for line in found] == ["INF", "WRN", "ERR", "FTL"]  # type: ignore[index]
+    assert [re.search(r"\[([A-Z]{3})\] ", line)[1] for line in found] == ["INF", "WRN", "ERR", "FTL"]  # type: ignore[index]
 
 
 def test_time_can_be_left_out(tmp_path: Path) -> None:
