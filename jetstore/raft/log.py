@@ -142,8 +142,13 @@ class RaftLog:
         self._covered_bytes_total = applied_bytes_total
 
     def resident(self) -> list[Entry] | None:
-        """All durable entries above the checkpoint, or None if some were dropped or are FAULTY."""
+        """All durable entries above the checkpoint, or None if they are many, some were dropped, or some are FAULTY.
+
+        Right after recovery all of them are in memory, however many: they are still too many to be written again.
+        """
         if self.first_index != self.checkpoint_index + 1 or self.faulty_index is not None:
+            return None
+        if self.bytes_above_checkpoint > self.resident_bytes_max:
             return None
         return self.slice(self.first_index, self.durable_index) if self.durable_index >= self.first_index else []
 

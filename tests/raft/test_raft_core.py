@@ -143,6 +143,14 @@ def test_applied_entries_are_dropped_once_the_log_is_large_and_kept_while_it_is_
     assert [e.index for e in core.log.resident() or []] == [4]
 
 
+def test_a_recovered_log_that_is_large_is_not_written_again() -> None:
+    """It is all in memory until it is applied; written again as one record it might not fit into a journal file."""
+    core = make_core([entry(1, 1, b"x" * 30), entry(1, 2, b"y" * 30)], term=1, vote=1, resident=50)
+    assert core.log.resident() is None
+    small = make_core([entry(1, 1, b"x" * 30)], term=1, vote=1, resident=50)
+    assert [e.index for e in small.log.resident() or []] == [1]
+
+
 def test_a_configuration_of_several_voters_is_refused() -> None:
     log = RaftLog(checkpoint_index=RaftIndex(0), checkpoint_term=Term(0), entries=[], resident_bytes_max=1)
     with pytest.raises(ValueError, match="one voter only"):
