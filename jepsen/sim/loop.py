@@ -217,9 +217,9 @@ class SimLoop(asyncio.BaseEventLoop):
         return context.run(function, *args)
 
     def thaw(self, owner: Owner) -> None:
-        """SIGCONT: what waited runs, in order."""
+        """SIGCONT: what waited runs, in order, before what has become due just now (bytes of a stream among it)."""
         owner.is_paused = False
-        self._queue.extend(owner.frozen)
+        self._queue.extendleft(reversed(owner.frozen))
         owner.frozen = []
 
     def now_ns(self) -> int:

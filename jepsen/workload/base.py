@@ -14,6 +14,8 @@ from jepsen.sim.client import ApiFailure, Client, Msg, NoResponders, NotSent, Un
 
 NOT_FOUND = 10037
 UNAVAILABLE = 10008
+NO_ROOM = 10023
+"""No room now; with room on the disk it ends by itself, as soon as a checkpoint has freed the journal."""
 UNREADABLE = frozenset([UNAVAILABLE, 10051])
 """Refusals that say "it is (or may be) there and cannot be read"."""
 READ_WINDOW = 64
@@ -109,7 +111,7 @@ async def persist(setting: Setting, client_name: str, work: Callable[[Client], A
         except (NotSent, Unknown, NoResponders) as error:
             failure: Exception = error
         except ApiFailure as error:
-            if error.err_code != UNAVAILABLE:
+            if error.err_code not in (UNAVAILABLE, NO_ROOM):
                 raise
             failure = error
         await asyncio.sleep(min(2.0, 0.05 * 2**attempt))
