@@ -125,7 +125,7 @@ class Machine:
 
     async def ready(self, timeout_s: float) -> bool:
         """Wait until the server serves; False if it does not within that time."""
-        if self.boot is not None and self.boot.is_ready:
+        if self.boot is not None and self.boot.is_ready and not self.boot.stop_wanted.done():
             return True
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiters.append(waiter)

@@ -168,7 +168,7 @@ class _Run:
             if not self.report.damage:
                 await self._probe()
             for workload in self.workloads:
-                await persist(setting, "final", workload.finish, tries=6)
+                await persist(setting, "final", workload.finish, tries=12)
         except Exception as error:  # noqa: BLE001  # whatever it is, the final reads did not come
             self.problem(f"live: final reads failed: {type(error).__name__}: {error}")
             return
@@ -186,7 +186,7 @@ class _Run:
             await client.api("STREAM.CREATE.PROBE", {"name": "PROBE", "subjects": ["probe"]})
             probe.args["seq"] = (await client.request("probe", b"alive")).json()["seq"]
 
-        await persist(self.setting, "probe", work, tries=6)
+        await persist(self.setting, "probe", work, tries=12)
         probe.ok()
 
     async def _nemesis(self) -> None:
