@@ -81,12 +81,18 @@ def strike(
 
 
 def _go_back(disk: DamagedDisk, rng: Random, pattern: str, kind: str, earlier: DamagedDisk | None) -> str | None:
-    """Bring back one sector, one file, or all files of the class, as they were."""
+    """Bring back one sector, one file, or all files of the class, as they were.
+
+    Whole journal files are left out: on a single disk nothing else proves what the newest of them held, so a lone voter
+    cannot tell such a disk from one that is simply older (docs/format/journal.md, residual). A known gap, not a pass.
+    """
     if earlier is None:
         return None
     there = set(earlier.files())
     paths = [path for path in disk.files() if path in there and fnmatchcase(path, pattern)]
     changed = [path for path in paths if disk.peek(path) != earlier.peek(path)]
+    if kind == "old":
+        changed = [path for path in changed if not path.startswith("journal/")]
     if not changed:
         return None
     path = rng.choice(changed)
