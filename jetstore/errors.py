@@ -5,6 +5,7 @@
     JetstoreError
     ├── ApiError             a definite refusal: a JetStream error with code, err_code and description
     ├── NotNow               nothing was stored and never will be by this attempt; trying again later is sensible
+    ├── ConfChangeRefused    members cannot change like that: nothing was proposed; the text names what does not fit
     ├── OperatingError       something about the machine: handled where policy lives
     │   ├── DiskFull         a capacity event (ENOSPC on a reservation): new publishes are refused, the rest goes on
     │   ├── DiskPoisoned     a failed write or sync: final for the node, never retried
@@ -36,6 +37,10 @@ class ApiError(JetstoreError):
 
 class NotNow(JetstoreError):
     """No leader, shutting down, or paused: definitely not stored; retry later."""
+
+
+class ConfChangeRefused(JetstoreError):
+    """A change of a group's members that its configuration does not allow. Nothing was proposed."""
 
 
 class OperatingError(JetstoreError):
