@@ -10,7 +10,7 @@ import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from crc32c import crc32c
 
@@ -21,6 +21,14 @@ NAMES = ("IDENTITY", "IDENTITY.b")
 FORMAT_VERSION = 0
 _TITLE = f"jetstore identity {FORMAT_VERSION}\n"
 _CRC_KEY = "crc32c = "
+
+
+class FoundingNode(NamedTuple):
+    """One of the nodes that founded the cluster together."""
+
+    name: str
+    node_id: str
+    incarnation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,8 @@ class Identity:
     """32 hexadecimal digits: seeds every checksum of this incarnation's journal."""
     journal_born: bool
     """A journal was made: if there is none later, it was lost, and with it everything this incarnation promised."""
+    founding: tuple[FoundingNode, ...] = ()
+    """The nodes that founded the cluster, by name: the metadata group's first voters are 1, 2, … in this order."""
 
     @property
     def journal_id_bytes(self) -> bytes:
@@ -165,6 +175,7 @@ def decode(data: bytes, name: str) -> Identity:
         field, _, value = line.partition(" = ")
         values[field] = json.loads(value)
     try:
+        values["founding"] = tuple(FoundingNode(*node) for node in values["founding"])
         return Identity(**values)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise FormatUnknown(f"identity fields: {error}", file=name, offset=0) from error

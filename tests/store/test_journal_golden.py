@@ -11,7 +11,7 @@ from journal_model import JOURNAL_ID, Model, checkpoint, entries, hard, small_li
 
 from jepsen.sim.vfs import SimVfs
 from jetstore.store.checkpoint_files import make_group_dir, read_heads, write_head
-from jetstore.store.identity import Identity, decode, encode
+from jetstore.store.identity import FoundingNode, Identity, decode, encode
 from jetstore.store.journal.recovery import open_journal
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "format"
@@ -74,7 +74,8 @@ def test_checkpoint_version_0() -> None:
 
 
 def test_identity_version_0() -> None:
-    identity = Identity("näme", "0123456789abcdef", 2, "cluster", 41, "fedcba9876543210", "00ff" * 8, journal_born=True)
+    founding = (FoundingNode("näme", "0123456789abcdef", 1),)
+    identity = Identity("näme", "0123456789abcdef", 2, "cluster", 41, "fedcba9876543210", "00ff" * 8, True, founding)
     expected = golden("identity-0")
     assert encode(identity) == expected
     assert decode(expected, "IDENTITY") == identity
