@@ -173,8 +173,10 @@ def count_from(view: StreamView, subject_filter: SubjectFilter | None, start_seq
 def _count_range(view: StreamView, subject_filter: SubjectFilter | None, first: int, last: int) -> int:
     total = 0
     while first <= last:
-        seqs = view.next_seqs(first, subject_filter, _CHUNK)
-        if len(seqs) < _CHUNK or seqs[-1] > last:
+        # No more than can be in the range: what lies behind it may be unreadable, which is none of our business.
+        most = min(_CHUNK, last - first + 1)
+        seqs = view.next_seqs(first, subject_filter, most)
+        if len(seqs) < most or seqs[-1] > last:
             return total + bisect_left(seqs, last + 1)
         total += len(seqs)
         first = seqs[-1] + 1

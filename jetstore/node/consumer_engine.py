@@ -28,6 +28,7 @@ from jetstore.node.acks import AckIntake
 from jetstore.node.advisories import Advisories
 from jetstore.node.delivery_format import ack_replies, columns
 from jetstore.node.delivery_ports import Sink, StreamLeader
+from jetstore.node.delivery_reader import DeliveryReader
 from jetstore.node.flight import Flight, Share
 from jetstore.node.logged_time import LoggedTime
 from jetstore.node.pacing import Pacer
@@ -42,8 +43,6 @@ CURSOR_DELAY_S = 0.25
 """Without acknowledgements: the longest time a delivery is not in the log."""
 REFUSED_RETRY_S = 1.0
 """How soon a consumer plans again after an entry could not be proposed."""
-DAMAGE_RETRY_S = 1.0
-"""How soon a consumer that stands before an unreadable message looks again."""
 TIMER_MAX_S = 3600.0
 """No timer waits longer: the wall clock may have jumped meanwhile."""
 
@@ -82,6 +81,7 @@ class ConsumerEngine(ABC):
         self._blocked = False
         self._full: set[bytes] = set()
         """Targets whose connections are to say when they can take more."""
+        self.reader = DeliveryReader(leader, state)
         self.acks = AckIntake(self)
         self.times = LoggedTime(leader.clock, leader.stream)
         self._checked_ns = 0
@@ -94,8 +94,6 @@ class ConsumerEngine(ABC):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
-        self._hold_until_s = 0.0
-        """After damage was met: no timer before that, or what is due and unreadable would keep the loop busy."""
         self._paused_until_ns = 0
         self._pacer = Pacer(state.config, state.view.last_seq)
 
@@ -218,10 +216,13 @@ class ConsumerEngine(ABC):
             return
         self._checked_ns = self.times.reached_ns()
         if not self.is_paused():
-            if self.state.acks:
-                self._deliver_logged()
-            else:
-                self._deliver_unlogged()
+            try:
+                if self.state.acks:
+                    self._deliver_logged()
+                else:
+                    self._deliver_unlogged()
+            except Corruption as error:
+                self.reader.stand_still(error)
         elif not self._flights:
             self.drained()
         self.arm()
@@ -249,8 +250,8 @@ class ConsumerEngine(ABC):
                 if self._blocked:
                     self.acks.flush()
                     return
-            seqs = state.plan_new(min(room, self.limits.delivery_batch_messages), self._planned_next)
-            messages = self._pacer.allowed(self._read(seqs, bytes_max), self.loop.time()) if seqs else []
+            seqs = self.reader.plan_new(min(room, self.limits.delivery_batch_messages), self._planned_next)
+            messages = self._pacer.allowed(self.reader.read(seqs, bytes_max), self.loop.time()) if seqs else []
             if not messages:
                 if not seqs and not self._flights:
                     self.drained()
@@ -288,7 +289,7 @@ class ConsumerEngine(ABC):
         if not again:
             return
         order = [(seq, attempt) for first, last, attempt in again for seq in range(first, last + 1)]
-        found = {message.seq: message for message in self._read(sorted(seq for seq, _ in order), bytes_max)}
+        found = {message.seq: message for message in self.reader.read(sorted(seq for seq, _ in order), bytes_max)}
         messages = [found[seq] for seq, _ in order if seq in found]
         taken, shares = self.assign(messages)
         if not taken:
@@ -304,22 +305,6 @@ class ConsumerEngine(ABC):
                 runs.append((seq, seq, attempt))
         self._flying_again = True
         self._fly(Flight(messages, shares, True), runs, now_ns)
-
-    def _read(self, seqs: Sequence[int], bytes_max: int) -> list[Message]:
-        """Messages from the first of ``seqs`` on. It ends at unreadable ones: it never skips, it stands still."""
-        messages = self.leader.stream.log
-        bytes_max = max(min(bytes_max, self.limits.delivery_batch_bytes), 1)
-        try:
-            return messages.read_many(seqs, bytes_max)
-        except Corruption as error:
-            self.leader.note_damage(error)
-        found: list[Message] = []
-        try:
-            for seq in seqs:
-                found += messages.read_many((seq,), bytes_max)
-        except Corruption:
-            self._hold_until_s = self.loop.time() + DAMAGE_RETRY_S
-        return found
 
     def _fly(self, flight: Flight, runs: Sequence[AttemptRange], now_ns: int = 0) -> None:
         flight.time_ns = now_ns or self.now_ns()
@@ -426,8 +411,8 @@ class ConsumerEngine(ABC):
         messages_max, bytes_max = self.demand()
         if messages_max <= 0:
             return
-        seqs = state.plan_new(min(messages_max, self.limits.delivery_batch_messages))
-        messages = self._pacer.allowed(self._read(seqs, bytes_max), self.loop.time()) if seqs else []
+        seqs = self.reader.plan_new(min(messages_max, self.limits.delivery_batch_messages))
+        messages = self._pacer.allowed(self.reader.read(seqs, bytes_max), self.loop.time()) if seqs else []
         if not messages:
             if not seqs:
                 self.drained()
@@ -542,10 +527,11 @@ class ConsumerEngine(ABC):
         elif self.state.acks and not self._flying_again:
             # What is due already and still here has nobody to go to; whoever comes wakes us.
             wait_ns = self.state.pending.next_due_ns(self._checked_ns) - self.times.reached_ns()
-            when = min(when, now_s + max(wait_ns, 0) / 1e9)
+            when = min(when, max(now_s + max(wait_ns, 0) / 1e9, self.reader.hold_until_s))
         if self.state.config.inactive_threshold and not self._deleting:
             when = min(when, max(self._active_s + self.idle_limit_s(), now_s))
-        when = max(when, self._hold_until_s)
+        if self.reader.hold_until_s > now_s:
+            when = min(when, self.reader.hold_until_s)
         if self._timer is not None and not self._timer.cancelled():
             if now_s < self._timer_at_s <= when:
                 return

@@ -14,7 +14,7 @@ from typing import Any
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
 from jetstore.consumer.state import ConsumerState
-from jetstore.errors import NotNow
+from jetstore.errors import Corruption, NotNow
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import encode_frames
 from jetstore.limits import Limits
@@ -273,6 +273,8 @@ class World:
         self.log: list[bytes] = []
         self._queue: list[tuple[bytes, asyncio.Future[Any] | None]] = []
         self.refuses = False
+        self.damage: list[Corruption] = []
+        """What the consumers said."""
         self.hold = False
         """True: entries wait, as for a slow disk."""
         fields: dict[str, Any] = {"name": "S", "subjects": ("s.>",), "max_msgs": -1, "max_bytes": -1}
@@ -289,6 +291,9 @@ class World:
         future = self.loop.create_future()
         self._queue.append((data, future))
         return future
+
+    def note_damage(self, error: Corruption) -> None:
+        self.damage.append(error)
 
     # -- moving -------------------------------------------------------------------------------------------------------
 
