@@ -6,7 +6,8 @@ Desired configurations are versioned here; only what a stream's own group has ap
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jetstore.errors import ApiError, FormatUnknown
@@ -15,6 +16,8 @@ from jetstore.store.ports import Checkpoint
 from jetstore.types import META_GROUP, GroupUid, Nanos, RaftIndex, Term
 
 HEAD_VERSION = 0
+CREATE_OP = b'"op":"create"'
+"""What every creating entry contains (and perhaps others)."""
 FIRST_STREAM_UID = 2
 
 
@@ -29,11 +32,29 @@ class StreamAssignment:
     version: int
     """+1 with every accepted update; 1 at creation."""
     created_ns: Nanos
+    created_index: RaftIndex = RaftIndex(0)
+    """Of the entry that created it: a member that has applied more than this must have the group."""
+    members: tuple[tuple[str, int], ...] = ()
+    """(node id, incarnation) of its first voters 1, 2, …; () = the one node of a standalone server."""
 
 
-def encode_create(name: str, config: dict[str, Any], now_ns: Nanos, uid: GroupUid) -> bytes:
+def encode_create(
+    name: str, config: dict[str, Any], now_ns: Nanos, uid: GroupUid, members: Sequence[tuple[str, int]] = ()
+) -> bytes:
     """Entry that creates a stream under ``uid``, which must be the state's ``next_uid`` or later."""
-    return _encode(op="create", name=name, config=config, now_ns=now_ns, uid=uid)
+    return _encode(op="create", name=name, config=config, now_ns=now_ns, uid=uid, members=members)
+
+
+def created_by(data: bytes) -> tuple[GroupUid, tuple[tuple[str, int], ...]] | None:
+    """The group that an entry creates if it is accepted, and its members; None: it creates none."""
+    if CREATE_OP not in data:
+        return None
+    request = json.loads(data)
+    return (GroupUid(request["uid"]), _members(request)) if request["op"] == "create" else None
+
+
+def _members(fields: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+    return tuple((node, incarnation) for node, incarnation in fields["members"])
 
 
 def encode_update(name: str, config: dict[str, Any]) -> bytes:
@@ -93,7 +114,9 @@ class MetaState:
         if uid < self.next_uid:
             return api_error("JSClusterNotAvailErr")
         self.next_uid = GroupUid(uid + 1)
-        assignment = StreamAssignment(uid, name, request["config"], 1, Nanos(request["now_ns"]))
+        assignment = StreamAssignment(
+            uid, name, request["config"], 1, Nanos(request["now_ns"]), self.applied_index, _members(request)
+        )
         self.streams[name] = assignment
         return assignment
 
@@ -101,7 +124,7 @@ class MetaState:
         old = self.streams.get(request["name"])
         if old is None:
             return api_error("JSStreamNotFoundErr")
-        new = StreamAssignment(old.uid, old.name, request["config"], old.version + 1, old.created_ns)
+        new = replace(old, config=request["config"], version=old.version + 1)
         self.streams[new.name] = new
         return new
 
@@ -113,7 +136,15 @@ class MetaState:
             "term": self.applied_term,
             "next_uid": self.next_uid,
             "streams": [
-                {"uid": s.uid, "name": s.name, "config": s.config, "version": s.version, "created_ns": s.created_ns}
+                {
+                    "uid": s.uid,
+                    "name": s.name,
+                    "config": s.config,
+                    "version": s.version,
+                    "created_ns": s.created_ns,
+                    "created_index": s.created_index,
+                    "members": s.members,
+                }
                 for s in sorted(self.streams.values(), key=lambda s: s.uid)
             ],
         }
@@ -139,6 +170,12 @@ class MetaState:
         state.next_uid = GroupUid(fields["next_uid"])
         for s in fields["streams"]:
             state.streams[s["name"]] = StreamAssignment(
-                GroupUid(s["uid"]), s["name"], s["config"], s["version"], Nanos(s["created_ns"])
+                GroupUid(s["uid"]),
+                s["name"],
+                s["config"],
+                s["version"],
+                Nanos(s["created_ns"]),
+                RaftIndex(s["created_index"]),
+                _members(s),
             )
         return state

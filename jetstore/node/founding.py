@@ -1,9 +1,9 @@
 """Founding a cluster: once, by nodes that all see each other and were all blank; everybody else joins or waits.
 
-Every founder computes the same cluster id from what it sees: the cluster's name and who is there (name, node id, incarnation).
-It founds only while *all* of them are connected and none belongs to another cluster. Who was away while the others
-founded adopts their cluster if it is one of the founders and still blank: it has promised nothing yet. A node that is
-not among the founders (a new one, or one whose disk was lost: its node id is another) founds nothing.
+Every founder computes the same cluster id from what it sees: the cluster's name, and everybody's (name, node id,
+incarnation). It founds only while *all* of them are connected and none belongs to another cluster. Who was away while
+the others founded adopts their cluster if it is one of the founders and still blank: it has promised nothing yet. A
+node that is not among the founders (a new one, or one whose disk was lost: its node id is another) founds nothing.
 """
 
 from __future__ import annotations
