@@ -121,6 +121,33 @@ class FinalStream:
     """The stream refuses writes and reads other than by sequence, and said so: damage that one copy cannot repair."""
 
 
+class RaftState(NamedTuple):
+    """What one process believed of one group at one moment."""
+
+    at_ns: int
+    node: str
+    incarnation: str
+    """Of the node's store: another one after its disk was wiped."""
+    boot: int
+    """Number of the process's start."""
+    group: str
+    member: int
+    """Its number in the group; never reused there."""
+    term: int
+    vote: int
+    """Member voted for in ``term``; 0 = none."""
+    role: str
+    """``follower`` · ``candidate`` (also before a vote is really asked for) · ``leader`` · ``learner``."""
+    commit: int
+    applied: int
+    voters: tuple[tuple[int, ...], ...]
+    """The one or (joint) two sets of voting members."""
+    last_index: int = 0
+    last_term: int = 0
+    first_index: int = 0
+    """First index still in the log."""
+
+
 # -- payloads that say what they are ----------------------------------------------------------------------------------
 
 

@@ -318,11 +318,11 @@ class Client(asyncio.Protocol):
         return got
 
 
-async def connect(name: str, port: int, *, timeout_s: float = 5.0) -> Client:
+async def connect(name: str, port: int, *, host: str = "127.0.0.1", timeout_s: float = 5.0) -> Client:
     """A connected client. ``NotSent`` if there is no server, ``Unknown`` if it does not answer."""
     loop = asyncio.get_running_loop()
     try:
-        _, client = await loop.create_connection(lambda: Client(name), "127.0.0.1", port)
+        _, client = await loop.create_connection(lambda: Client(name), host, port)
     except OSError as error:
         raise NotSent(str(error)) from None
     try:

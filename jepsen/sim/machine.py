@@ -6,11 +6,13 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 from jepsen.sim.faults import fault
 from jepsen.sim.loop import SimLoop
-from jepsen.sim.network import SimTransport
 from jepsen.sim.owner import OWNER, Owner
+from jepsen.sim.probe import Probe
+from jepsen.sim.transport import SimTransport
 from jepsen.sim.vfs import SimVfs
 from jetstore.limits import Limits
 from jetstore.types import Nanos
@@ -47,17 +49,20 @@ class Boot:
 
     def __init__(self, machine: Machine, number: int, rng: Random) -> None:
         self.machine = machine
+        self.name, self.host, self.peers = machine.name, machine.host, machine.peers
         self.number = number
         self.rng = rng
-        self.owner = Owner(f"server boot {number}")
+        self.owner = Owner(f"{machine.name} boot {number}", machine.host)
         self.loop = machine.loop
         self.vfs = machine.vfs
         self.clock = machine.clock
         self.stop_wanted: asyncio.Future[None] = machine.loop.create_future()
         """Done when the process is asked to stop cleanly (SIGTERM)."""
         self.is_ready = False
-        self.server: object = None
+        self.server: Any = None
         """What serves, for scripted scenarios that look inside."""
+        self.probe: Probe | None = None
+        """How the harness asks what this process believes, if it is a replica of something."""
         self.findings: list[str] = []
         """What recovery said about the journal."""
 
@@ -79,8 +84,21 @@ Serve = Callable[[Boot], Awaitable[None]]
 class Machine:
     """Implements ``jepsen.nemesis.faults.Target``. All methods must be called by the harness, never by the server."""
 
-    def __init__(self, loop: SimLoop, rng: Random, serve: Serve, *, limits: Limits, capacity_bytes: int) -> None:
+    def __init__(
+        self,
+        loop: SimLoop,
+        rng: Random,
+        serve: Serve,
+        *,
+        limits: Limits,
+        capacity_bytes: int,
+        name: str = "n1",
+        peers: tuple[str, ...] = (),
+    ) -> None:
+        """``peers``: names of the other machines; a machine's name is its host name, too."""
         self.loop, self.rng, self._serve = loop, rng, serve
+        self.name = self.host = name
+        self.peers = peers
         self.limits = limits
         self.capacity_bytes = capacity_bytes
         self.clock = SimClock(loop)
@@ -113,7 +131,7 @@ class Machine:
         self.boots += 1
         boot = self.boot = Boot(self, self.boots, Random(self.rng.getrandbits(64)))
         self._owners.append(boot.owner)
-        self.loop.trace("boot", self.boots)
+        self.loop.trace("boot", self.name, self.boots)
         task = self.loop.call_owned(boot.owner, self._spawn, boot)
         task.add_done_callback(lambda done: self._ended(boot, done), context=self._context)
 
@@ -152,7 +170,7 @@ class Machine:
 
     def _die(self, cause: str, down_s: float, *, silently: bool = False) -> None:
         boot, self.boot = self.boot, None
-        self.loop.trace("down", cause)
+        self.loop.trace("down", self.name, cause)
         if boot is not None:
             self.deaths[cause] = self.deaths.get(cause, 0) + 1
             boot.owner.is_alive = False
@@ -188,7 +206,7 @@ class Machine:
             self.loop.bury(owner)
 
     def _trace(self, op: str, path: str, first: int, second: int) -> None:
-        self.loop.trace(op, path, first, second)
+        self.loop.trace(self.name, op, path, first, second)
 
     # -- faults (Target) ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,9 @@ import asyncio
 import contextvars
 from typing import Any
 
+HARNESS_HOST = "127.0.0.1"
+"""Where the harness and its clients are: no machine of the simulated ones."""
+
 
 class SimForbidden(RuntimeError):
     """The code asked for the real world: a thread, a selector, a signal, TLS."""
@@ -14,8 +17,10 @@ class SimForbidden(RuntimeError):
 class Owner:
     """A simulated process. ``SimLoop.call_owned`` runs code as it; once it is dead none of its callbacks runs."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, host: str = HARNESS_HOST) -> None:
         self.name = name
+        self.host = host
+        """The machine it runs on."""
         self.is_alive = True
         self.is_paused = False
         """SIGSTOP: its callbacks wait in ``frozen``."""

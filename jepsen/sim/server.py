@@ -18,15 +18,17 @@ from server.app import Server, Store, World
 from server.config.options import JetStreamOptions, Options
 
 PORT = 4222
-NAME = "sim"
+"""Where each machine serves clients."""
+CLUSTER_PORT = 6222
+"""Where each machine's node-to-node links arrive."""
 
 
-def options_of(limits: Limits) -> Options:
+def options_of(boot: Boot, limits: Limits) -> Options:
     """The server's options, with the bounds that options carry."""
     return Options(
-        host="127.0.0.1",
+        host=boot.host,
         port=PORT,
-        server_name=NAME,
+        server_name=boot.name,
         jetstream=JetStreamOptions(enabled=True),
         max_payload_bytes=limits.max_payload_bytes,
         max_pending_bytes=limits.max_pending_bytes,
@@ -42,13 +44,13 @@ async def serve_node(boot: Boot) -> None:
         if not failed.done():
             failed.set_result(error)
 
-    journal, recovery, _ = open_store(boot.vfs, limits, NAME, boot.rng.randbytes)
+    journal, recovery, _ = open_store(boot.vfs, limits, boot.name, boot.rng.randbytes)
     boot.findings = list(recovery.findings)
     writer = Writer(boot.vfs, journal, limits, FileIndexWriter(boot.vfs).commands())
     disk = InlineDisk(loop, writer, boot.latency_s)
     disk.on_poison = poisoned
     world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits())
-    server = Server(options_of(limits), world, Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs)), poisoned)
+    server = Server(options_of(boot, limits), world, Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs)), poisoned)
     boot.server = server
     await server.start()
     boot.ready()

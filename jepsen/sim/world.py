@@ -1,4 +1,4 @@
-"""A world for one run: virtual time, one machine with a server on it, clients. From one seed, bit for bit.
+"""A world for one run: virtual time, machines with a server each, links between them, clients. One seed, bit for bit.
 
 ``World`` is what ``run.py`` drives with a drawn plan, and what scripted scenarios drive by hand::
 
@@ -21,7 +21,7 @@ from typing import Any
 from jepsen.sim.client import Client, NotSent, Unknown, connect
 from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
-from jepsen.sim.server import PORT, serve_node
+from jepsen.sim.server import CLUSTER_PORT, PORT, serve_node
 from jetstore.limits import KIB, MIB, Limits
 
 START_BOUND_S = 60.0
@@ -50,33 +50,70 @@ SMALL = Limits(
 
 
 class World:
-    """Loop, machine and clients. ``close`` ends it; nothing of it stays behind."""
+    """Loop, machines and clients. ``close`` ends it; nothing of it stays behind."""
 
     def __init__(
-        self, rng: Random, *, limits: Limits = SMALL, capacity_bytes: int = 64 * MIB, serve: Serve = serve_node
+        self,
+        rng: Random,
+        *,
+        nodes: int = 1,
+        limits: Limits = SMALL,
+        capacity_bytes: int = 64 * MIB,
+        serve: Serve = serve_node,
     ) -> None:
+        """``nodes`` machines ``n1`` …, each told the names of the others."""
         self.loop = SimLoop(Random(rng.getrandbits(64)), callbacks_max=CALLBACKS_MAX)
         self.loop.deadline_s = RUN_BOUND_S
-        self.machine = Machine(
-            self.loop, Random(rng.getrandbits(64)), serve, limits=limits, capacity_bytes=capacity_bytes
+        self.loop.network.cluster_ports = frozenset([CLUSTER_PORT])
+        self.links = self.loop.network.links
+        names = tuple(f"n{number}" for number in range(1, nodes + 1))
+        self.machines = tuple(
+            Machine(
+                self.loop,
+                Random(rng.getrandbits(64)),
+                serve,
+                limits=limits,
+                capacity_bytes=capacity_bytes,
+                name=name,
+                peers=tuple(other for other in names if other != name),
+            )
+            for name in names
         )
         self.rng = rng
         self._clients = 0
+        self._turn = 0
 
-    async def connect(self, name: str) -> Client:
-        """A connection to the server. ``NotSent`` or ``Unknown`` if there is none."""
-        return await connect(name, PORT)
+    @property
+    def machine(self) -> Machine:
+        """The first one; the only one of most scenarios."""
+        return self.machines[0]
 
-    async def up(self) -> Client:
-        """Start the server if it is down, wait until it serves, and connect."""
-        self.machine.power_on()
-        if not await self.machine.ready(START_BOUND_S):
-            ends = self.machine.exits[-1:]
+    async def connect(self, name: str, node: int | None = None) -> Client:
+        """A connection to that machine (default: each in turn). ``NotSent`` or ``Unknown`` if there is none."""
+        if node is None:
+            node = self._turn = (self._turn + 1) % len(self.machines)
+        return await connect(name, PORT, host=self.machines[node].host)
+
+    async def all_up(self) -> None:
+        """Start every server that is down and wait until all serve."""
+        for machine in self.machines:
+            machine.power_on()
+        for machine in self.machines:
+            if not await machine.ready(START_BOUND_S):
+                ends = machine.exits[-1:]
+                raise AssertionError(f"the server of {machine.name} does not serve: {ends or 'it is still starting'}")
+
+    async def up(self, node: int = 0) -> Client:
+        """Start that machine's server if it is down, wait until it serves, and connect."""
+        machine = self.machines[node]
+        machine.power_on()
+        if not await machine.ready(START_BOUND_S):
+            ends = machine.exits[-1:]
             raise AssertionError(f"the server does not serve: {ends or 'it is still starting'}")
         self._clients += 1
         for _ in range(100):
             try:
-                return await self.connect(f"c{self._clients}")
+                return await self.connect(f"c{self._clients}", node)
             except (NotSent, Unknown):
                 await asyncio.sleep(0.05)
         raise AssertionError("nobody answers")
@@ -87,8 +124,9 @@ class World:
         return self.loop.run_until_complete(main)
 
     def close(self) -> None:
-        """The end: the machine is switched off, what dead processes left is thrown away."""
-        self.machine.close()
+        """The end: the machines are switched off, what dead processes left is thrown away."""
+        for machine in self.machines:
+            machine.close()
         self.loop.close()
 
 

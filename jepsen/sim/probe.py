@@ -1,0 +1,23 @@
+"""What a replicated server shows to the harness: what it believes of its groups, and levers that nemeses pull."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jepsen.history import RaftState
+
+
+class Probe(Protocol):
+    """One running node. Asked between callbacks; nothing here may wait or change a promise."""
+
+    def states(self) -> list[RaftState]:
+        """What each of its groups believes now, in a fixed order."""
+
+    def hashes(self) -> list[tuple[str, int, str]]:
+        """New since the last question: (group, index, hash of everything applied up to that index)."""
+
+    def transfer(self, group: str, to: str) -> bool:
+        """Ask the group's leader, if it is here, to hand over to that machine's member; whether it was asked."""
+
+    def checkpoint(self) -> None:
+        """Make checkpoints of what has anything new, now (S2)."""
