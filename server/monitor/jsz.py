@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from jetstore.errors import ApiError
+from jetstore.errors import ApiError, Corruption
 from jetstore.model.infos import api_stats_json, consumer_info_json, stream_state_json
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.times import format_time
@@ -16,7 +16,8 @@ from server.monitor.varz import jetstream_config_json, jetstream_stats_json
 JsonDict = dict[str, Any]  # Any: a JSON value
 UNLIMITED: Final = 2**64 - 1
 _YIELD_EVERY: Final = 64
-_GONE: Final = frozenset({10014, 10059})
+NOT_SHOWN: Final = (ApiError, Corruption)
+"""Why a stream is left out of a page: it was deleted meanwhile, or it is damaged (/healthz names it)."""
 
 
 async def _consumer_details(jetstream: JetStreamView, stream: str, now_ns: int, *, config: bool) -> list[JsonDict]:
@@ -73,9 +74,8 @@ async def _account_detail(
             continue
         try:
             details.append(await _stream_detail(source, stream.name, consumers=consumers, config=config))
-        except ApiError as error:
-            if error.err_code not in _GONE:
-                raise
+        except NOT_SHOWN:
+            pass
         if i % _YIELD_EVERY == _YIELD_EVERY - 1:
             await asyncio.sleep(0)
     if details:
@@ -89,9 +89,7 @@ async def _totals(jetstream: JetStreamView) -> tuple[int, int]:
     for i, stream in enumerate(jetstream.stream_configs()):
         try:
             state = (await jetstream.stream_info(stream.name, StreamInfoRequest())).state
-        except ApiError as error:
-            if error.err_code not in _GONE:
-                raise
+        except NOT_SHOWN:
             continue
         messages += state.messages
         size_bytes += state.bytes

@@ -11,9 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from jetstore.errors import ApiError
 from jetstore.model.infos import ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
+from server.monitor.jsz import NOT_SHOWN
 from server.monitor.ports import EngineCounters, MonitorSource
 from server.monitor.process import Usage
 
@@ -153,8 +153,8 @@ async def _assets(source: MonitorSource) -> tuple[list[StreamInfo], list[Consume
             room = ASSETS_MAX - len(consumers)
             for name in jetstream.consumer_names(config.name)[:room]:
                 consumers.append(await jetstream.consumer_info(config.name, name))  # noqa: PERF401 - partial on error
-        except ApiError:
-            continue  # deleted meanwhile
+        except NOT_SHOWN:
+            continue
         await asyncio.sleep(0)
     return streams, consumers
 

@@ -96,6 +96,8 @@ class JetStream:
         self.streams = ["S", "T"]
         self.deleted: set[str] = set()
         """Listed, yet gone when asked for."""
+        self.damaged: dict[str, Exception] = {}
+        """Listed, and answered with this."""
 
     def account_info(self) -> AccountInfo:
         return AccountInfo(storage=134, streams=2, consumers=1)
@@ -106,6 +108,8 @@ class JetStream:
     async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
         if name in self.deleted:
             raise api_error("JSStreamNotFoundErr")
+        if name in self.damaged:
+            raise self.damaged[name]
         state = StreamState(messages=3, bytes=67, first_seq=1, last_seq=3, num_subjects=2, consumer_count=1)
         return StreamInfo(StreamConfig(name=name), NOW_NS, state)
 

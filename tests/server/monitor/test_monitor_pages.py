@@ -11,6 +11,8 @@ import pytest
 from monitor_fakes import JetStream, make_source
 from prometheus_client.parser import text_string_to_metric_families
 
+from jetstore.errors import Corruption
+from jetstore.model.api_errors import api_error
 from server.monitor.monitor import Monitor
 from server.monitor.process import ProcessUsage
 from server.monitor.query import uptime_text
@@ -151,6 +153,23 @@ def test_jsz_levels() -> None:
     jetstream.deleted.add("T")
     streams = page("/jsz?streams=1", jetstream)["account_details"][0]["stream_detail"]
     assert [stream["name"] for stream in streams] == ["S"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [api_error("JSClusterNotAvailErr"), Corruption("sequences 1-4 unreadable", file="1.seg", offset=28)],
+    ids=["faulty", "unreadable"],
+)
+def test_a_damaged_stream_does_not_take_the_pages_away(trouble: Exception) -> None:
+    jetstream = JetStream()
+    jetstream.damaged["S"] = trouble
+    shown = page("/jsz?consumers=1", jetstream)
+    assert shown["messages"] == 3
+    assert [stream["name"] for stream in shown["account_details"][0]["stream_detail"]] == ["T"]
+    status, body = ask("/metrics", jetstream)
+    assert status == 200
+    assert b'stream="T"' in body
+    assert b'stream="S"' not in body
 
 
 def test_jsz_without_jetstream() -> None:
