@@ -75,7 +75,7 @@ def draw_plan(
     strikes = draw_strikes(rng, kinds, duration_s)
     is_damaged = rng.random() < 0.15
     last_end = rng.choice(("none", "restart", "kill", "power", "power"))
-    if last_end == "none" and any(kind.name == "read-error" for kind in kinds):
+    if last_end == "none" and any(kind.name in ("read-error", "open-error") for kind in kinds):
         last_end = "kill"  # what could not be read once counts as damaged until the next start
     struck = tuple(
         (rng.choice(sorted(FILE_CLASSES)), rng.choice(DAMAGE_KINDS)) for _ in range(rng.choice((1, 1, 1, 2)))
