@@ -13,6 +13,7 @@ from typing import Any
 from jetstore.errors import ApiError, FormatUnknown
 from jetstore.model.api_errors import api_error
 from jetstore.store.ports import Checkpoint
+from jetstore.store.running_hash import RunningHash
 from jetstore.types import META_GROUP, GroupUid, Nanos, RaftIndex, Term
 
 HEAD_VERSION = 0
@@ -85,12 +86,17 @@ class MetaState:
         self.applied_term = Term(0)
         self.streams: dict[str, StreamAssignment] = {}
         self.next_uid = GroupUid(FIRST_STREAM_UID)
+        self.running = RunningHash()
+        """Stands for all applied entries."""
+        self.raft_configuration = b""
+        """The group's members as of ``applied_index``, encoded; its driver's business, kept with the state."""
 
     def apply(
         self, index: RaftIndex, term: Term, data: bytes, cache: object = None
     ) -> StreamAssignment | ApiError | None:
         """Take one entry. Returns the stream it created, changed or deleted, or the error the requester gets."""
         self.applied_index, self.applied_term = index, term
+        self.running.take(index, term, data)
         if not data:
             return None
         request = json.loads(data)
@@ -134,6 +140,8 @@ class MetaState:
             "version": HEAD_VERSION,
             "index": self.applied_index,
             "term": self.applied_term,
+            "running": f"{self.running.value:016x}",
+            "raft": self.raft_configuration.hex(),
             "next_uid": self.next_uid,
             "streams": [
                 {
@@ -167,6 +175,8 @@ class MetaState:
         state = cls()
         state.applied_index = RaftIndex(fields["index"])
         state.applied_term = Term(fields["term"])
+        state.running = RunningHash(fields["index"], int(fields["running"], 16))
+        state.raft_configuration = bytes.fromhex(fields["raft"])
         state.next_uid = GroupUid(fields["next_uid"])
         for s in fields["streams"]:
             state.streams[s["name"]] = StreamAssignment(

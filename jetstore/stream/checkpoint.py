@@ -18,7 +18,9 @@ from jetstore.errors import Corruption, FormatUnknown
 from jetstore.limits import Limits
 from jetstore.model.stream import StreamConfig
 from jetstore.store.ports import Checkpoint, MessageLog, SubjectIndex
+from jetstore.store.running_hash import RunningHash
 from jetstore.stream.dedupe import Dedupe
+from jetstore.stream.logical import logical_fields
 from jetstore.stream.settings import Settings
 from jetstore.stream.subjects import filter_of
 from jetstore.stream.ttl import TtlSchedule
@@ -51,56 +53,18 @@ class Captured(Protocol):
 _NOTHING = Part(None, {}, frozenset(), {})
 
 
-def _state(stream: Stream) -> dict[str, Any]:  # Any: JSON values
-    """The head's logical part: equal logs make it equal."""
-    contents = stream.contents
-    return {
-        "version": HEAD_VERSION,
-        "uid": stream.uid,
-        "index": stream.applied_index,
-        "term": stream.applied_term,
-        "logged_ns": stream.logged_ns,
-        "config_version": stream.config_version,
-        "created_ns": stream.created_ns,
-        "config": stream.config.to_json() if stream.config else None,
-        "messages": contents.messages,
-        "bytes": contents.bytes,
-        "largest_bytes": contents.largest_bytes,
-        "first_seq": contents.first_seq,
-        "last_seq": contents.last_seq,
-        "last_time_ns": contents.last_time_ns,
-        "last_msg_id": stream.last_msg_id.hex(),
-        "consumers": [stream.consumers[name].to_head() for name in sorted(stream.consumers)],
-        "ids": stream.dedupe.to_head(),
-        "next_ids": stream.dedupe.next_number,
-    }
-
-
-def logical_head(stream: Stream) -> bytes:
-    """Everything that equal logs make equal, canonical: counters, removals, consumers, ids, expiry times."""
-    fields = _state(stream)
-    fields["deleted"] = stream.log.deleted_seqs(stream.log.deleted_count())
-    fields["ttl"] = stream.ttls.to_rows()
-    fields["id_chunks"] = [[name, crc32c(chunk)] for name, chunk in sorted(stream.dedupe.chunks().items())]
-    return _encode(fields)
-
-
-def logical_hash(stream: Stream) -> int:
-    """crc32c of ``logical_head``: what replicas compare."""
-    return int(crc32c(logical_head(stream)))
-
-
 def capture(stream: Stream, term: Term) -> Checkpoint:
     """The state as of now, with the chunks that the last durable checkpoint does not have."""
     assert not stream.is_torn, "an entry was applied in part"
     log, index = _part_of(stream.log), _part_of(stream.index)
-    fields = _state(stream)
-    made = stream.dedupe.chunks()
+    fields = logical_fields(stream) | {"version": HEAD_VERSION, "install": stream.install_number}
+    suffix = f".{stream.install_number}" if stream.install_number else ""
+    made = {name + suffix: chunk for name, chunk in stream.dedupe.chunks().items()}
     keep = set(made)
     if stream.ttl_chunk_name and stream.ttl_chunk_changes == stream.ttls.changes:
         keep.add(stream.ttl_chunk_name)
     elif stream.ttls.changes:
-        stream.ttl_chunk_name = f"ttl-{stream.applied_index:020d}"
+        stream.ttl_chunk_name = f"ttl-{stream.applied_index:020d}{suffix}"
         stream.ttl_chunk_changes = stream.ttls.changes
     fields["ttl"] = stream.ttl_chunk_name
     if stream.ttl_chunk_name:
@@ -151,6 +115,10 @@ def restore(
     stream = stream_type(uid, log, index, limits)
     stream.applied_index = RaftIndex(fields["index"])
     stream.applied_term = Term(fields["term"])
+    stream.running = RunningHash(fields["index"], int(fields["running"], 16))
+    stream.raft_configuration = bytes.fromhex(fields["raft"])
+    stream.install_number = fields["install"]
+    suffix = f".{stream.install_number}" if stream.install_number else ""
     stream.logged_ns = fields["logged_ns"]
     stream.config_version = fields["config_version"]
     stream.created_ns = fields["created_ns"]
@@ -164,7 +132,7 @@ def restore(
     contents.last_time_ns = fields["last_time_ns"]
     stream.last_msg_id = bytes.fromhex(fields["last_msg_id"])
     id_chunks = {
-        name: _opened(name, chunks)
+        name: _opened(name + suffix, chunks)
         for name in (Dedupe.chunk_name(number, length) for number, length in fields["ids"])
     }  # fmt: skip
     window_ns = stream.settings.duplicate_window_ns

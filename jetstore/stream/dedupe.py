@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+from crc32c import crc32c
 
 from jetstore.errors import Corruption
 
@@ -19,7 +22,7 @@ BUCKETS_PER_WINDOW = 64
 
 
 class _Bucket:
-    __slots__ = ("ids", "mark_seqs", "mark_times", "number", "seqs")
+    __slots__ = ("ids", "mark_seqs", "mark_times", "number", "seqs", "sum")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -27,6 +30,8 @@ class _Bucket:
         self.seqs: list[int] = []
         self.mark_seqs: list[int] = []
         self.mark_times: list[int] = []
+        self.sum: tuple[int, int, int] | None = None
+        """Number of ids, length and crc32c of the chunk as it was when somebody asked."""
 
 
 class Dedupe:
@@ -98,6 +103,29 @@ class Dedupe:
         """Every bucket's chunk by name; one name never has two contents."""
         return {self.chunk_name(b.number, len(b.ids)): _encode(b) for b in self._buckets}
 
+    def sum_some(self) -> bool:
+        """Add up one bucket more; True when none is left: then ``sums`` is cheap. For event loops."""
+        for bucket in self._buckets:
+            if bucket.sum is None:
+                _sum(bucket)
+                return False
+        return True
+
+    def sums(self) -> list[tuple[str, int, int]]:
+        """Name, length and crc32c of every bucket's chunk, in order."""
+        return [(self.chunk_name(b.number, len(b.ids)), *_sum(b)) for b in self._buckets]
+
+    def frozen_chunks(self) -> dict[str, Callable[[], bytes]]:
+        """Every bucket's chunk by name, made when called; the ids as of now, whatever happens later."""
+        found: dict[str, Callable[[], bytes]] = {}
+        for position, bucket in enumerate(self._buckets, 1):
+            name = self.chunk_name(bucket.number, len(bucket.ids))
+            if position < len(self._buckets):
+                found[name] = partial(_encode, bucket)  # closed: it never changes again
+            else:
+                found[name] = partial(bytes, _encode(bucket))
+        return found
+
     @staticmethod
     def chunk_name(number: int, length: int) -> str:
         """Name of the chunk of a bucket with so many ids."""
@@ -123,6 +151,13 @@ class Dedupe:
     def next_number(self) -> int:
         """Number of the next bucket."""
         return self._next_number
+
+
+def _sum(bucket: _Bucket) -> tuple[int, int]:
+    if bucket.sum is None or bucket.sum[0] != len(bucket.ids):
+        chunk = _encode(bucket)
+        bucket.sum = len(bucket.ids), len(chunk), int(crc32c(chunk))
+    return bucket.sum[1:]
 
 
 def _encode(bucket: _Bucket) -> bytes:

@@ -16,7 +16,8 @@ from jetstore.model.infos import StreamInfo, StreamState
 from jetstore.model.requests import MessageGet, StreamInfoRequest
 from jetstore.model.stream import StreamConfig
 from jetstore.store.ports import Checkpoint, Columns, Frame, Message, MessageLog, SubjectIndex
-from jetstore.stream import checkpoint, entries, reads, removals, retention
+from jetstore.store.running_hash import RunningHash
+from jetstore.stream import checkpoint, entries, logical, reads, removals, retention
 from jetstore.stream.apply_publish import apply_publish
 from jetstore.stream.contents import Contents
 from jetstore.stream.dedupe import Dedupe
@@ -40,6 +41,10 @@ class Stream:
         self.limits = limits
         self.applied_index = RaftIndex(0)
         self.applied_term = Term(0)
+        self.running = RunningHash()
+        """Stands for all applied entries."""
+        self.raft_configuration: Blob = b""
+        """The group's members as of ``applied_index``, encoded; its driver's business, kept with the state."""
         self.config: StreamConfig | None = None
         self.config_version = 0
         """0 = no configuration yet: every publish is refused."""
@@ -59,6 +64,8 @@ class Stream:
         self.ttl_chunk_name = ""
         """The chunk that held ``ttls`` when it had counted ``ttl_chunk_changes`` changes; "" before the first."""
         self.ttl_chunk_changes = 0
+        self.install_number = 0
+        """How often this state was installed from a peer: part of chunk names, so that none ever has two contents."""
         self.is_torn = False
         """Apply was left by an exception halfway through an entry (or is inside one now): this state is of no use."""
         self.logged_ns = 0
@@ -91,6 +98,7 @@ class Stream:
         self.is_torn = False
         self.applied_index = index
         self.applied_term = term
+        self.running.take(index, term, data)
         return outcome
 
     def _apply_rare(self, kind: EntryKind, data: bytes) -> Outcome:
@@ -222,6 +230,14 @@ class Stream:
         return reads.get_batch(self, request, max_bytes)
 
     # -- checkpoint -----------------------------------------------------------------------------------------------
+
+    def logical_head(self) -> Blob:
+        """What every replica that has applied the same entries has, byte for byte (``stream/logical.py``)."""
+        return logical.logical_head(self)
+
+    def logical_hash(self, ranges: Sequence[tuple[int, int]] = ()) -> int:
+        """64 bits over the logical head and the live records in these closed ranges. Raises ``Corruption``."""
+        return logical.logical_hash(self, ranges)
 
     def checkpoint(self, term: Term) -> Checkpoint:
         """The applied state, ready to be made durable; ``term`` is that of the last applied entry."""

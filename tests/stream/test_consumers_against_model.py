@@ -18,7 +18,7 @@ from test_stream_against_model import Twin
 from jetstore.consumer.entries import AckOp, encode_delete
 from jetstore.model.requests import PurgeRequest
 from jetstore.stream import entries
-from jetstore.stream.checkpoint import logical_head
+from jetstore.stream.logical import logical_head
 from jetstore.types import RaftIndex, Term
 
 SEEDS = 400 if os.environ.get("JETSTORE_DEEP") else 40

@@ -22,7 +22,7 @@ from jetstore.model.requests import MessageGet, StreamInfoRequest
 from jetstore.store.memory_index import MemoryIndex
 from jetstore.store.memory_log import MemoryLog
 from jetstore.store.ports import IndexRow, SubjectFilter
-from jetstore.stream.checkpoint import logical_head
+from jetstore.stream.logical import logical_head
 from jetstore.stream.stream import Stream
 from jetstore.types import GroupUid, RaftIndex, Term
 

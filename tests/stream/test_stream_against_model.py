@@ -21,7 +21,7 @@ from jetstore.errors import ApiError
 from jetstore.limits import Limits
 from jetstore.model.requests import PurgeRequest
 from jetstore.stream import entries
-from jetstore.stream.checkpoint import logical_head
+from jetstore.stream.logical import logical_head
 from jetstore.stream.outcomes import Duplicate
 from jetstore.stream.stream import Stream
 from jetstore.types import RaftIndex, Term

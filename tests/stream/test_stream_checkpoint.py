@@ -12,8 +12,8 @@ from stream_driver import SECOND, Driver
 
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.store.ports import Checkpoint
-from jetstore.stream.checkpoint import logical_head
 from jetstore.stream.dedupe import BUCKETS_PER_WINDOW
+from jetstore.stream.logical import logical_head
 from jetstore.stream.stream import Stream
 from jetstore.types import GroupUid, Term
 
@@ -118,7 +118,7 @@ from random import Random
 from test_stream_against_model import dense_config, dense_step, run_step
 from stream_driver import Driver
 from stream_model import StreamModel
-from jetstore.stream.checkpoint import logical_hash
+from jetstore.stream.logical import logical_hash
 for seed in range(12):
     dice = Random(seed)
     config = dense_config(dice)

@@ -17,7 +17,8 @@ from jetstore.store.log_checkpoint import LogParts
 from jetstore.store.memory_index import MemoryIndex
 from jetstore.store.message_log import SegmentedLog
 from jetstore.store.os_vfs import OsVfs
-from jetstore.stream.checkpoint import logical_head, parts_of
+from jetstore.stream.checkpoint import parts_of
+from jetstore.stream.logical import logical_head
 from jetstore.stream.stream import Stream
 from jetstore.types import GroupUid, RaftIndex, Term
 
