@@ -29,6 +29,8 @@ class Link:
     """Chance that a frame arrives twice."""
     overtake: float = 0.0
     """Chance that a frame arrives later than what was sent after it."""
+    damage: float = 0.0
+    """Chance that a bit of a frame is flipped."""
     busy_until_s: float = 0.0
 
     def passes_at(self, now_s: float, size_bytes: int, jitter: float) -> float:

@@ -12,11 +12,11 @@ import asyncio
 import contextvars
 import errno
 import os
-import struct
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from jepsen.sim.framing import Framing, LinkFraming
 from jepsen.sim.links import Links
 from jepsen.sim.owner import HARNESS_HOST, OWNER, Owner, SimForbidden
 from jepsen.sim.transport import Address, Profile, SimSocket, SimTransport
@@ -29,12 +29,6 @@ LOOPBACK = frozenset(["localhost", "127.0.0.1", "::1"])
 """Names of the machine that asks; a listener on one of them is reached from there only."""
 CONNECT_BOUND_S = 31.0
 """How long a connection attempt goes on while nothing comes back."""
-FRAME_HEAD = struct.Struct(">I")
-
-
-def length_prefixed(buffer: bytearray) -> int:
-    """Size of the first frame: u32, big-endian, of what follows it; 0 = not known yet."""
-    return FRAME_HEAD.size + FRAME_HEAD.unpack_from(buffer)[0] if len(buffer) >= FRAME_HEAD.size else 0
 
 
 class SimNetwork:
@@ -50,8 +44,7 @@ class SimNetwork:
         self.links.on_heal = self._healed
         self.cluster_ports: frozenset[int] = frozenset()
         """Connections to these ports carry frames, and are treated frame by frame."""
-        self.frame_bytes: Callable[[bytearray], int] = length_prefixed
-        """Size of the first frame in a buffer of such a connection; 0 = not known yet."""
+        self.framing: Framing = LinkFraming()
         self._listeners: dict[Address, SimServer] = {}
         self._next_port = 40_000
 

@@ -104,6 +104,7 @@ class SimTransport(asyncio.Transport):
         self._held: list[bytes | None] = []
         """What arrived while the link was cut, in order."""
         self._reset_held = False
+        self._frames_in = 0
         self._owed = 0
         """Consumed bytes that the sender was not told of, because the way back is cut."""
         self._latest_arrival = 0.0
@@ -259,9 +260,9 @@ class SimTransport(asyncio.Transport):
             self._send(segment)
 
     def _flush_frames(self) -> None:
-        rng, links, out = self.network.rng, self.network.links, self._out
+        rng, links, out, framing = self.network.rng, self.network.links, self._out, self.network.framing
         while out and not self.is_stalled and self._in_flight < self.profile.window_bytes:
-            size = self.network.frame_bytes(out)
+            size = framing.size(out)
             if not 0 < size <= len(out):
                 if self._closing:
                     out.clear()
@@ -270,7 +271,11 @@ class SimTransport(asyncio.Transport):
             del out[:size]
             self.bytes_sent += size
             link = links.get(self.host, self.peer.host)
-            if not link.harms_frames:
+            if link.damage and rng.random() < link.damage:
+                links.count("frame damaged")
+                at = rng.randrange(size)
+                frame = frame[:at] + bytes([frame[at] ^ (1 << rng.randrange(8))]) + frame[at + 1 :]
+            if not link.harms_frames or not framing.may_be_harmed(frame):
                 self._in_flight += size
                 self._send(frame)
                 continue
@@ -317,6 +322,8 @@ class SimTransport(asyncio.Transport):
                 self._later(self.peer, self._latency(), self.peer.reset)
             return
         if segment is not None and self.is_framed:
+            segment = self.network.framing.numbered(segment, self._frames_in)
+            self._frames_in += 1
             self._in.extend(_pieces(segment, self.network.rng))
         else:
             self._in.append(segment)

@@ -6,8 +6,8 @@ Method: a toy service on each machine sends numbered frames to every other one a
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Awaitable, Callable
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -16,10 +16,10 @@ import pytest
 from jepsen.sim.client import NotSent
 from jepsen.sim.command import quiet
 from jepsen.sim.machine import Boot
-from jepsen.sim.network import length_prefixed
 from jepsen.sim.server import CLUSTER_PORT
 from jepsen.sim.transport import Profile
 from jepsen.sim.world import World
+from jetstore.node.link.frames import FrameError, FrameReader, Kind, frame
 
 BEAT_S = 0.05
 
@@ -29,14 +29,27 @@ class Inbox(asyncio.Protocol):
 
     def __init__(self, toy: Toy) -> None:
         self.toy = toy
-        self.buffer = bytearray()
+        self.reader = FrameReader(body_bytes_max=1000, resting_bytes=1000)
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while len(self.buffer) >= 4 and len(self.buffer) >= (size := length_prefixed(self.buffer)):
-            sender, number = bytes(self.buffer[4:size]).split(b"|", 1)
-            self.toy.got.setdefault(sender.decode(), []).append(int(number.rstrip(b".")))
-            del self.buffer[:size]
+        while data:
+            room = self.reader.get_buffer()
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            data = data[size:]
+            self.reader.updated(size)
+            try:
+                for kind, body in self.reader.frames():
+                    sender, number = bytes(body).split(b"|", 1)
+                    where = self.toy.got if kind is Kind.RAFT else self.toy.pings
+                    where.setdefault(sender.decode(), []).append(int(number.rstrip(b".")))
+            except FrameError:
+                self.toy.broken += 1
+                self.transport.abort()
+                return
 
 
 class Toy:
@@ -45,6 +58,8 @@ class Toy:
     def __init__(self, boot: Boot) -> None:
         self.boot = boot
         self.got: dict[str, list[int]] = {}
+        self.pings: dict[str, list[int]] = {}
+        self.broken = 0
         self.number = 0
         self.connects = 0
 
@@ -56,10 +71,12 @@ class Toy:
                 await asyncio.sleep(BEAT_S)
                 continue
             self.connects += 1
+            frames = count()
             while not transport.is_closing():
                 self.number += 1
                 body = f"{self.boot.name}|{self.number}".encode().ljust(100, b".")
-                transport.write(struct.pack(">I", len(body)) + body)
+                for kind in (Kind.RAFT, Kind.PING):
+                    transport.writelines(frame(kind, next(frames), [body]))
                 await asyncio.sleep(BEAT_S)
 
 
@@ -133,6 +150,7 @@ def test_each_machine_has_a_disk_and_a_clock_of_its_own() -> None:
         assert [machine.vfs.peek("boots") for machine in world.machines] == [b"n1", b"n2", b"n3"]
         assert await two.ready(5)
         assert [machine.boots for machine in world.machines] == [1, 2, 1]
+        await asyncio.sleep(5)  # until the others know that their old connections are dead
         assert len(await news(world, 2, 1, 2)) > 10
 
     play(story)
@@ -208,6 +226,10 @@ def test_frames_are_lost_doubled_and_overtaken_whole(seed: int) -> None:
         assert 250 < len(set(numbers)) < 390
         assert len(numbers) > len(set(numbers))
         assert numbers != sorted(numbers)
+        boot = world.machines[1].boot
+        assert boot is not None
+        assert boot.server.broken == 0
+        assert boot.server.pings["n1"] == sorted(set(boot.server.pings["n1"]))
         others = await news(world, 3, 1, 5)
         assert others == sorted(set(others))
         assert len(others) >= 98
@@ -221,7 +243,7 @@ def test_late_links_and_narrow_links() -> None:
         machine = world.machines[0]
         assert machine.boot is not None
         world.links.change("n1", "n2").delay_s = (0.2, 0.5)
-        world.links.change("n1", "n3").bytes_per_s = 1000.0  # of 2,200 that it wants
+        world.links.change("n1", "n3").bytes_per_s = 2400.0  # of 4,800 that it wants
         await asyncio.sleep(4)
         assert 3 <= machine.boot.server.number // 2 - len(got(world, 2, 1)) <= 12
         numbers = await news(world, 3, 1, 10)
@@ -243,3 +265,17 @@ def test_a_world_of_five_is_one_run_of_its_seed() -> None:
 
     hashes = [play(story, seed, nodes=5).loop.trace_hash() for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_damaged_frame_is_noticed_and_the_connection_made_again() -> None:
+    async def story(world: World) -> None:
+        world.links.change("n1", "n2").damage = 0.05
+        await asyncio.sleep(10)
+        boot = world.machines[1].boot
+        assert boot is not None
+        assert boot.server.broken > 3
+        world.links.heal()
+        await asyncio.sleep(1)
+        assert len(await news(world, 2, 1, 1)) > 15
+
+    play(story)
