@@ -14,8 +14,8 @@ import structlog
 
 from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.limits import Limits
-from jetstore.node.group_commit import GroupCommit
-from jetstore.raft.core import HardState, RaftCore
+from jetstore.node.group_commit import Block, GroupCommit
+from jetstore.raft.core import HardState, RaftCore, Token
 from jetstore.raft.log import Entry, RaftLog
 from jetstore.store.journal.entries import encode_entries
 from jetstore.store.ports import GroupRecovery, Kind, Record
@@ -168,9 +168,9 @@ class Group:
     def reappend(self) -> bool:
         """Write the whole log above the checkpoint again, so that an old file is not held by it.
 
-        False if it is not all in memory: then only a checkpoint helps.
+        False if it is not all in memory, or the journal has no room for it: then only a checkpoint helps.
         """
-        if self.core.log.resident() is None:
+        if not self._commit.takes_entries or self.core.log.resident() is None:
             return False
         self._reappend = True
         self._commit.want(self)
@@ -180,29 +180,30 @@ class Group:
         """Turn what waits into proposals just before a block is composed; True if more is waiting than fitted."""
         return False
 
-    def compose(self, budget_bytes: int) -> tuple[list[Record], Callable[[], None], bool]:
-        """Records for the next journal block (``group_commit.Composer``)."""
+    def compose(self, block: Block) -> bool:
+        """Add to the next journal block (``group_commit.Composer``)."""
         if self.stopped:
-            return [], lambda: None, False
+            return False
+        if self._extra_records:
+            extra, self._extra_records = self._extra_records, []
+            block.add(self, [record for record, _ in extra], _call_each, [on_durable for _, on_durable in extra])
+        if not block.takes_entries:
+            return True
         self._is_composing = True  # what is proposed from here on goes into this block: no need to ask for another
         try:
-            more = self.fill(budget_bytes)
+            more = self.fill(block.room_bytes)
         finally:
             self._is_composing = False
-        records: list[Record] = []
-        extra: list[tuple[Record, Callable[[], None]]] = []
-        if self._extra_records:
-            extra, self._extra_records = self._extra_records, extra
-            records += [record for record, _ in extra]
         core = self.core
+        records: list[Record] = []
+        token: Token | None = None
         if self._reappend:
             self._reappend = False
             resident = core.log.resident()
             if resident:
                 records += self._entry_records(resident, core.log.checkpoint_term)
-        token = None
         if core.has_ready():
-            ready = core.ready(budget_bytes)
+            ready = core.ready(block.room_bytes)
             token = ready.token
             if ready.hard_state is not None:
                 hard = ready.hard_state
@@ -211,16 +212,16 @@ class Group:
                 )
             records += self._entry_records(ready.entries, ready.prev_term)
             more = more or core.has_ready()
+        if records:
+            block.add(self, records, self._stored, token)
+        return more
 
-        def durable() -> None:
-            for _, on_durable in extra:
-                on_durable()
-            if token is not None:
-                core.stored(token)
-                if core.has_ready():
-                    self._commit.want(self)
-
-        return records, durable, more
+    def _stored(self, token: Token | None) -> None:
+        """A part of ours is durable: what was ready under this token (None: only entries that were durable before)."""
+        if token is not None:
+            self.core.stored(token)
+            if self.core.has_ready():
+                self._commit.want(self)
 
     def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
         """One ENTRIES record per run of one term."""
@@ -297,3 +298,8 @@ class Group:
 
     def on_serving(self) -> None:
         """Hook: this member leads and is up to date, for the first time since start."""
+
+
+def _call_each(callbacks: list[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()

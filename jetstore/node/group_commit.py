@@ -9,26 +9,63 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jetstore.errors import DiskFull, DiskPoisoned
 from jetstore.limits import Limits
 from jetstore.store.ports import Disk, JournalStatus, Record
 
 
+class Part(NamedTuple):
+    """Records of one composer that are durable together, and whom to tell: ``on_durable(argument)``."""
+
+    composer: Composer
+    records: list[Record]
+    on_durable: Callable[[Any], None]
+    argument: Any  # Any: whatever the composer wants to hear
+
+
+class Block:
+    """The next journal block while it is composed."""
+
+    __slots__ = ("parts", "room_bytes", "takes_entries")
+
+    def __init__(self, room_bytes: int, parts: list[Part], *, takes_entries: bool) -> None:
+        self.parts = parts
+        self.room_bytes = room_bytes
+        """About how much more fits in."""
+        self.takes_entries = takes_entries
+        """False: the journal is full; only records without a body (CKPT, RESET, GROUP) can be added."""
+
+    def add(
+        self, composer: Composer, records: list[Record], on_durable: Callable[[Any], None], argument: object
+    ) -> None:
+        """Put these in. ``on_durable(argument)`` is called when they are durable; parts come in order."""
+        self.parts.append(Part(composer, records, on_durable, argument))
+        for record in records:
+            self.room_bytes -= len(record.body) + RECORD_OVERHEAD_BYTES
+
+
 class Composer(Protocol):
     """Whoever has records for the journal: a group."""
 
-    def compose(self, budget_bytes: int) -> tuple[list[Record], Callable[[], None], bool]:
-        """Records for the next block (about ``budget_bytes``), what to call once they are durable, and whether more
-        is waiting that did not fit."""
+    def compose(self, block: Block) -> bool:
+        """Add to the block what is to be written, about as much as there is room; whether more is waiting.
+
+        Records without a body that can be written before everything else that waits are a part of their own.
+        """
 
     def apply_committed(self) -> None:
         """Apply what the last completed block committed. Called after the next block was submitted."""
 
 
 class GroupCommit:
-    """The one writer of the node's journal. ``status`` is what the journal said after the last block."""
+    """The one writer of the node's journal. ``status`` is what the journal said after the last block.
+
+    A block that found no room is taken apart. Parts without bodies are written at once: a CKPT line is what gives the
+    journal room again. The others wait, in their order, and are tried again after every such line, and ``FULL_RETRY_S``
+    after every refusal; meanwhile composers are asked for lines only.
+    """
 
     def __init__(
         self,
@@ -49,6 +86,13 @@ class GroupCommit:
         self._in_flight = False
         self._pump_scheduled = False
         self._stopped = False
+        self._refused: list[Part] = []
+        """What found no room in the journal, in order."""
+        self._refused_lines: list[Part] = []
+        """The same without bodies: not even a line could be written. They go first."""
+        self._want_room: dict[Composer, None] = {}
+        """Composers that have more than lines while something is refused."""
+        self._retry_due = False
         self._idle_waiters: list[asyncio.Future[None]] = []
         self.status: JournalStatus | None = None
         self.blocks = 0
@@ -69,14 +113,19 @@ class GroupCommit:
         self._stopped = True
 
     @property
+    def takes_entries(self) -> bool:
+        """False while entries wait because the journal is full: nothing that needs room should be begun."""
+        return not self._refused and not self._refused_lines
+
+    @property
     def idle(self) -> bool:
         """Nothing is on its way and nobody wants anything written."""
-        return not self._in_flight and not self._wanting
+        return not self._in_flight and not self._wanting and self.takes_entries
 
     def refresh(self) -> None:
         """Write an empty block if nothing is on its way, to learn where the journal stands now."""
         if not (self._in_flight or self._pump_scheduled or self._stopped):
-            self._write([], [])
+            self._write([])
 
     async def drained(self) -> None:
         """Wait until everything wanted so far, and what follows from it, is durable and applied (or has failed)."""
@@ -87,57 +136,59 @@ class GroupCommit:
 
     def _pump(self) -> None:
         self._pump_scheduled = False
-        if self._in_flight or self._stopped or not self._wanting:
+        if self._in_flight or self._stopped:
             return
+        if not self.takes_entries and self._is_retried():
+            return
+        if not self._wanting and not self._refused_lines:
+            return
+        lines, self._refused_lines = self._refused_lines, []
         wanting, self._wanting = self._wanting, {}
-        records: list[Record] = []
-        done: list[tuple[Composer, Callable[[], None]]] = []
-        budget = self._limits.block_bytes_max
+        block = Block(self._limits.block_bytes_max, lines, takes_entries=not self._refused)
         passed_over: dict[Composer, None] = {}
-        again: dict[Composer, None] = {}
+        again = self._want_room if self._refused else {}
         for composer in wanting:
-            if budget <= 0:
+            if block.room_bytes <= 0:
                 passed_over[composer] = None
-                continue
-            composed, on_durable, more = composer.compose(budget)
-            if composed:
-                records += composed
-                budget -= sum(len(record.body) + RECORD_OVERHEAD_BYTES for record in composed)
-                done.append((composer, on_durable))
-            if more:
+            elif composer.compose(block):
                 again[composer] = None
         # Who had to wait comes first next time: a busy group must not keep the others out for ever.
-        self._wanting = {**passed_over, **self._wanting, **again}
-        if not records:
+        self._wanting = {**passed_over, **self._wanting}
+        if not self._refused:
+            self._wanting |= again
+        if not block.parts:
             if self._wanting:
                 self._loop.call_soon(self._pump)
                 self._pump_scheduled = True
             return
+        self._write(block.parts)
+
+    def _is_retried(self) -> bool:
+        """While the journal is full: whether there is nothing else to do now than what this did."""
+        is_due, self._retry_due = self._retry_due, False
+        if self._refused_lines:
+            return not is_due
+        if is_due:
+            self._write(self._refused)
+        return is_due
+
+    def _write(self, parts: list[Part]) -> None:
+        self._in_flight = True
+        records = [record for part in parts for record in part.records]
         self.blocks += 1
         self.records += len(records)
-        self._write(records, done)
-
-    def _write(self, records: list[Record], done: list[tuple[Composer, Callable[[], None]]]) -> None:
-        self._in_flight = True
         started = self._loop.time()
         future = self._disk.append(records)
-        future.add_done_callback(lambda finished: self._finished(finished, records, done, started))
+        future.add_done_callback(lambda finished: self._finished(finished, parts, started))
 
-    def _finished(
-        self,
-        future: asyncio.Future[JournalStatus],
-        records: list[Record],
-        done: list[tuple[Composer, Callable[[], None]]],
-        started: float,
-    ) -> None:
+    def _finished(self, future: asyncio.Future[JournalStatus], parts: list[Part], started: float) -> None:
         self._in_flight = False
         if future.cancelled():
             failure: BaseException | None = DiskPoisoned("the journal write was abandoned")
         else:
             failure = future.exception()
-        if isinstance(failure, DiskFull):  # nothing was written: the same block again when there is room
-            self._in_flight = True
-            self._loop.call_later(FULL_RETRY_S, self._write, records, done)
+        if isinstance(failure, DiskFull):  # nothing was written
+            self._no_room(parts)
             return
         if failure is not None:
             self._stopped = True
@@ -146,14 +197,38 @@ class GroupCommit:
             return
         self._note_sync(self._loop.time() - started)
         self.status = future.result()
-        for _, on_durable in done:
-            on_durable()
+        if parts is self._refused:
+            self._refused = []
+            self._wanting = {**self._want_room, **self._wanting}
+            self._want_room = {}
+        elif self._refused:  # lines went through: they may have made room
+            self._retry_due = True
+        for part in parts:
+            part.on_durable(part.argument)
         self._pump()
-        for composer, _ in done:
+        for composer in dict.fromkeys(part.composer for part in parts):
             composer.apply_committed()
         self._on_status(self.status)
         if self.idle:
             self._release_idle_waiters()
+
+    def _no_room(self, parts: list[Part]) -> None:
+        """The journal took nothing of this block: lines alone at once, the rest when there may be room."""
+        if parts is not self._refused:
+            self._refused_lines = [part for part in parts if not any(record.body for record in part.records)]
+            self._refused += [part for part in parts if any(record.body for record in part.records)]
+            self._retry_due = 0 < len(self._refused_lines) < len(parts)  # lines alone: now
+        if not self._stopped:
+            self._loop.call_later(FULL_RETRY_S, self._retry)
+        self._pump()
+        if self.status is not None:
+            self._on_status(self.status)  # whoever can make room is reminded of it
+
+    def _retry(self) -> None:
+        if self.takes_entries:
+            return
+        self._retry_due = True
+        self._pump()
 
     def _release_idle_waiters(self) -> None:
         waiters, self._idle_waiters = self._idle_waiters, []
@@ -171,7 +246,7 @@ class GroupCommit:
 
 
 FULL_RETRY_S = 0.05
-"""How long after a block that found no room it is tried again (meanwhile checkpoints free journal files)."""
+"""How long after a block found no room its entries are tried again (meanwhile checkpoints free journal files)."""
 
 RECORD_OVERHEAD_BYTES = 200
 """What a record costs in the block beside its body: its line, twice, in two blocks, and its share of the sector map."""

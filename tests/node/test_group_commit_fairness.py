@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
 from jetstore.limits import Limits
-from jetstore.node.group_commit import GroupCommit
+from jetstore.node.group_commit import Block, GroupCommit
 from jetstore.store.ports import JournalStatus, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
 
@@ -36,12 +36,13 @@ class Group:
     def __init__(self, uid: int, size: int, disk: Disk) -> None:
         self.uid, self.size, self.disk = uid, size, disk
 
-    def compose(self, budget_bytes: int) -> tuple[list[Record], Callable[[], None], bool]:
+    def compose(self, block: Block) -> bool:
         if len(self.disk.blocks) >= BLOCKS:
-            return [], lambda: None, False
+            return False
         index = RaftIndex(len(self.disk.blocks) + 1)
         record = Record(Kind.ENTRIES, GroupUid(self.uid), Term(1), Term(1), index, index, 1, 0, bytes(self.size))
-        return [record], lambda: None, True
+        block.add(self, [record], ignore, None)
+        return True
 
     def apply_committed(self) -> None:
         pass
