@@ -91,6 +91,34 @@ class Limits:
     read_cache_bytes: int = 32 * MIB
     """Decoded frames and footers kept in memory over all streams."""
 
+    # -- links between nodes --------------------------------------------------------------------------------------
+    link_frame_bytes: int = MIB
+    """One frame of a raft link. A single larger message (one entry ≤ ``record_bytes_max``) gets a frame of its own."""
+    link_hello_bytes: int = 4 * KIB
+    """Largest frame taken from a peer that has not said who it is; above: closed."""
+    link_hello_timeout_s: float = 2.0
+    """A peer that has not finished its hello by then is closed."""
+    link_inbound_max: int = 256
+    """Accepted connections that have not finished their hello; above: closed at once."""
+    link_peers_max: int = 1024
+    """Nodes remembered; above: unknown nodes are refused."""
+    link_send_bytes_max: int = 16 * MIB
+    """Unsent bytes of one raft link; above: Raft messages are dropped and counted (Raft tolerates loss)."""
+    link_ping_s: float = 0.5
+    """Between two pings of one connection."""
+    link_silence_s: float = 4.0
+    """A connection from which nothing came for this long is lost."""
+    link_reconnect_min_s: float = 0.02
+    """First wait before dialling again; doubles, with jitter."""
+    link_reconnect_max_s: float = 1.0
+    """Longest such wait."""
+    bulk_requests_max: int = 256
+    """Requests on their way to one node, each way; above: refused, definitely not sent."""
+    bulk_request_bytes: int = 16 * MIB
+    """Payload of requests to one node that are not answered yet; above: further ones wait. One alone may be larger."""
+    bulk_window_bytes: int = 4 * MIB
+    """Bytes of one stream that its reader has not taken yet; at the bound the sending handler waits."""
+
     # -- scrub ----------------------------------------------------------------------------------------------------
     scrub_bytes_per_s: int = 8 * MIB
     """Stored bytes read again in the background, at most; 0 = never."""
@@ -116,3 +144,6 @@ class Limits:
         assert self.segment_flush_bytes <= self.unflushed_bytes_max
         assert self.disk_resume_bytes >= self.disk_reserve_bytes
         assert self.max_payload_bytes <= self.max_pending_bytes
+        assert self.link_hello_bytes <= self.link_frame_bytes <= self.link_send_bytes_max
+        assert self.link_ping_s < self.link_silence_s
+        assert self.link_reconnect_min_s <= self.link_reconnect_max_s

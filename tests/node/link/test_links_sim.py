@@ -1,0 +1,107 @@
+"""Goal: nodes find each other, keep one connection per purpose, and get over resets, cuts and stalls."""
+
+from __future__ import annotations
+
+import pytest
+from link_world import LinkNode, is_meshed, mesh, note, notes, play, stop, until, wires
+
+from jepsen.sim.loop import SimLoop
+from jetstore.node.link.hello import Purpose
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_both_dial_and_one_connection_per_purpose_stays(seed: int) -> None:
+    async def story(loop: SimLoop) -> None:
+        nodes = await mesh(loop, 3)
+        for a in nodes:
+            assert sorted(a.heard.ups) == sorted(b.id for b in nodes if b is not a)
+            assert a.heard.downs == []
+            for b in nodes:
+                if a is not b:
+                    a.send(b, note(a.number))
+        await until(lambda: all(len(node.heard.batches) == 2 for node in nodes))
+        await stop(*nodes)
+
+    play(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_order_holds_within_a_connection(seed: int) -> None:
+    async def story(loop: SimLoop) -> None:
+        a, b = await mesh(loop, 2)
+        for number in range(300):
+            a.send(b, note(number))
+            if number % 7 == 0:
+                await until(lambda: not a.links.peers[b.id].queue)
+        await until(lambda: len(b.heard.messages(a.id)) == 300)
+        assert notes(b.heard.messages(a.id)) == list(range(300))
+        await stop(a, b)
+
+    play(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_reset_is_told_at_once_and_mended(seed: int) -> None:
+    async def story(loop: SimLoop) -> None:
+        a, b = await mesh(loop, 2)
+        before = loop.time()
+        wires(loop, a, b).abort()
+        await until(lambda: a.heard.downs and b.heard.downs)
+        assert loop.time() - before < 0.05
+        await until(lambda: is_meshed(a, b))
+        a.send(b, note(7))
+        await until(lambda: notes(b.heard.messages(a.id)) == [7])
+        await stop(a, b)
+
+    play(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_half_open_connection_is_noticed_and_replaced(seed: int) -> None:
+    async def story(loop: SimLoop) -> None:
+        a, b = await mesh(loop, 2)
+        end = wires(loop, a, b)
+        end.is_cut = end.peer.is_cut = True
+        await until(lambda: a.heard.downs and b.heard.downs)
+        await until(lambda: is_meshed(a, b))
+        a.send(b, note(7))
+        b.send(a, note(8))
+        await until(lambda: notes(b.heard.messages(a.id)) == [7])
+        await until(lambda: notes(a.heard.messages(b.id)) == [8])
+        await stop(a, b)
+
+    play(story, seed)
+
+
+def test_a_stalled_link_drops_and_counts_at_its_bound() -> None:
+    async def story(loop: SimLoop) -> None:
+        a, b = await mesh(loop, 2)
+        wires(loop, a, b).stall(True)
+        limit = a.links.limits.link_send_bytes_max
+        for number in range(5000):
+            a.send(b, note(number))
+            assert wires(loop, a, b).get_write_buffer_size() + a.links.peers[b.id].queued_bytes <= limit + 1024
+        status = a.links.status().peers[0]
+        assert status.messages_dropped > 1000
+        await until(lambda: status.raft is not None)
+        wires(loop, a, b).stall(False)
+        taken = 5000 - status.messages_dropped
+        await until(lambda: len(b.heard.messages(a.id)) == taken)
+        assert notes(b.heard.messages(a.id)) == list(range(taken))
+        await stop(a, b)
+
+    play(story)
+
+
+def test_a_stopped_node_is_reported_down_and_found_again() -> None:
+    async def story(loop: SimLoop) -> None:
+        a, b = await mesh(loop, 2)
+        await b.links.stop()
+        await until(lambda: [node for node, _ in a.heard.downs] == [b.id])
+        again = LinkNode(loop, 2, boot_counter=2, boot_nonce="ab" * 8)
+        await again.start(b.port)
+        await until(lambda: a.links.is_up(b.id, Purpose.RAFT) and a.links.is_up(b.id, Purpose.BULK))
+        assert a.heard.events == [f"up {b.id}", f"down {b.id}", f"up {b.id}"]
+        await stop(a, again)
+
+    play(story)
