@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 import pytest
 from journal_model import (
@@ -22,11 +23,12 @@ from jepsen.sim.vfs import SimVfs
 from jetstore.errors import Corruption, DiskFull
 from jetstore.store.journal.append import Journal
 from jetstore.store.journal.entries import encode_entries, iter_entries
-from jetstore.store.journal.files import file_path
+from jetstore.store.journal.files import TEMP_PATH, file_path
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.os_vfs import OsVfs
 from jetstore.store.ports import Record
 from jetstore.store.vfs import Vfs
+from jetstore.types import Buffer
 
 LIMITS = small_limits()
 
@@ -252,3 +254,82 @@ def test_restarts_go_round_the_same_files_even_on_a_full_disk() -> None:
         if restart % 5 == 0:
             append(journal, model, hard(1, restart + 2))
     assert len(vfs.list_dir("journal")) <= 3 + LIMITS.journal_spare_files
+
+
+class ThinVfs(SimVfs):
+    """A file system whose extended files have no room until they are written, as real ones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.with_room: list[tuple[object, set[int]]] = []
+        """Files and their blocks of 4 KiB that have room."""
+        self.is_full = False
+
+    def pwrite(self, handle: int, buffers: Sequence[Buffer], offset: int) -> None:
+        size = sum(map(len, buffers))
+        blocks = set(range(offset // 4096, (offset + size + 4095) // 4096))
+        has_room = self._room(handle)
+        if self.is_full and not blocks <= has_room:
+            raise OSError(errno.ENOSPC, "no space")
+        super().pwrite(handle, buffers, offset)
+        has_room |= blocks
+
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        if not size_bytes:
+            self._room(handle).clear()
+        super().truncate(handle, size_bytes)
+
+    def _room(self, handle: int) -> set[int]:
+        file = self._handles[handle][0]
+        for known, blocks in self.with_room:
+            if known is file:
+                return blocks
+        self.with_room.append((file, set()))
+        return self.with_room[-1][1]
+
+
+@pytest.mark.parametrize("starts", [1, 3])
+def test_a_disk_that_fills_up_never_fails_a_block(starts: int) -> None:
+    """Every file that counts as ready has its place on the disk: a block is written, or refused before anything is."""
+    vfs, model = ThinVfs(), Model()
+    journal = reopen(vfs, model)
+    append(journal, model, generation(1, 1))
+    for _ in range(starts):
+        journal.close()
+        journal = reopen(vfs, model)
+        while journal.zero_some():
+            pass
+    vfs.is_full = True
+    append_until_full(journal, model, 1)
+    assert len(vfs.list_dir("journal")) > LIMITS.journal_spare_files
+    journal.close()
+
+
+def test_a_missing_file_is_made_on_a_full_disk_and_used_once_there_is_room() -> None:
+    vfs, model = ThinVfs(), Model()
+    journal = reopen(vfs, model)
+    append(journal, model, generation(1, 1))
+    journal.close()
+    vfs.lose(file_path(journal.files.through))
+    vfs.is_full = True
+    journal, recovery = open_journal(vfs, LIMITS, JOURNAL_ID)
+    assert recovery.findings
+    assert not journal.files.spares[-1].is_ready(LIMITS.journal_file_bytes)
+    assert journal.files.is_ready()
+    assert not journal.zero_some()
+    vfs.is_full = False
+    while journal.zero_some():
+        pass
+    assert journal.files.ready_count() == LIMITS.journal_spare_files
+    journal.close()
+
+
+def test_what_a_crash_left_of_a_new_file_is_removed() -> None:
+    vfs, model = SimVfs(), Model()
+    journal = reopen(vfs, model)
+    handle = vfs.open(TEMP_PATH, create=True)
+    vfs.pwrite(handle, [b"half"], 0)
+    vfs.close(handle)
+    journal.close()
+    reopen(vfs, model).close()
+    assert not vfs.exists(TEMP_PATH)

@@ -155,10 +155,7 @@ class Journal:
 
     def zero_some(self, most_bytes: int = 0) -> bool:
         """One step of preparing files, of ``most_bytes`` (0: ``zeroing_bytes``); False if there is nothing to do."""
-        most_bytes = most_bytes or self.limits.zeroing_bytes
-        if self.files.step(most_bytes):
-            return True
-        return self.files.write_ahead(self.position.file, self.position.offset, most_bytes)
+        return self.files.step(most_bytes)
 
     def leave_uncounted(self, groups: Iterable[int]) -> None:
         """Exactly these groups get no new publishes: what only they pin does not count against the maximum."""

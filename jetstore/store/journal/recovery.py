@@ -16,7 +16,7 @@ from jetstore.limits import SECTOR_BYTES, Limits
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.append import Journal, Position
 from jetstore.store.journal.entries import iter_entries, salvage_entries
-from jetstore.store.journal.files import JOURNAL_DIR, FileSet, Spare, file_numbers, file_path
+from jetstore.store.journal.files import JOURNAL_DIR, TEMP_PATH, FileSet, Spare, file_numbers, file_path
 from jetstore.store.journal.format import Line
 from jetstore.store.journal.scan import FoundBlock, FoundFile, scan_file
 from jetstore.store.journal.table import NOWHERE, GroupState, GroupTable, Run
@@ -322,6 +322,8 @@ class _Opening:
         for number in self.numbers:
             if number >= newest or number in needed or (last is not None and number == last.header.file_number):
                 _sync_file(vfs, number)
+        if vfs.exists(TEMP_PATH):
+            vfs.unlink(TEMP_PATH)
         vfs.fsync_dir(JOURNAL_DIR)
 
         files = FileSet(vfs, self.limits, file_bytes)
@@ -329,16 +331,18 @@ class _Opening:
         for number in range(newest + 1, files.through + 1):
             found = self.scanned.get(number)
             if found is None or found.size_bytes != file_bytes:  # what blocks claim to exist must exist
-                files.spares.append(files.create(number))
+                try:
+                    files.spares.append(files.create(number))
+                except DiskFull:
+                    files.spares.append(files.create_thin(number))
             else:
-                zeroed = file_bytes if found.is_blank else 0
-                files.spares.append(Spare(number, zeroed=zeroed, written=zeroed))
+                files.spares.append(Spare(number, zeroed=file_bytes if found.is_blank else 0))
         files.released = [
             number
             for number in self.numbers
             if number < self.verdict.unlisted_below and number not in self.verdict.listed and number not in needed
         ]
-        chosen = next((spare for spare in files.spares if spare.zeroed == file_bytes), None)
+        chosen = next((spare for spare in files.spares if spare.is_ready(file_bytes)), None)
         if chosen is None:
             files.make_ready()
             chosen = files.spares[0]
