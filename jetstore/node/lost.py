@@ -15,6 +15,7 @@ class LostStream:
     def __init__(self, assignment: StreamAssignment, reason: Corruption, outlet: Outlet) -> None:
         """Takes the stream's subjects at once."""
         self.assignment = assignment
+        self.uid = assignment.uid
         self.reason = reason
         self._outlet = outlet
         self._answer = encode_error(assignment.name.encode(), api_error("JSClusterNotAvailErr"))

@@ -8,6 +8,7 @@ Start here to see what lives when: ``Node.start`` → metadata group → one ``S
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -18,12 +19,12 @@ import structlog
 from jetstore.clock import Clock
 from jetstore.errors import ApiError, Corruption, DiskPoisoned
 from jetstore.limits import Limits
-from jetstore.meta.state import MetaState, StreamAssignment, encode_skip
+from jetstore.meta.state import MetaState, StreamAssignment, created_by, encode_skip
 from jetstore.model.api_errors import api_error
 from jetstore.model.stream import StreamConfig
 from jetstore.node.compactor import Compactor
 from jetstore.node.delivery import CONSUMER_DELETED
-from jetstore.node.group import Group
+from jetstore.node.group import MEMBER, Group
 from jetstore.node.group_commit import GroupCommit
 from jetstore.node.loop_lag import LoopLag
 from jetstore.node.lost import LostStream
@@ -32,6 +33,7 @@ from jetstore.node.ports import Outlet
 from jetstore.node.scrub import Scrub
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
+from jetstore.raft.log import Entry
 from jetstore.store.checkpoint_files import GROUPS_DIR
 from jetstore.store.ports import Checkpoint, Disk, GroupRecovery, JournalRecovery, JournalStatus, Kind, Record
 from jetstore.store.vfs import Vfs
@@ -40,6 +42,8 @@ from jetstore.types import META_GROUP, GroupUid, RaftIndex, Term
 
 log = structlog.get_logger(__name__)
 
+Members = tuple[tuple[str, int], ...]
+"""(node id, incarnation) of a new group's voters 1, 2, …"""
 ROOM_CHECK_S = 0.02
 """How often free disk space is looked at while the node is busy: what a fast disk takes meanwhile fits the reserve."""
 META_CHECKPOINT_BYTES = 64 << 10
@@ -50,6 +54,8 @@ TRIM_EVERY_BLOCKS = 16
 """How often (in journal blocks, each ≤ 1 MiB or one entry) the unflushed tails of all streams are added up."""
 DAMAGE_WATCH_S = 1.0
 """How soon damage that reads met is said."""
+LOST_RETRY_TURNS = 5
+"""After so many of those a stream that could not be opened is tried again."""
 STOP_DRAIN_S = 5.0
 """How long a clean stop waits for what was already proposed."""
 
@@ -59,6 +65,26 @@ class MetaGroup(Group):
 
     machine: MetaState
     on_checkpoint: Callable[[], None]
+    found: Callable[[GroupUid, Members], Record | None]
+    """The founding record of a group if it is to have a member on this node."""
+    written_last: tuple[Term, RaftIndex]
+    """The last entry that was ever handed to the journal."""
+
+    def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
+        """A group's founding record stands before the entry that creates it, in its block (docs/decisions/0003)."""
+        new = [entry for entry in entries if (entry.term, entry.index) > self.written_last]  # the rest is re-appended
+        if new:
+            self.written_last = (new[-1].term, new[-1].index)
+        created = [created_by(entry.data) for entry in new if entry.data]
+        founding = [self.found(*each) for each in created if each is not None]
+        records = super()._entry_records(entries, prev_term)
+        return [record for record in founding if record is not None] + records
+
+    @property
+    def is_current(self) -> bool:
+        """Whether everything that was committed before the leader's term is applied here."""
+        log = self.core.log
+        return log.applied_index > log.checkpoint_index and log.applied_term == self.core.term
 
     @property
     def group(self) -> Group:
@@ -134,6 +160,12 @@ class Node:
         self.poisoned_by: BaseException | None = None
         self.is_stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._recovered: dict[GroupUid, GroupRecovery] = {}
+        """What the journal knew at start of groups that are not open yet."""
+        self._founded: set[GroupUid] = set()
+        """Groups whose founding record was written since start, and that no applied metadata has named yet."""
+        self._follows_meta = False
+        """The metadata was current once since start: groups come and go with it."""
         self._room_checked_at = float("-inf")
         self._has_room = True
 
@@ -142,6 +174,7 @@ class Node:
     async def start(self) -> None:
         """Open everything and return when every readable stream serves."""
         recovery = self.parts.recovery
+        self._recovered = dict(recovery.groups)
         for finding in recovery.findings:
             log.warning("journal finding", finding=finding)
         self._own(self.storage.run())
@@ -151,32 +184,9 @@ class Node:
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
         self.meta.start()
         await self.meta.serving()
-        assigned = {assignment.uid: assignment for assignment in self.meta.machine.streams.values()}
-        for uid in sorted(set(recovery.groups) - assigned.keys() - {META_GROUP}):
-            if recovery.groups[uid].generation:
-                await self._bury(uid)
-            else:  # its tombstone stands; its files may not all be gone
-                self._tombstones.add(uid)
-                self._remove_files(uid)
-        for assignment in sorted(assigned.values(), key=lambda a: a.uid):
-            self._open_stream(assignment, recovery.groups.get(assignment.uid))
-        for finding in self.parts.indexes.findings:
-            log.warning("index rebuilt", finding=finding)
-        self.files.quarantine_unknown(assigned.keys() | {META_GROUP}, self.clock.wall_ns())
-        for group in list(self.streams.values()):
-            if group.paused_by is None:
-                group.start()
         for group in list(self.streams.values()):
             if not group.is_faulty:
                 await group.serving()
-            if group.is_faulty:
-                log.error(
-                    "stream faulty",
-                    stream=group.name,
-                    index=group.core.log.faulty_index,
-                    last_index=group.core.log.last_index,
-                )
-                group.announce_fault()
         for group in self.streams.values():
             await self.bring_config_up(group)
         self._own(self.scrub.run())
@@ -216,11 +226,16 @@ class Node:
         self.files.close()
 
     async def _watch_damage(self) -> None:
-        """Say what reads found damaged."""
-        while True:
+        """Say what reads found damaged; try again to open what could not be read: the device may have recovered."""
+        for turn in itertools.count(1):
             await asyncio.sleep(DAMAGE_WATCH_S)
             for group in self.streams.values():
                 group.take_findings()
+            if turn % LOST_RETRY_TURNS == 0:
+                for name in [name for name, lost in self.lost.items() if lost.uid in self._recovered]:
+                    assignment = self.lost[name].assignment
+                    self._forget_group(name)
+                    self._open_stream(assignment)
 
     def _own(self, coroutine: Any) -> None:
         task = self.loop.create_task(coroutine)
@@ -275,17 +290,70 @@ class Node:
             index, term, head_hash = recovered.checkpoint_index, recovered.checkpoint_term, recovered.checkpoint_hash
             meta.add_record(Record(Kind.RESET, META_GROUP, term, Term(0), index, index, 0, head_hash, b""))
         meta.on_checkpoint = self._meta_checkpointed
+        meta.found = self._found
+        meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
         self.storage.add(meta)
         return meta
 
-    def _open_stream(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> None:
+    # -- following the metadata ---------------------------------------------------------------------------------------
+
+    def _follow_meta(self) -> None:
+        """Have exactly the groups that the metadata names: open, found or bury the rest."""
+        assigned = self.meta.machine.streams
+        here: dict[str, StreamGroup | LostStream] = {**self.streams, **self.lost}
+        for name in [name for name, group in here.items() if not _is_same(assigned.get(name), group.uid)]:
+            self._forget_group(name)
+            self.entomb(here[name].uid)
+        for assignment in [a for a in assigned.values() if a.name not in here or a.uid != here[a.name].uid]:
+            self._open_stream(assignment)
+        for uid in sorted(
+            uid for uid in self._founded if uid < self.meta.machine.next_uid
+        ):
+            self._founded.discard(uid)
+            self.entomb(uid)
+
+    def _first_meta(self) -> None:
+        """The metadata is as new as anybody's, for the first time since start: what it does not name has to go."""
+        assigned = {assignment.uid for assignment in self.meta.machine.streams.values()}
+        for uid in sorted(set(self._recovered) - assigned - {META_GROUP}):
+            if self._recovered.pop(uid).generation:
+                self._bury(uid)
+            else:  # its tombstone stands; its files may not all be gone
+                self._tombstones.add(uid)
+                self._remove_files(uid)
+        self._follow_meta()
+        for finding in self.parts.indexes.findings:
+            log.warning("index rebuilt", finding=finding)
+        self.files.quarantine_unknown(assigned | {META_GROUP}, self.clock.wall_ns())
+
+    def _found(self, uid: GroupUid, members: Members) -> Record | None:
+        """The founding record of this node's member of a new group (``MetaGroup.found``)."""
+        self._founded.add(uid)
+        return Record(Kind.GROUP, uid, Term(0), Term(0), RaftIndex(0), RaftIndex(0), 0, MEMBER, b"")
+
+    def _open_stream(self, assignment: StreamAssignment) -> None:
+        recovered = self._recovered.pop(assignment.uid, None)
         try:
-            if recovered is None:
+            if recovered is None and assignment.uid not in self._founded:
                 raise Corruption("the journal does not know the group", file="journal", offset=0)
-            self.add_group(assignment, recovered)
+            group = self.add_group(assignment, recovered)
         except Corruption as error:
+            if recovered is not None:
+                self._recovered[assignment.uid] = recovered
             self.lost[assignment.name] = LostStream(assignment, error, self.outlet)
             log.error("stream damaged", stream=assignment.name, uid=assignment.uid, error=str(error))
+            return
+        self._founded.discard(assignment.uid)
+        if group.paused_by is None:
+            group.start()
+        if group.is_faulty:
+            log.error(
+                "stream faulty",
+                stream=group.name,
+                index=group.core.log.faulty_index,
+                last_index=group.core.log.last_index,
+            )
+            group.announce_fault()
 
     def add_group(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> StreamGroup:
         """The driver of a stream's group, recovered or (None) new. Not started yet."""
@@ -320,7 +388,7 @@ class Node:
         self.storage.add(group)
         return group
 
-    def forget_group(self, name: str) -> None:
+    def _forget_group(self, name: str) -> None:
         """A stream was deleted: stop its group, take it off the router."""
         group = self.streams.pop(name, None)
         if group is not None:
@@ -341,11 +409,12 @@ class Node:
 
     # -- the end of a group -------------------------------------------------------------------------------------------
 
-    async def _bury(self, uid: GroupUid) -> None:
+    def _bury(self, uid: GroupUid) -> None:
         """A group that no metadata names: its stream was deleted, or its creation was cut off."""
         if uid >= self.meta.machine.next_uid:
-            await self.meta.call(encode_skip(uid))
-        self.entomb(uid)
+            self.meta.propose_with(encode_skip(uid), lambda _: self.entomb(uid))
+        else:
+            self.entomb(uid)
 
     def entomb(self, uid: GroupUid) -> None:
         """Write the group's tombstone; its files go once that is durable."""
@@ -363,6 +432,15 @@ class Node:
         self.parts.disk.call("leave_uncounted", standing).add_done_callback(_seen)
 
     def _meta_applied(self, group: Group) -> None:
+        try:
+            if self._follows_meta:
+                self._follow_meta()
+            elif self.meta.is_current:
+                self._follows_meta = True
+                self._first_meta()
+        except Exception as error:  # noqa: BLE001 - whatever it is: this node does not have the groups it must have
+            self.fail(error)
+            return
         if group.core.log.bytes_above_checkpoint > META_CHECKPOINT_BYTES:
             self.storage.want_checkpoint(META_GROUP)
 
@@ -429,6 +507,10 @@ class Node:
         self.storage.relieve(status)
         if self.commit.blocks % TRIM_EVERY_BLOCKS == 0:
             self.storage.trim_memory()
+
+
+def _is_same(assignment: StreamAssignment | None, uid: GroupUid) -> bool:
+    return assignment is not None and assignment.uid == uid
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

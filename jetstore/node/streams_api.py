@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
-from jetstore.errors import ApiError, Corruption, NotNow
+from jetstore.errors import Corruption
 from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
 from jetstore.model.api_errors import api_error
@@ -30,7 +30,6 @@ from jetstore.node.stream_group import StreamGroup
 from jetstore.store.ports import Message
 from jetstore.stream.entries import encode_config, encode_purge
 from jetstore.stream.entries import encode_delete as encode_delete_message
-from jetstore.types import GroupUid
 
 
 class StreamsApi:
@@ -102,25 +101,13 @@ class StreamsApi:
             refusal = node.admission()
             if refusal is not None:
                 raise refusal
-            machine = node.meta.machine
-            uid = GroupUid(machine.next_uid)
-            created_ns = node.clock.wall_ns()
-            assignment = StreamAssignment(uid, config.name, config.to_json(), 1, created_ns)
-            # The group's founding record goes into the block that creates the stream (docs/decisions/0003).
-            group = node.add_group(assignment, None)
-            group.start()
-            try:
-                outcome = await node.meta.propose(
-                    meta_entries.encode_create(config.name, config.to_json(), created_ns, uid)
-                )
-                if isinstance(outcome, ApiError):
-                    raise outcome
-            except (ApiError, NotNow):
-                node.forget_group(config.name)
-                node.entomb(uid)
-                raise
+            entry = meta_entries.encode_create(
+                config.name, config.to_json(), node.clock.wall_ns(), node.meta.machine.next_uid
+            )
+            await node.meta.call(entry)
+            group = self._group(config.name)
             await group.serving()
-            await group.call(encode_config(1, created_ns, config))
+            await node.bring_config_up(group)
         return self._info(group)
 
     async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
@@ -150,9 +137,7 @@ class StreamsApi:
         async with node.meta_lock:
             if name not in node.meta.machine.streams:
                 raise api_error("JSStreamNotFoundErr")
-            assignment = await node.meta.call(meta_entries.encode_delete(name))
-            node.forget_group(name)
-            node.entomb(assignment.uid)
+            await node.meta.call(meta_entries.encode_delete(name))
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
