@@ -28,8 +28,11 @@ MAGIC = b"JSCKPT\x00\x00"
 VERSION = 0
 KIND_HEAD = 1
 KIND_CHUNK = 2
+KIND_MANIFEST = 3
+FLAG_INSTALLED = 1
+"""A head that came from a peer: the group's own journal need not lead up to it."""
 _FRAME = struct.Struct("<8sHHIQQI")
-"""magic, version, kind, 0, group uid, content length, content crc; then the crc of all that; then the content."""
+"""magic, version, kind, flags, group uid, content length, content crc; then the crc of all that; then the content."""
 _CRC = struct.Struct("<I")
 FRAME_BYTES = _FRAME.size + _CRC.size
 
@@ -40,6 +43,8 @@ class HeadCopy(NamedTuple):
     content: bytes
     hash: int
     """``head_hash`` of the content: what its CKPT line carries."""
+    is_installed: bool = False
+    """It came from a peer."""
 
 
 def group_dir(uid: GroupUid) -> str:
@@ -73,10 +78,10 @@ def make_group_dir(vfs: Vfs, uid: GroupUid) -> None:
     vfs.fsync_dir(group_dir(uid))
 
 
-def write_head(vfs: Vfs, uid: GroupUid, head: bytes) -> int:
+def write_head(vfs: Vfs, uid: GroupUid, head: bytes, *, is_installed: bool = False) -> int:
     """Both copies durable and read back; the head's hash. DiskFull: at least one whole head is there as before."""
     for name in HEAD_NAMES:
-        write_framed(vfs, uid, KIND_HEAD, f"{group_dir(uid)}/{name}", head)
+        write_framed(vfs, uid, KIND_HEAD, f"{group_dir(uid)}/{name}", head, FLAG_INSTALLED if is_installed else 0)
     return head_hash(head)
 
 
@@ -95,13 +100,13 @@ def read_heads(vfs: Vfs, uid: GroupUid) -> tuple[list[HeadCopy], list[str]]:
         if not vfs.exists(path):
             continue
         try:
-            content = read_framed(vfs, uid, KIND_HEAD, path)
+            content, flags = _read_framed(vfs, uid, KIND_HEAD, path)
         except FormatUnknown:
             raise
         except (Corruption, OSError) as error:
             findings.append(str(error))
             continue
-        found.append(HeadCopy(content, head_hash(content)))
+        found.append(HeadCopy(content, head_hash(content), bool(flags & FLAG_INSTALLED)))
     return found, findings
 
 
@@ -114,9 +119,9 @@ def read_chunk(vfs: Vfs, uid: GroupUid, name: str) -> bytes:
         raise Corruption(f"chunk unreadable: {error}", file=path, offset=0) from error
 
 
-def write_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes) -> None:
+def write_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes, flags: int = 0) -> None:
     """Replace ``path`` by a framed file: temp, sync, rename, sync of the directory, read back."""
-    frame = _FRAME.pack(MAGIC, VERSION, kind, 0, uid, len(content), crc32c(content))
+    frame = _FRAME.pack(MAGIC, VERSION, kind, flags, uid, len(content), crc32c(content))
     temp = path + TEMP_SUFFIX
     try:
         handle = vfs.open(temp, create=True)
@@ -144,6 +149,10 @@ def write_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes) 
 
 def read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> bytes:
     """The content of a framed file. Corruption if anything is not as written; OSError if it cannot be read."""
+    return _read_framed(vfs, uid, kind, path)[0]
+
+
+def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, int]:
     handle = vfs.open(path, write=False)
     try:
         data = vfs.pread(handle, vfs.size(handle), 0)
@@ -154,8 +163,8 @@ def read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> bytes:
     frame = data[: _FRAME.size]
     if crc32c(frame) != _CRC.unpack_from(data, _FRAME.size)[0]:
         raise Corruption("checkpoint frame checksum", file=path, offset=0)
-    magic, version, found_kind, _, found_uid, length, crc = _FRAME.unpack(frame)
-    if magic != MAGIC or version != VERSION:
+    magic, version, found_kind, flags, found_uid, length, crc = _FRAME.unpack(frame)
+    if magic != MAGIC or version != VERSION or flags & ~FLAG_INSTALLED:
         raise FormatUnknown("checkpoint file version", file=path, offset=0, expected=VERSION, actual=version)
     if (found_kind, found_uid, length) != (kind, uid, len(data) - FRAME_BYTES):
         raise Corruption(
@@ -168,4 +177,4 @@ def read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> bytes:
     content = data[FRAME_BYTES:]
     if crc32c(content) != crc:
         raise Corruption("checkpoint content checksum", file=path, offset=FRAME_BYTES, expected=crc)
-    return content
+    return content, flags

@@ -166,6 +166,11 @@ class SegmentedLog:
         else:
             self._drop(segment)
 
+    def seal_last(self) -> None:
+        """Nothing more goes into the segment that takes frames now; its footer waits for being written."""
+        if self._segments and not self._segments[-1].is_sealed:
+            self._seal(self._segments[-1])
+
     def _drop(self, segment: SegmentFile) -> None:
         """Nothing of this segment is live: forget it."""
         at = self._segments.index(segment)
@@ -358,7 +363,7 @@ class SegmentedLog:
     def deleted_seqs(self, max_count: int) -> list[int]:
         return self.dead.members(self.first_seq, self.last_seq, max_count)
 
-    def _segment_at(self, seq: int) -> SegmentFile:
+    def segment_at(self, seq: int) -> SegmentFile:
         """The segment that holds a live sequence."""
         return self._segments[bisect_right(self._bases, seq) - 1]
 
@@ -384,7 +389,7 @@ class SegmentedLog:
     def meta(self, seq: int) -> MessageMeta | None:
         if not self.is_live(seq):
             return None
-        segment = self._segment_at(seq)
+        segment = self.segment_at(seq)
         place = self._place(segment, seq)
         if segment.table is None:
             # One frame is less to read than the footer's columns, which are the second evidence if it is damaged.
@@ -403,7 +408,7 @@ class SegmentedLog:
     def read(self, seq: int) -> Message | None:
         if not self.is_live(seq):
             return None
-        segment = self._segment_at(seq)
+        segment = self.segment_at(seq)
         place = self._place(segment, seq)
         subject, header_len, payload = self.reader.item(segment, place)
         return Message(seq, place.time_ns, subject, payload[:header_len], payload[header_len:])
@@ -417,7 +422,7 @@ class SegmentedLog:
         found: list[Message] = []
         total = at = 0
         while at < len(live) and total < max_bytes:
-            segment = self._segment_at(live[at])
+            segment = self.segment_at(live[at])
             place = self._place(segment, live[at])
             number, position = place.frame, place.position
             stored = self.reader.frame(segment, number)
@@ -484,7 +489,7 @@ class SegmentedLog:
         meta = self.meta(seq)
         if meta is None:
             return None
-        segment = self._segment_at(seq)
+        segment = self.segment_at(seq)
         segment.live -= 1
         if seq == self.first_seq:
             self._advance(seq + 1)

@@ -6,6 +6,7 @@
 ``sync``               paths: their bytes and names are durable
 ``make_group_dir``     uid: the group's directories, durable
 ``write_checkpoint``   uid, head, chunks, segments → head hash: segments synced, chunks and both heads read back
+``write_manifest``     uid, manifest, segments: segments synced, then the manifest of what peers sent is durable
 ``remove_files``       paths: names gone, durably; what is not there is not missed
 ``remove_group_dir``   uid: the group's directory and everything in it gone, durably
 ``forget_groups``      uids: tombstones that a durable meta checkpoint covers leave the next group table
@@ -25,7 +26,8 @@ from typing import Any
 from jetstore.errors import DiskFull, DiskPoisoned, JetstoreError
 from jetstore.limits import Limits
 from jetstore.store import checkpoint_files
-from jetstore.store.checkpoint_files import FULL_ERRNOS
+from jetstore.store.checkpoint_files import FULL_ERRNOS, KIND_MANIFEST, write_framed
+from jetstore.store.install_manifest import manifest_path
 from jetstore.store.journal.append import Journal
 from jetstore.store.ports import JournalStatus, Record
 from jetstore.store.vfs import Vfs
@@ -71,6 +73,7 @@ class Writer:
             "sync": self.sync,
             "make_group_dir": self.make_group_dir,
             "write_checkpoint": self.write_checkpoint,
+            "write_manifest": self.write_manifest,
             "remove_files": self.remove_files,
             "remove_group_dir": self.remove_group_dir,
             "forget_groups": self.forget_groups,
@@ -168,13 +171,24 @@ class Writer:
         self._or_full(f"directories of group {uid}", checkpoint_files.make_group_dir, self.vfs, uid)
 
     def write_checkpoint(
-        self, uid: GroupUid, head: bytes, chunks: Mapping[str, bytes], segments: Mapping[str, int]
+        self,
+        uid: GroupUid,
+        head: bytes,
+        chunks: Mapping[str, bytes],
+        segments: Mapping[str, int],
+        is_installed: bool = False,
     ) -> int:
-        """Everything the head refers to is durable, then the head, twice. Its hash, for the CKPT line."""
+        """Everything the head refers to is durable, then the head, twice. Its hash, for the CKPT or RESET line."""
         self.make_group_dir(uid)
         self.sync([checkpoint_files.segment_path(uid, name) for name in segments])
         checkpoint_files.write_chunks(self.vfs, uid, chunks)
-        return checkpoint_files.write_head(self.vfs, uid, head)
+        return checkpoint_files.write_head(self.vfs, uid, head, is_installed=is_installed)
+
+    def write_manifest(self, uid: GroupUid, manifest: bytes, segments: Mapping[str, int]) -> None:
+        """These files of received records are durable, then the manifest that names them."""
+        self.make_group_dir(uid)
+        self.sync([checkpoint_files.segment_path(uid, name) for name in segments])
+        write_framed(self.vfs, uid, KIND_MANIFEST, manifest_path(uid), manifest)
 
     def remove_files(self, paths: Iterable[str]) -> None:
         """These names are gone, durably."""

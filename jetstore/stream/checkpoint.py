@@ -113,12 +113,28 @@ def restore(
     if log.last_seq != fields["last_seq"]:
         raise Corruption("log and head differ", file="head", offset=0, expected=fields["last_seq"], actual=log.last_seq)
     stream = stream_type(uid, log, index, limits)
+    stream.install_number = fields["install"]
+    suffix = f".{stream.install_number}" if stream.install_number else ""
+    names = (Dedupe.chunk_name(number, length) for number, length in fields["ids"])
+    ids = {name: _opened(name + suffix, chunks) for name in names}
+    ttl = _opened(fields["ttl"], chunks) if fields["ttl"] else b""
+    fill(stream, fields, ids, ttl)
+    if fields["ttl"]:
+        stream.ttl_chunk_name = fields["ttl"]
+        stream.ttl_chunk_changes = stream.ttls.changes
+    stream.durable_chunks = frozenset(chunks)
+    return stream
+
+
+def fill(stream: Stream, fields: Mapping[str, Any], ids: Mapping[str, bytes], ttl: bytes) -> None:  # Any: JSON values
+    """Make a new stream the state of these fields (``logical_fields``), over its log; ``ids`` by their logical names.
+
+    Raises ``Corruption`` or ``FormatUnknown`` if they do not belong together.
+    """
     stream.applied_index = RaftIndex(fields["index"])
     stream.applied_term = Term(fields["term"])
     stream.running = RunningHash(fields["index"], int(fields["running"], 16))
     stream.raft_configuration = bytes.fromhex(fields["raft"])
-    stream.install_number = fields["install"]
-    suffix = f".{stream.install_number}" if stream.install_number else ""
     stream.logged_ns = fields["logged_ns"]
     stream.config_version = fields["config_version"]
     stream.created_ns = fields["created_ns"]
@@ -131,23 +147,15 @@ def restore(
     contents.largest_bytes = fields["largest_bytes"]
     contents.last_time_ns = fields["last_time_ns"]
     stream.last_msg_id = bytes.fromhex(fields["last_msg_id"])
-    id_chunks = {
-        name: _opened(name + suffix, chunks)
-        for name in (Dedupe.chunk_name(number, length) for number, length in fields["ids"])
-    }  # fmt: skip
     window_ns = stream.settings.duplicate_window_ns
-    stream.dedupe = Dedupe.from_head(window_ns, fields["ids"], fields["next_ids"], id_chunks)
-    if fields["ttl"]:
-        stream.ttl_chunk_name = fields["ttl"]
-        stream.ttls = TtlSchedule.from_bytes(fields["ttl"], _opened(fields["ttl"], chunks))
-        stream.ttl_chunk_changes = stream.ttls.changes
+    stream.dedupe = Dedupe.from_head(window_ns, fields["ids"], fields["next_ids"], ids)
+    if ttl:
+        stream.ttls = TtlSchedule.from_bytes("ttl", ttl)
     for consumer_head in fields["consumers"]:
         # ``from_head`` needs the filter of a configuration that only it decodes: the filter follows.
         consumer = ConsumerState.from_head(consumer_head, None, contents)
         consumer.subject_filter = filter_of(filters_of(consumer.config))
         stream.consumers[consumer.name] = consumer
-    stream.durable_chunks = frozenset(chunks)
-    return stream
 
 
 def _sealed(name: str, body: bytes) -> bytes:

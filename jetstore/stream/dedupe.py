@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -132,7 +132,7 @@ class Dedupe:
         return f"ids-{number:010d}-{length}"
 
     @classmethod
-    def from_head(cls, window_ns: int, rows: list[list[int]], next_number: int, chunks: dict[str, bytes]) -> Dedupe:
+    def from_head(cls, window_ns: int, rows: list[list[int]], next_number: int, chunks: Mapping[str, bytes]) -> Dedupe:
         """What ``to_head`` and ``chunks`` described. Raises ``Corruption`` for a missing or odd chunk."""
         dedupe = cls(window_ns)
         dedupe._next_number = next_number

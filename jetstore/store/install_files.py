@@ -1,0 +1,282 @@
+"""``Received``: records fetched from peers, in segment files that nothing refers to until they are installed.
+
+The owner feeds verified frames in the order of their sequences, has ``take_writes`` written, and from time to time has
+the manifest written (``save``): what that says is durable and is not fetched again after a crash. Files are sealed at
+the size of ordinary segments; all are sealed in the end, so the log that takes them over begins a new one.
+
+Source: ``docs/format/catch-up.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from jetstore.errors import Corruption
+from jetstore.limits import Limits
+from jetstore.store.checkpoint_files import group_dir
+from jetstore.store.footer import encode_footer
+from jetstore.store.install_manifest import encode_manifest, read_manifest
+from jetstore.store.install_records import Record
+from jetstore.store.salvage import pread_salvaged
+from jetstore.store.segment import (
+    FRAME_HEAD_BYTES,
+    SEGMENT_HEAD_BYTES,
+    BadRange,
+    check_segment_head,
+    decode_payload,
+    moved_frame_head,
+    scan_frames,
+    segment_head,
+)
+from jetstore.store.segment_files import SegmentFile, segments_dir
+from jetstore.store.segment_table import FRAMES_MAX, SUBJECTS_MAX, SegmentTable
+from jetstore.store.stored_size import file_sizes, memory_sizes
+from jetstore.store.vfs import Vfs
+from jetstore.types import GroupUid
+
+NUMBER_STEP = 1_000
+"""Received files get numbers that are multiples of this; compaction, which counts on by one, never meets them."""
+_SPAN_MAX = 1 << 32
+VERIFY_BYTES = 256 * 1024
+"""Read again between two turns of the event loop when an unfinished file is taken up."""
+
+Write = tuple[str, int, list[bytes]]
+
+
+def free_number(vfs: Vfs, uid: int) -> int:
+    """A number that no file or chunk of the group has in its name: names are never used for two contents."""
+    highest = 0
+    for name in (*vfs.list_dir(segments_dir(uid)), *vfs.list_dir(f"{group_dir(GroupUid(uid))}/chunks")):
+        for word in name.removesuffix(".seg").removesuffix(".tmp").replace(".", "-").split("-")[1:]:
+            if word.isdigit() and len(word) < 16:
+                highest = max(highest, int(word))
+    return (highest // NUMBER_STEP + 1) * NUMBER_STEP
+
+
+class Received:
+    """See the module docstring. ``covered_seq``: everything from ``first_seq`` to here was received or is missing."""
+
+    def __init__(self, uid: int, limits: Limits, *, storage: str, number: int, first_seq: int) -> None:
+        """Nothing yet; the first record wanted is ``first_seq``."""
+        self.uid = uid
+        self.storage = storage
+        self.number = number
+        self.first_seq = first_seq
+        self.covered_seq = first_seq - 1
+        self.missing: list[tuple[int, int]] = []
+        """Closed ranges that no peer asked so far could read."""
+        self.files: list[SegmentFile] = []
+        self.unsaved_bytes = 0
+        """Received since the last manifest."""
+        self._limits = limits
+        self._sizes_of = file_sizes if storage == "file" else memory_sizes
+        self._writes: list[Write] = []
+
+    # -- taking records ---------------------------------------------------------------------------------------------
+
+    def take(self, record: Record) -> None:
+        """The next frame. Raises ``Corruption`` if it does not come after everything received before."""
+        head, payload = record
+        stored = decode_payload(head, payload)
+        first, last = stored.seqs[0], stored.seqs[-1]
+        if first <= self.covered_seq or any(a >= b for a, b in zip(stored.seqs, stored.seqs[1:], strict=False)):
+            raise Corruption("records of a range are out of order", file="range", offset=0, actual=first)
+        frame_bytes = FRAME_HEAD_BYTES + len(payload)
+        segment = self._open_file(first, last, frame_bytes)
+        table = segment.table
+        assert table is not None
+        offset = table.end_offset
+        buffers = [moved_frame_head(head, self.uid, segment.base_seq, offset), payload]
+        if not segment.messages:
+            buffers.insert(0, segment_head(self.uid, segment.base_seq))
+            offset = 0
+            segment.first_time_ns = stored.times[0]
+        columns = stored.columns
+        table.add(
+            stored.seqs, stored.times, head.flags, len(payload), frame_bytes, columns.subjects, self._sizes_of(columns)
+        )
+        segment.file_bytes = table.end_offset
+        segment.messages = table.message_count
+        segment.last_seq, segment.last_time_ns = last, stored.times[-1]
+        self._write(segment.path, offset, buffers)
+        self.covered_seq = last
+
+    def note_missing(self, first_seq: int, last_seq: int) -> None:
+        """The peer cannot read these either; they come after everything received before."""
+        first_seq = max(first_seq, self.covered_seq + 1)
+        if first_seq <= last_seq:
+            self.missing.append((first_seq, last_seq))
+            self.covered_seq = last_seq
+
+    def note_covered(self, last_seq: int) -> None:
+        """Nothing more is to come up to this sequence."""
+        self.covered_seq = max(self.covered_seq, last_seq)
+
+    def cut_back(self) -> None:
+        """Ask for what is missing again (of another peer): forget everything from the first missing sequence on."""
+        if not self.missing:
+            return
+        first = self.missing[0][0]
+        self.missing.clear()
+        self.covered_seq = first - 1
+        keep = [segment for segment in self.files if segment.last_seq < first]
+        if len(keep) < len(self.files):  # a file across the gap goes as a whole
+            self.covered_seq = min(self.covered_seq, self.files[len(keep)].base_seq - 1)
+            self.number += 1  # what a manifest says of its name must stay true
+        self.files = keep
+
+    def _open_file(self, first: int, last: int, frame_bytes: int) -> SegmentFile:
+        if self.files and not self.files[-1].is_sealed:
+            segment = self.files[-1]
+            table = segment.table
+            assert table is not None
+            if (
+                table.end_offset + frame_bytes <= self._limits.segment_bytes
+                and table.subject_count < SUBJECTS_MAX
+                and table.frame_count < FRAMES_MAX
+                and last - segment.base_seq < _SPAN_MAX
+            ):
+                return segment
+            self.seal()
+        name = f"{first:020d}-{self.number}.seg"
+        path = f"{segments_dir(self.uid)}/{name}"
+        segment = SegmentFile(name, path, first, table=SegmentTable(path, first, SEGMENT_HEAD_BYTES))
+        segment.was_taken = True
+        self.files.append(segment)
+        return segment
+
+    def seal(self) -> None:
+        """The file that takes records gets its footer; the next record begins another one."""
+        if not self.files or self.files[-1].is_sealed:
+            return
+        segment = self.files[-1]
+        table = segment.table
+        assert table is not None
+        footer = encode_footer(table, self.uid, segment.last_seq)
+        self._write(segment.path, table.end_offset, [footer])
+        segment.file_bytes = table.end_offset + len(footer)
+        segment.is_sealed = segment.has_footer = True
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def _write(self, path: str, offset: int, buffers: list[bytes]) -> None:
+        size = sum(map(len, buffers))
+        self.unsaved_bytes += size
+        if self._writes:
+            last_path, last_offset, last_buffers = self._writes[-1]
+            if last_path == path and last_offset + sum(map(len, last_buffers)) == offset:
+                last_buffers.extend(buffers)
+                return
+        self._writes.append((path, offset, buffers))
+
+    def take_writes(self) -> list[Write]:
+        """What is to be written now, in this order."""
+        writes, self._writes = self._writes, []
+        return writes
+
+    def written(self) -> None:
+        """Everything taken was written: tables of sealed files are in their footers."""
+        for segment in self.files:
+            if segment.has_footer:
+                segment.table = None
+
+    def save(self) -> tuple[bytes, dict[str, int]]:
+        """The manifest of everything whose writes were taken, and the files to be synced before it is written."""
+        assert not self._writes, "records were not taken for writing"
+        self.unsaved_bytes = 0
+        rows = []
+        for s in self.files:
+            rows.append([s.name, s.base_seq, s.last_seq, s.messages, s.file_bytes, s.first_time_ns, s.last_time_ns])
+            rows[-1].append(int(s.is_sealed))
+        manifest = encode_manifest(
+            {
+                "storage": self.storage,
+                "number": self.number,
+                "first_seq": self.first_seq,
+                "covered_seq": self.covered_seq,
+                "missing": self.missing,
+                "files": rows,
+            }
+        )
+        return manifest, {s.name: s.file_bytes for s in self.files}
+
+    # -- after a crash ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def resume(cls, vfs: Vfs, uid: int, limits: Limits) -> Received | None:
+        """What a manifest says was received; None if there is none. Run ``verify`` before anything else."""
+        fields = read_manifest(vfs, uid)
+        if fields is None:
+            return None
+        received = cls(uid, limits, storage=fields["storage"], number=fields["number"], first_seq=fields["first_seq"])
+        received.covered_seq = fields["covered_seq"]
+        received.missing = [(first, last) for first, last in fields["missing"]]
+        for row in fields["files"]:
+            received.files.append(_file_of(uid, row))
+        return received
+
+    def verify(self, vfs: Vfs) -> Iterator[None]:
+        """Look at what is there, in slices: an unfinished file is read again; what is not whole goes, and all after it.
+
+        Sealed files are judged by their length: their bytes were durable before the manifest said so, and every frame
+        is verified whenever it is read.
+        """
+        for position, segment in enumerate(self.files):
+            is_good = vfs.exists(segment.path)
+            if is_good:
+                handle = vfs.open(segment.path, write=False)
+                try:
+                    is_good = vfs.size(handle) >= segment.file_bytes
+                    if is_good and not segment.is_sealed:
+                        is_good = yield from self._reread(vfs, handle, segment)
+                finally:
+                    vfs.close(handle)
+            if not is_good:
+                self.covered_seq = segment.base_seq - 1
+                self.missing = [(first, last) for first, last in self.missing if last <= self.covered_seq]
+                del self.files[position:]
+                self.number += 1  # what the manifest says of the names that go must stay true
+                return
+
+    def _reread(self, vfs: Vfs, handle: int, segment: SegmentFile) -> Generator[None, None, bool]:
+        table = SegmentTable(segment.path, segment.base_seq, SEGMENT_HEAD_BYTES)
+        used = 0
+        try:
+            check_segment_head(
+                pread_salvaged(vfs, handle, SEGMENT_HEAD_BYTES, 0), self.uid, segment.base_seq, segment.path
+            )
+            for item in scan_frames(vfs, handle, self.uid, segment.base_seq, segment.file_bytes):
+                if isinstance(item, BadRange):
+                    return False
+                stored = decode_payload(
+                    item, pread_salvaged(vfs, handle, item.payload_bytes, item.offset + FRAME_HEAD_BYTES)
+                )
+                columns = stored.columns
+                frame_bytes = FRAME_HEAD_BYTES + item.payload_bytes
+                table.add(
+                    stored.seqs,
+                    stored.times,
+                    item.flags,
+                    item.payload_bytes,
+                    frame_bytes,
+                    columns.subjects,
+                    self._sizes_of(columns),
+                )
+                used += frame_bytes
+                if used >= VERIFY_BYTES:
+                    used = 0
+                    yield
+        except Corruption:
+            return False
+        segment.table = table
+        return table.message_count == segment.messages and table.end_offset == segment.file_bytes
+
+
+def _file_of(uid: int, row: list[Any]) -> SegmentFile:  # Any: JSON values
+    name, base_seq, last_seq, messages, file_bytes, first_time, last_time, is_sealed = row
+    segment = SegmentFile(name, f"{segments_dir(uid)}/{name}", base_seq, last_seq, messages, 0, first_time, last_time)
+    segment.file_bytes = file_bytes
+    segment.is_sealed = segment.has_footer = bool(is_sealed)
+    segment.was_taken = True
+    return segment
