@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from jetstore.node.link.bulk import BulkClient
+from jetstore.node.link.bulk_server import BulkServer
 from jetstore.node.link.frames import HEAD_BYTES, FrameError, FrameReader, Kind, frame
 from jetstore.node.link.hello import (
     FOREIGN_REASON,
@@ -126,6 +128,9 @@ class Link(asyncio.BufferedProtocol):
         self.in_bytes = self.out_bytes = self.in_frames = self.out_frames = 0
         self.settled: asyncio.Future[str] = self.loop.create_future()
         """Done when the hello is over: "" = up, else why not."""
+        self.client: BulkClient | None = None
+        self.server: BulkServer | None = None
+        """Both only on an admitted bulk connection."""
         self.closed: asyncio.Future[None] = self.loop.create_future()
         limits = owner.limits
         self._reader = FrameReader(
@@ -141,6 +146,7 @@ class Link(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        transport.set_write_buffer_limits(high=self.owner.limits.link_frame_bytes)
         if self.state is State.CLOSED:  # given up before it came about
             transport.abort()
             return

@@ -17,18 +17,31 @@ from typing import Any
 import structlog
 
 from jetstore.limits import Limits
+from jetstore.node.link.bulk import BulkClient, BulkStream
+from jetstore.node.link.bulk_server import BulkServer, Method
 from jetstore.node.link.dialler import Dialler, Target
 from jetstore.node.link.frames import FrameError, Kind
 from jetstore.node.link.hello import Hello, Purpose, Reason, Refused, check_hello
 from jetstore.node.link.link import Link, State
-from jetstore.node.link.peer_memory import PeerMemory, Sighting, Verdict, contradiction
-from jetstore.node.link.ports import LinkHandler, LinkOptions, LinksStatus, PeerStatus, Route
+from jetstore.node.link.peer_memory import PeerMemory, Sighting, Verdict
+from jetstore.node.link.ports import (
+    LinkHandler,
+    LinkOptions,
+    LinksStatus,
+    NotConnected,
+    PeerStatus,
+    RequestHandler,
+    Route,
+    StreamHandler,
+)
 from jetstore.node.link.raft_codec import Addressed, Sender, decode_raft, encode_raft, message_bytes
 from jetstore.raft.message import Message
-from jetstore.types import GroupUid
+from jetstore.types import Buffer, GroupUid
 
 log = structlog.get_logger(__name__)
 
+_TO_SERVER = (Kind.REQUEST, Kind.CREDIT, Kind.CANCEL)
+_TO_CLIENT = (Kind.RESPONSE, Kind.CHUNK, Kind.END, Kind.ERROR)
 _FRAME_SLACK_BYTES = 256 * 1024
 """What a frame may have around one largest record."""
 
@@ -76,6 +89,7 @@ class Links:
         self.refused: dict[Reason, int] = {}
         self.bad_frames = 0
         self._rng = rng
+        self._methods: dict[str, Method] = {}
         self._advertise = options.advertise
         self._targets: list[Target] = []
         self._diallers: list[Dialler] = []
@@ -196,6 +210,43 @@ class Links:
             peer.messages_out += len(batch)
             link.send(frames)
 
+    # -- requests and streams -------------------------------------------------------------------------------------
+
+    def register(self, method: str, handler: RequestHandler, *, concurrent_max: int = 64) -> None:
+        """Serve requests of that name from all nodes; more than ``concurrent_max`` at once are refused as busy."""
+        self._register(method, concurrent_max).answer = handler
+
+    def register_stream(self, method: str, handler: StreamHandler, *, concurrent_max: int = 16) -> None:
+        """Serve streams of that name: ``handler`` is an async generator function."""
+        self._register(method, concurrent_max).stream = handler
+
+    def _register(self, name: str, concurrent_max: int) -> Method:
+        assert name not in self._methods, f"two handlers for {name}"
+        method = self._methods[name] = Method(name, concurrent_max)
+        return method
+
+    def request(self, node_id: str, method: str, payload: Buffer) -> asyncio.Future[bytes]:
+        """Ask that node; sent in the order of calls. Raises NotConnected at once.
+
+        The future gives bytes, or RequestRefused (definitely not done), NotConnected (never sent), RequestFailed or
+        LinkLost (outcome unknown). Cancelling it tells the other side. There is no timeout but the link's silence.
+        """
+        return self._client(node_id).request(method, payload)
+
+    def stream(self, node_id: str, method: str, payload: Buffer, *, window_bytes: int = 0) -> BulkStream:
+        """Ask that node for chunks: ``async with links.stream(…) as chunks: async for chunk in chunks``.
+
+        At most ``window_bytes`` (0 = limits.bulk_window_bytes) of unread chunks are held. Errors as in ``request``.
+        """
+        return self._client(node_id).stream(method, payload, window_bytes or self.limits.bulk_window_bytes)
+
+    def _client(self, node_id: str) -> BulkClient:
+        peer = self.peers.get(node_id)
+        link = peer.current.get(Purpose.BULK) if peer is not None else None
+        if link is None or link.client is None:
+            raise NotConnected(f"no bulk connection to {peer.hello.node_name if peer is not None else node_id}")
+        return link.client
+
     # -- what the driver asks -------------------------------------------------------------------------------------
 
     def is_up(self, node_id: str, purpose: Purpose = Purpose.RAFT) -> bool:
@@ -226,7 +277,7 @@ class Links:
                     messages_out=peer.messages_out,
                     messages_dropped=peer.messages_dropped,
                     connects=peer.connects,
-                    requests_pending=0,
+                    requests_pending=bulk.client.pending if bulk is not None and bulk.client is not None else 0,
                     alarm=alarm.text if alarm is not None else "",
                 )
             )
@@ -319,6 +370,8 @@ class Links:
                 other.abort("a later life of the node has connected")
         peer.hello = theirs
         peer.connects += 1
+        if purpose is Purpose.BULK:
+            self._equip(link, theirs)
         current = peer.current.get(purpose)
         if current is not None and self._is_duplicate(current, link):
             lower = min(self.options.node_id, theirs.node_id)
@@ -338,6 +391,20 @@ class Links:
         )
         if purpose is Purpose.RAFT:
             self.handler.on_up(theirs.node_id, theirs)
+        else:
+            self.handler.on_bulk(theirs.node_id, True)
+
+    def _equip(self, link: Link, theirs: Hello) -> None:
+        limits = self.limits
+        link.client = BulkClient(link, limits=limits, loop=self.loop, node_name=theirs.node_name)
+        link.server = BulkServer(
+            link,
+            self._methods,
+            limits=limits,
+            loop=self.loop,
+            node_id=theirs.node_id,
+            answer_bytes_max=self.body_bytes_max(Purpose.BULK) - _FRAME_SLACK_BYTES // 2,
+        )
 
     def _is_duplicate(self, current: Link, link: Link) -> bool:
         """Both sides dialled at once (else the older connection is dead for the peer, and the newer one stays)."""
@@ -347,13 +414,22 @@ class Links:
     def _retire(self, peer: Peer, link: Link) -> None:
         link.state = State.RETIRED
         peer.retired.append(link)
-        link.say_goodbye()
+        self._say_goodbye(link)
+
+    def _say_goodbye(self, link: Link) -> None:
+        """As soon as nothing is waited for on a retired connection."""
+        if link.client is None or not link.client.pending:
+            link.say_goodbye()
 
     def on_goodbye(self, link: Link) -> None:
         """It has another connection, which is about to come up here; or it stops, and closes."""
 
     def on_closed(self, link: Link, reason: str) -> None:
         self._waiting.pop(link, None)
+        if link.server is not None:
+            link.server.lost()
+        if link.client is not None:
+            link.client.lost(reason)
         if link.theirs is None or link.purpose is None:
             return
         peer = self.peers.get(link.theirs.node_id)
@@ -374,6 +450,8 @@ class Links:
         self._wake_diallers()
         if purpose is Purpose.RAFT:
             self.handler.on_down(peer.node_id, reason)
+        else:
+            self.handler.on_bulk(peer.node_id, False)
 
     def _wake_diallers(self) -> None:
         for dialler in self._diallers:
@@ -395,30 +473,42 @@ class Links:
         log.warning("bad frame: connection closed", node=node, address=link.address, what=text)
 
     def on_writable(self, link: Link, is_writable: bool) -> None:
-        """Raft links are bounded by dropping, not by waiting."""
+        """Answers wait for it. Raft links are bounded by dropping, not by waiting."""
+        if is_writable and link.server is not None:
+            link.server.on_writable()
 
     # -- receiving (LinkOwner) ------------------------------------------------------------------------------------
 
     def on_frame(self, link: Link, kind: Kind, body: memoryview) -> None:
+        if kind is Kind.RAFT and link.purpose is Purpose.RAFT:
+            self._take_raft(link, body)
+        elif link.server is not None and kind in _TO_SERVER:
+            link.server.take(kind, body)
+        elif link.client is not None and kind in _TO_CLIENT:
+            link.client.take(kind, body)
+        else:
+            raise FrameError(f"{kind.name} on a connection for {link.purpose.name if link.purpose else '?'}")
+
+    def _take_raft(self, link: Link, body: memoryview) -> None:
         theirs = link.theirs
         assert theirs is not None
-        if kind is not Kind.RAFT or link.purpose is not Purpose.RAFT:
-            raise FrameError(f"{kind.name} on a connection for {link.purpose.name if link.purpose else '?'}")
         sender, batch = decode_raft(body)
-        before = Sighting(theirs.incarnation, theirs.boot_counter, theirs.boot_nonce, link.durable_lsn)
-        text = contradiction(before, Sighting(theirs.incarnation, *sender))
-        if text or sender.boot_nonce != theirs.boot_nonce:
-            text = text or f"boot nonce {sender.boot_nonce} after {theirs.boot_nonce} on one connection"
+        if (sender.boot_counter, sender.boot_nonce) != (theirs.boot_counter, theirs.boot_nonce):
+            text = (
+                f"boot {sender.boot_counter} with nonce {sender.boot_nonce} on a connection "
+                f"of boot {theirs.boot_counter} with nonce {theirs.boot_nonce}"
+            )
             self.memory.alarm(theirs.node_id, text)
             self._alarm(theirs.node_id, theirs.node_name, text)
             raise Refused(Reason.OLD_DISK, f"old or cloned disk: {text}")
-        link.durable_lsn = sender.durable_lsn
         self.memory.advance(theirs.node_id, sender.durable_lsn)
         peer = self.peers[theirs.node_id]
         peer.messages_in += len(batch)
         peer.received += batch
 
     def on_read_end(self, link: Link) -> None:
+        if link.state is State.RETIRED:
+            self._say_goodbye(link)
         if link.theirs is None:
             return
         peer = self.peers.get(link.theirs.node_id)

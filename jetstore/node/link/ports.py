@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,12 +84,17 @@ class LinkHandler(Protocol):
     def on_down(self, node_id: str, reason: str) -> None:
         """The raft link is gone (at once on EOF or reset); may come back at any time."""
 
+    def on_bulk(self, node_id: str, is_up: bool) -> None:
+        """Requests can be made of that node from now on, or cannot."""
+
     def on_alarm(self, node_id: str, text: str) -> None:
         """That node has an old or cloned disk: nothing it says is counted. An operator must look."""
 
 
 RequestHandler = Callable[[str, bytes], Awaitable[bytes]]
 """(node id of the caller, payload) → answer."""
+StreamHandler = Callable[[str, bytes], AsyncGenerator[bytes, None]]
+"""(node id of the caller, payload) → chunks. Closed early if the caller leaves or is lost."""
 
 
 @dataclass(slots=True)

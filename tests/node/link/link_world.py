@@ -33,6 +33,7 @@ class Heard:
     downs: list[tuple[str, str]] = field(default_factory=list)
     alarms: list[tuple[str, str]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    bulk: list[tuple[str, bool]] = field(default_factory=list)
     hellos: dict[str, Hello] = field(default_factory=dict)
 
     def on_raft(self, node_id: str, batch: list[Addressed]) -> None:
@@ -46,6 +47,9 @@ class Heard:
     def on_down(self, node_id: str, reason: str) -> None:
         self.downs.append((node_id, reason))
         self.events.append(f"down {node_id}")
+
+    def on_bulk(self, node_id: str, is_up: bool) -> None:
+        self.bulk.append((node_id, is_up))
 
     def on_alarm(self, node_id: str, text: str) -> None:
         self.alarms.append((node_id, text))
