@@ -137,15 +137,44 @@ class RaftState(NamedTuple):
     vote: int
     """Member voted for in ``term``; 0 = none."""
     role: str
-    """``follower`` · ``candidate`` (also before a vote is really asked for) · ``leader`` · ``learner``."""
+    """``follower`` · ``pre-candidate`` · ``candidate`` · ``leader``."""
     commit: int
     applied: int
     voters: tuple[tuple[int, ...], ...]
-    """The one or (joint) two sets of voting members."""
-    last_index: int = 0
-    last_term: int = 0
+    """The one or (joint) two sets of voting members, sorted."""
+    last_index: int
+    last_term: int
+    """Of the evidenced log."""
     first_index: int = 0
-    """First index still in the log."""
+    """First index still in the log; what is below lives in a checkpoint."""
+
+
+class RaftPromise(NamedTuple):
+    """What a message that left a process says that its member holds durably."""
+
+    at_ns: int
+    node: str
+    incarnation: str
+    boot: int
+    group: str
+    member: int
+    term: int
+    vote: int = 0
+    """Member that it voted for in ``term``."""
+    last_term: int = 0
+    last_index: int = 0
+    """Evidenced end of its log: it may be overruled, never forgotten."""
+    match_index: int = 0
+    """Entries acknowledged to the leader of ``term``."""
+
+
+class AppliedHash(NamedTuple):
+    """Running hash over everything that one node has applied in a group, up to this index."""
+
+    node: str
+    group: str
+    upto: int
+    digest: str
 
 
 # -- payloads that say what they are ----------------------------------------------------------------------------------

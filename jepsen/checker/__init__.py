@@ -1,6 +1,7 @@
 """Checkers: pure functions from a history and final reads to a list of problems (one line each; empty = passed).
 
 ``stream.py`` has lost, unexpected, phantom, dup-seq, dup-msg, order, gap, contents and removed; ``consumer.py`` has wq,
-floor and drained; ``linearizable.py`` has lin; ``live.py`` has live. Each problem begins with its checker's name.
+floor and drained; ``linearizable.py`` has lin; ``live.py`` has live; ``raft.py`` has raft; ``replicas.py`` has
+lost-on-node, hash and stale. Each problem begins with its checker's name.
 They know nothing of executors: both ``jepsen/sim`` and ``jepsen/real`` use them. May import only ``jepsen.history``.
 """

@@ -1,69 +1,18 @@
-"""The vocabulary of faults: what each is called, how likely, and what an executor must be able to do to a server."""
+"""Faults of one machine: what each is called, how likely, and what an executor must be able to do to a server.
+
+``network.py`` has the faults between machines, ``schedule.py`` draws both.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from random import Random
-from typing import Protocol
 
-
-class Target(Protocol):
-    """A server and the machine it runs on, as nemeses see it. Everything takes effect at once."""
-
-    def kill(self, down_s: float) -> None:
-        """kill -9; started again after ``down_s``."""
-
-    def power_cut(self, down_s: float) -> None:
-        """The machine loses power: un-synced changes survive or not, each by itself."""
-
-    def crash_at_disk_operation(self, operations: int, down_s: float) -> None:
-        """A power cut exactly before the n-th disk operation that changes or promises something, counted from now."""
-
-    def restart(self, down_s: float) -> None:
-        """A clean stop, then a start."""
-
-    def pause(self, for_s: float) -> None:
-        """SIGSTOP, then SIGCONT."""
-
-    def jump_clock(self, by_ns: int) -> None:
-        """The wall clock is set."""
-
-    def drift_clock(self, rate: float) -> None:
-        """The wall clock runs at this rate from now on."""
-
-    def disk_error(self, operations: str, pattern: str, code: int, nth: int, sticky: bool) -> None:
-        """Matching disk calls fail; a sticky error ends with the next ``heal_disk``."""
-
-    def heal_disk(self) -> None:
-        """No more injected disk errors, full disk or slow disk."""
-
-    def fill_disk(self, free_bytes: int, code: int) -> None:
-        """So much space is left."""
-
-    def slow_disk(self, latency_s: float) -> None:
-        """Each sync takes that long."""
-
-    def reset_connections(self, share: float) -> None:
-        """RST on this share of the connections."""
-
-    def cut_connections(self, share: float) -> None:
-        """Half-open: both sides go on believing."""
-
-    def stall_connections(self, share: float, for_s: float) -> None:
-        """A slow reader: nothing moves for a while."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of fault."""
-
-    name: str
-    letter: str
-    weight: int
-    strike: Callable[[Target, Random], str]
-    """Do it, with details from the dice; says what was done."""
+from jepsen.nemesis.damage import FILE_CLASSES
+from jepsen.nemesis.damage import KINDS as DAMAGE_KINDS
+from jepsen.nemesis.target import ANYBODY, ONE, SOME, Cluster, Kind, Target, damageable, each
 
 
 def _down(rng: Random) -> float:
@@ -168,25 +117,83 @@ def _stall(target: Target, rng: Random) -> str:
     return f"stall {share:.0%} of connections for {for_s} s"
 
 
-KINDS: tuple[Kind, ...] = (
-    Kind("kill", "K1", 3, _kill),
-    Kind("power", "W1", 3, _power),
-    Kind("crash-point", "K2", 4, _crash_point),
-    Kind("restart", "M4", 1, _restart),
-    Kind("pause", "P1", 1, _pause),
-    Kind("clock-jump", "C1", 2, _jump),
-    Kind("clock-drift", "C2", 1, _drift),
-    Kind("write-error", "E1", 2, _write_error),
-    Kind("read-error", "E1", 1, _read_error),
-    Kind("open-error", "E4", 1, _open_error),
-    Kind("full", "E3", 2, _full),
-    Kind("slow", "E5", 1, _slow),
-    Kind("heal", "", 2, _heal),
-    Kind("reset", "N6", 2, _reset),
-    Kind("cut", "N6", 1, _cut),
-    Kind("stall", "N6", 1, _stall),
-)
-"""All kinds of faults that a running server can be hit with."""
+def _jump_skew(target: Target, rng: Random) -> str:
+    by_ns = rng.randint(-2_000_000_000, 2_000_000_000)
+    target.jump_clock(by_ns)
+    return f"clock skew {by_ns / 1e9:.3f} s"
 
-BY_NAME = {kind.name: kind for kind in KINDS}
-CLOCK_KINDS = frozenset(["clock-jump", "clock-drift"])
+
+def _lie(target: Target, rng: Random) -> str:
+    target.disk_error("fdatasync", "journal/*", errno.EIO, rng.randint(1, 5), False)
+    return "a sync of the journal fails once, and its pages count as clean"
+
+
+def _tick(target: Target, rng: Random) -> str:
+    rate = rng.choice((0.5, 0.8, 1.0, 1.25, 2.0))
+    target.drift_ticks(rate)
+    return f"timers run at rate {rate}"
+
+
+def _rot(cluster: Cluster, rng: Random) -> str:
+    """D1–D5 on a machine that is down: never on more than a minority over the whole run."""
+    target = damageable(cluster, rng)
+    if target is None:
+        return ""
+    target.remember()
+    file_class, kind = rng.choice(sorted(FILE_CLASSES)), rng.choice(DAMAGE_KINDS)
+    seed = rng.getrandbits(32)
+
+    def strike() -> None:
+        target.power_cut(0.5)
+        done = target.damage(Random(seed), file_class, kind)
+        cluster.tell(f"{target.name}: power cut and {done or 'nothing to damage'}")
+
+    cluster.later(rng.uniform(0.0, 2.0), strike)
+    return f"{target.name}: will rot ({file_class}, {kind})"
+
+
+def _rolling(how: str) -> Callable[[Cluster, Random], str]:
+    """M4, and choreography 3: each machine once, one after the other."""
+
+    def strike(cluster: Cluster, rng: Random) -> str:
+        order = list(cluster.machines)
+        rng.shuffle(order)
+        gap, down = rng.choice((0.3, 1.0, 3.0)), _down(rng)
+        for number, target in enumerate(order):
+            cluster.later(number * gap, partial(getattr(target, how), down))
+        return f"rolling {how}: {' '.join(target.name for target in order)}, {gap} s apart, down {down} s"
+
+    return strike
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("kill", "K1", 3, each(_kill, ANYBODY)),
+    Kind("power", "W1", 3, each(_power, ANYBODY)),
+    Kind("crash-point", "K2", 4, each(_crash_point, SOME)),
+    Kind("restart", "M4", 1, each(_restart, ANYBODY)),
+    Kind("pause", "P1", 1, each(_pause, ANYBODY)),
+    Kind("clock-jump", "C1", 2, each(_jump, ANYBODY)),
+    Kind("clock-drift", "C2", 1, each(_drift, ANYBODY)),
+    Kind("write-error", "E1", 2, each(_write_error, ONE)),
+    Kind("read-error", "E1", 1, each(_read_error, ONE)),
+    Kind("open-error", "E4", 1, each(_open_error, ONE)),
+    Kind("full", "E3", 2, each(_full, ANYBODY)),
+    Kind("slow", "E5", 1, each(_slow, ONE)),
+    Kind("heal", "", 2, each(_heal, ANYBODY)),
+    Kind("reset", "N6", 2, each(_reset, ANYBODY)),
+    Kind("cut", "N6", 1, each(_cut, SOME)),
+    Kind("stall", "N6", 1, each(_stall, SOME)),
+)
+"""Faults that a server can be hit with, alone or among others."""
+
+MANY_KINDS: tuple[Kind, ...] = (
+    Kind("clock-skew", "C1", 1, each(_jump_skew, ANYBODY)),
+    Kind("tick-drift", "C2", 1, each(_tick, SOME)),
+    Kind("lying-sync", "E2", 1, each(_lie, ONE)),
+    Kind("rot", "D1", 2, _rot),
+    Kind("rolling-restart", "M4", 1, _rolling("restart")),
+    Kind("rolling-power", "W4", 1, _rolling("power_cut")),
+)
+"""Faults of one or more of several machines."""
+
+CLOCK_KINDS = frozenset(["clock-jump", "clock-drift", "clock-skew", "tick-drift"])

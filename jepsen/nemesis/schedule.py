@@ -5,20 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from jepsen.nemesis.faults import KINDS, Kind
+from jepsen.nemesis.faults import CLOCK_KINDS, KINDS, MANY_KINDS
+from jepsen.nemesis.network import NETWORK_KINDS
+from jepsen.nemesis.target import Kind
+
+ALL_KINDS = (*KINDS, *MANY_KINDS, *NETWORK_KINDS)
+BY_NAME = {kind.name: kind for kind in ALL_KINDS}
+
+__all__ = ["ALL_KINDS", "BY_NAME", "CLOCK_KINDS", "Strike", "draw_kinds", "draw_strikes"]
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """A fault at a time."""
+    """A fault at a time. Its details come from dice of its own: leaving out another one does not change them."""
 
     at_s: float
     kind: Kind
+    seed: int
 
 
-def draw_kinds(rng: Random, allowed: frozenset[str] | None = None) -> tuple[Kind, ...]:
+def draw_kinds(rng: Random, allowed: frozenset[str] | None = None, *, nodes: int = 1) -> tuple[Kind, ...]:
     """The kinds of one run: none in one run of eight, else a random subset (of the allowed ones)."""
-    candidates = [kind for kind in KINDS if allowed is None or kind.name in allowed]
+    candidates = [kind for kind in (KINDS if nodes == 1 else ALL_KINDS) if allowed is None or kind.name in allowed]
     if rng.random() < 0.125 or not candidates:
         return ()
     share = rng.choice((0.15, 0.3, 0.6))
@@ -38,5 +46,5 @@ def draw_strikes(rng: Random, kinds: tuple[Kind, ...], duration_s: float, slices
             continue
         for _ in range(rng.choice((1, 1, 2, 4))):
             at_s = (number + rng.random()) * length_s
-            strikes.append(Strike(at_s, rng.choices(kinds, weights)[0]))
+            strikes.append(Strike(at_s, rng.choices(kinds, weights)[0], rng.getrandbits(64)))
     return sorted(strikes, key=lambda strike: strike.at_s)

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from jepsen.nemesis.faults import BY_NAME
+from jepsen.nemesis.schedule import BY_NAME
 from jepsen.sim.plan import WORKLOADS
 from jepsen.sim.run import Report, run_seed
 
@@ -29,6 +29,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="run this one seed and tell its story")
     parser.add_argument("--history", action="store_true", help="with --seed: print every operation")
     parser.add_argument("--log", action="store_true", help="with --seed: print the server's log")
+    parser.add_argument("--nodes", type=int, default=None, choices=(1, 3, 5), help="machines (default: the seed says)")
     parser.add_argument("--workload", action="append", default=[], choices=sorted(WORKLOADS), help="only these")
     parser.add_argument("--fault", action="append", default=[], choices=sorted(BY_NAME), help="only these kinds")
     parser.add_argument("--no-faults", action="store_true", help="no faults while running")

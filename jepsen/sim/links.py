@@ -8,7 +8,7 @@ A cut holds bytes back, as TCP does: they arrive some time after the cut has hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 Pair = tuple[str, str]
@@ -92,7 +92,7 @@ class Links:
                         self.cut(a, b)
                         self.cut(b, a)
 
-    def only(self, sees: dict[str, Iterable[str]]) -> None:
+    def only(self, sees: Mapping[str, Iterable[str]]) -> None:
         """Each machine reaches exactly these (both directions need both to agree)."""
         seen = {host: frozenset(others) for host, others in sees.items()}
         for a in seen:

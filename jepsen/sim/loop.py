@@ -114,6 +114,8 @@ class SimLoop(asyncio.BaseEventLoop):
         """Virtual time that each callback takes."""
         self.time_cost_s = 0.0
         """Virtual time that each look at the clock takes; makes code that limits its own slices do so."""
+        self.clocks_drift = False
+        """Whether some owner's monotonic clock runs at another rate."""
         self.callbacks_max = callbacks_max
         self.deadline_s = float("inf")
         self.callbacks = 0
@@ -130,7 +132,10 @@ class SimLoop(asyncio.BaseEventLoop):
     # -- time and order -------------------------------------------------------------------------------------------
 
     def time(self) -> float:
+        """The monotonic clock of whoever asks."""
         self._now += self.time_cost_s
+        if self.clocks_drift and (owner := OWNER.get()) is not None:
+            return owner.own_time(self._now)
         return self._now
 
     def call_soon(  # type: ignore[override]  # typeshed's variadic form
@@ -150,16 +155,38 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_at(  # type: ignore[override]  # typeshed's variadic form
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        if self.is_closed():
-            raise RuntimeError("Event loop is closed")
-        timer = _TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._order), timer))
-        return timer
+        if self.clocks_drift and (owner := OWNER.get() if context is None else context.get(OWNER)) is not None:
+            return self._call_at(when, owner.real_time(when), callback, args, context)
+        return self._call_at(when, when, callback, args, context)
 
     def call_later(  # type: ignore[override]  # typeshed's variadic form
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
+        delay = max(0.0, delay)
+        if self.clocks_drift and (owner := OWNER.get() if context is None else context.get(OWNER)) is not None:
+            real = self._now + delay / owner.rate
+            return self._call_at(owner.own_time(real), real, callback, args, context)
+        return self._call_at(self._now + delay, self._now + delay, callback, args, context)
+
+    def call_world_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context
+    ) -> asyncio.TimerHandle:
+        """As ``call_at``, by the world's clock (``now``): what travels does not know the clocks of processes."""
+        return self._call_at(when, when, callback, args, context)
+
+    def _call_at(
+        self,
+        shown: float,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> asyncio.TimerHandle:
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        timer = _TimerHandle(shown, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Called by ``TimerHandle.cancel``: cancelled timers are skipped when their time comes."""
@@ -221,6 +248,15 @@ class SimLoop(asyncio.BaseEventLoop):
         owner.is_paused = False
         self._queue.extendleft(reversed(owner.frozen))
         owner.frozen = []
+
+    def now(self) -> float:
+        """Virtual time; looking at it costs nothing."""
+        return self._now
+
+    def drift(self, owner: Owner, rate: float) -> None:
+        """That process's monotonic clock runs at this rate from now on."""
+        self.clocks_drift = True
+        owner.set_rate(self._now, rate)
 
     def now_ns(self) -> int:
         """Virtual time in nanoseconds; looking at it costs nothing."""

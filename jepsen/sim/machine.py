@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
+from jepsen.history import AppliedHash, RaftPromise, RaftState, Seen
+from jepsen.nemesis.damage import strike
 from jepsen.sim.faults import fault
 from jepsen.sim.loop import SimLoop
 from jepsen.sim.owner import OWNER, Owner
@@ -111,6 +113,10 @@ class Machine:
         self.exits: list[tuple[bool, BaseException | None]] = []
         """Ends of its own accord: (was it ready, the error it ended with)."""
         self.slow_s = 0.0
+        self.tick_rate = 1.0
+        self.damages: list[str] = []
+        """What was done to stored bytes."""
+        self._earlier: SimVfs | None = None
         self.boot: Boot | None = None
         self._context = contextvars.copy_context()
         assert OWNER not in self._context
@@ -131,6 +137,8 @@ class Machine:
         self.boots += 1
         boot = self.boot = Boot(self, self.boots, Random(self.rng.getrandbits(64)))
         self._owners.append(boot.owner)
+        if self.tick_rate != 1.0:
+            self.loop.drift(boot.owner, self.tick_rate)
         self.loop.trace("boot", self.name, self.boots)
         task = self.loop.call_owned(boot.owner, self._spawn, boot)
         task.add_done_callback(lambda done: self._ended(boot, done), context=self._context)
@@ -205,6 +213,43 @@ class Machine:
         for owner in self._owners:
             self.loop.bury(owner)
 
+    # -- questions to the process ---------------------------------------------------------------------------------
+
+    def _probe(self) -> Probe | None:
+        return None if self.boot is None or not self.boot.owner.is_alive else self.boot.probe
+
+    def states(self) -> list[RaftState]:
+        """What its process believes of its groups; nothing while it is down."""
+        probe = self._probe()
+        return [] if probe is None else probe.states()
+
+    @property
+    def replicates(self) -> bool:
+        """Whether its server is one replica among others."""
+        return self._probe() is not None
+
+    def gather(self) -> tuple[list[RaftPromise], list[AppliedHash]]:
+        """What is new for the trace."""
+        probe = self._probe()
+        return ([], []) if probe is None else (probe.promises(), probe.hashes())
+
+    def contents(self, stream: str) -> dict[int, Seen] | None:
+        """The stream as this machine holds it; None without a replica here."""
+        probe = self._probe()
+        return None if probe is None else probe.contents(stream)
+
+    def transfer(self, group: str, to: str) -> None:
+        """Ask it to hand over a group that it leads."""
+        probe = self._probe()
+        if probe is not None and self.boot is not None and not self.boot.owner.is_paused:
+            self.loop.call_owned(self.boot.owner, probe.transfer, group, to)
+
+    def checkpoint(self) -> None:
+        """Ask it for checkpoints."""
+        probe = self._probe()
+        if probe is not None and self.boot is not None and not self.boot.owner.is_paused:
+            self.loop.call_owned(self.boot.owner, probe.checkpoint)
+
     def _trace(self, op: str, path: str, first: int, second: int) -> None:
         self.loop.trace(self.name, op, path, first, second)
 
@@ -231,13 +276,36 @@ class Machine:
             return
         owner = self.boot.owner
         owner.is_paused = True
-        self.loop.call_later(for_s, self.loop.thaw, owner, context=self._context)
+        self.loop.call_later(for_s, self._thaw, owner, context=self._context)
+
+    def thaw(self) -> None:
+        """SIGCONT now."""
+        if self.boot is not None:
+            self._thaw(self.boot.owner)
+
+    def _thaw(self, owner: Owner) -> None:
+        if owner.is_paused:
+            self.loop.thaw(owner)
 
     def jump_clock(self, by_ns: int) -> None:
         self.clock.jump(by_ns)
 
     def drift_clock(self, rate: float) -> None:
         self.clock.set_rate(rate)
+
+    def drift_ticks(self, rate: float) -> None:
+        self.tick_rate = rate
+        if self.boot is not None:
+            self.loop.drift(self.boot.owner, rate)
+
+    def remember(self) -> None:
+        self._earlier = self.vfs.clone()
+
+    def damage(self, rng: Random, file_class: str, kind: str) -> str | None:
+        done = strike(self.vfs, rng, file_class, kind, self._earlier)
+        if done is not None:
+            self.damages.append(done)
+        return done
 
     def disk_error(self, operations: str, pattern: str, code: int, nth: int, sticky: bool) -> None:
         self.vfs.inject(fault(operations, pattern, error=code, nth=nth, sticky=sticky))
@@ -268,7 +336,7 @@ class Machine:
             transport.stall(True)
             transport.peer.stall(self.rng.random() < 0.5)
             for end in (transport, transport.peer):
-                self.loop.call_later(for_s, end.stall, False, context=end.context)
+                self.loop.call_world_at(self.loop.now() + for_s, end.stall, False, context=end.context)
 
     def _some(self, share: float) -> list[SimTransport]:
         if self.boot is None:

@@ -27,6 +27,22 @@ class Owner:
         self.frozen: list[asyncio.Handle] = []
         self.tasks: list[asyncio.Task[Any]] = []
         """Tasks it started (finished ones are dropped now and then)."""
+        self.rate = 1.0
+        """How fast its monotonic clock runs."""
+        self._real_s = self._own_s = 0.0
+
+    def set_rate(self, now_s: float, rate: float) -> None:
+        """Its monotonic clock runs at this rate from now on; timers that are set already stay."""
+        self._own_s, self._real_s = self.own_time(now_s), now_s
+        self.rate = rate
+
+    def own_time(self, real_s: float) -> float:
+        """What its monotonic clock shows then."""
+        return self._own_s + (real_s - self._real_s) * self.rate
+
+    def real_time(self, own_s: float) -> float:
+        """When its monotonic clock shows this."""
+        return self._real_s + (own_s - self._own_s) / self.rate
 
 
 OWNER: contextvars.ContextVar[Owner | None] = contextvars.ContextVar("sim_owner", default=None)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from random import Random
 
 from jepsen.nemesis.damage import FILE_CLASSES
 from jepsen.nemesis.damage import KINDS as DAMAGE_KINDS
-from jepsen.nemesis.faults import CLOCK_KINDS
-from jepsen.nemesis.schedule import Strike, draw_kinds, draw_strikes
+from jepsen.nemesis.schedule import CLOCK_KINDS, Strike, draw_kinds, draw_strikes
 from jepsen.workload.acks import Acks
 from jepsen.workload.append import Append
 from jepsen.workload.base import Setting, Workload
@@ -33,6 +32,7 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
 class Plan:
     """One run."""
 
+    nodes: int
     workloads: tuple[str, ...]
     duration_s: float
     strikes: tuple[Strike, ...]
@@ -42,10 +42,22 @@ class Plan:
     pace_s: float
     publishes_max: int
     time_cost_s: float
-    damage: tuple[tuple[str, str], ...]
-    """(file class, kind) struck once before the last start; the run then expects named loss, never wrong answers."""
+    damage: tuple[tuple[str, str, int], ...]
+    """(file class, kind, dice) struck once before the last start of a lone server; the run then expects named loss,
+    never wrong answers."""
     last_end: str
     """How the server goes before the final reads: ``none`` · ``restart`` · ``kill`` · ``power``."""
+
+    @property
+    def events(self) -> int:
+        """How many events ``only`` counts: strikes, then damages."""
+        return len(self.strikes) + len(self.damage)
+
+    def only(self, events: Collection[int]) -> Plan:
+        """The same run with just these events, by number."""
+        strikes = tuple(strike for number, strike in enumerate(self.strikes) if number in events)
+        damage = tuple(struck for number, struck in enumerate(self.damage, len(self.strikes)) if number in events)
+        return replace(self, strikes=strikes, damage=damage)
 
     @property
     def clocks_jump(self) -> bool:
@@ -55,6 +67,7 @@ class Plan:
 def draw_plan(
     rng: Random,
     *,
+    nodes: int = 1,
     workloads: tuple[str, ...] = (),
     faults: frozenset[str] | None = None,
     damage: bool | None = None,
@@ -69,18 +82,22 @@ def draw_plan(
     picked = tuple(sorted(rng.sample(names, count)))
     duration_s = rng.choice((2.0, 5.0, 10.0))
     publishes_max = rng.choice((100, 300, 1000))
+    if nodes > 1:
+        publishes_max = min(publishes_max, 1400 // len(picked))
     if is_small:
         picked, duration_s, publishes_max = picked[:2], duration_s / 2, 60
-    kinds = draw_kinds(rng, faults)
+    kinds = draw_kinds(rng, faults, nodes=nodes)
     strikes = draw_strikes(rng, kinds, duration_s)
     is_damaged = rng.random() < 0.15
     last_end = rng.choice(("none", "restart", "kill", "power", "power"))
     if last_end == "none" and any(kind.name in ("read-error", "open-error") for kind in kinds):
         last_end = "kill"  # what could not be read once counts as damaged until the next start
     struck = tuple(
-        (rng.choice(sorted(FILE_CLASSES)), rng.choice(DAMAGE_KINDS)) for _ in range(rng.choice((1, 1, 1, 2)))
+        (rng.choice(sorted(FILE_CLASSES)), rng.choice(DAMAGE_KINDS), rng.getrandbits(64))
+        for _ in range(rng.choice((1, 1, 1, 2)))
     )
     return Plan(
+        nodes=nodes,
         workloads=workloads or picked,
         duration_s=duration_s,
         strikes=tuple(strikes),
@@ -90,7 +107,7 @@ def draw_plan(
         pace_s=rng.choice((0.005, 0.02, 0.1)),
         publishes_max=publishes_max,
         time_cost_s=rng.choice((0.0, 0.0, 0.0, 0.001)),
-        damage=struck if (is_damaged if damage is None else damage) else (),
+        damage=struck if nodes == 1 and (is_damaged if damage is None else damage) else (),
         last_end=last_end,
     )
 

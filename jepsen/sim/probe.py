@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from jepsen.history import RaftState
+from jepsen.history import AppliedHash, RaftPromise, RaftState, Seen
 
 
 class Probe(Protocol):
@@ -13,8 +13,14 @@ class Probe(Protocol):
     def states(self) -> list[RaftState]:
         """What each of its groups believes now, in a fixed order."""
 
-    def hashes(self) -> list[tuple[str, int, str]]:
-        """New since the last question: (group, index, hash of everything applied up to that index)."""
+    def promises(self) -> list[RaftPromise]:
+        """What messages that left since the last question imply."""
+
+    def hashes(self) -> list[AppliedHash]:
+        """New since the last question."""
+
+    def contents(self, stream: str) -> dict[int, Seen] | None:
+        """All messages of a stream as this node holds them; None without a replica here."""
 
     def transfer(self, group: str, to: str) -> bool:
         """Ask the group's leader, if it is here, to hand over to that machine's member; whether it was asked."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from jepsen.checker.live import check_live
+from jepsen.checker.raft import check_raft
+from jepsen.checker.replicas import check_hashes, check_nodes
 from jepsen.checker.stream import check_whole
 from jepsen.history import History
-from jepsen.nemesis import damage
+from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
 from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.plan import WORKLOADS, Plan, draw_plan
+from jepsen.sim.recorder import Recorder
 from jepsen.sim.server import serve_node
-from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import START_BOUND_S, World
 from jepsen.workload.base import Setting, Workload, live, persist
 from jetstore.errors import Corruption, DiskFull
 
 PROBE_BOUND_NS = 20_000_000_000
 """Virtual time within which a healed server takes a write."""
+CONVERGE_BOUND_S = 60.0
+"""Virtual time within which healed replicas agree on what is committed."""
 
 
 @dataclass(slots=True)
@@ -29,6 +35,7 @@ class Report:
     """What came of one seed."""
 
     seed: int
+    nodes: int = 1
     problems: list[str] = field(default_factory=list)
     operations: int = 0
     acks: int = 0
@@ -36,7 +43,12 @@ class Report:
     strikes: dict[str, int] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
     fault_counts: dict[str, int] = field(default_factory=dict)
+    link_counts: dict[str, int] = field(default_factory=dict)
+    matrix: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(fault, transition) → how often the transition was seen while the fault was in effect."""
     damage: list[str] = field(default_factory=list)
+    events: int = 0
+    """Strikes and damages in the plan, before any were left out."""
     boots: int = 0
     virtual_s: float = 0.0
     trace_hash: str = ""
@@ -46,22 +58,43 @@ class Report:
     workloads: tuple[str, ...] = ()
 
 
+def draw_nodes(seed: int) -> int:
+    """How many machines a seed has when the server replicates."""
+    return Random(f"nodes {seed}").choice((1, 3, 3, 3, 3, 5))
+
+
 def run_seed(
     seed: int,
     serve: Serve = serve_node,
     *,
+    nodes: int = 1,
     workloads: tuple[str, ...] = (),
     faults: frozenset[str] | None = None,
     damaged: bool | None = None,
     is_small: bool = False,
+    only: Collection[int] | None = None,
+    publishes_max: int | None = None,
 ) -> Report:
-    """Run one seed; a report with its problems (none = passed). Never raises on a failure of the tested code."""
+    """Run one seed; a report with its problems (none = passed). Never raises on a failure of the tested code.
+
+    ``only``: numbers of the plan's events (``Plan.events``) that happen, the rest does not.
+    """
     rng = Random(seed)
-    plan = draw_plan(rng, workloads=workloads, faults=faults, damage=damaged, is_small=is_small)
-    world = World(Random(rng.getrandbits(64)), limits=plan.limits, capacity_bytes=plan.capacity_bytes, serve=serve)
-    loop, machine = world.loop, world.machine
+    plan = draw_plan(rng, nodes=nodes, workloads=workloads, faults=faults, damage=damaged, is_small=is_small)
+    world = World(
+        Random(rng.getrandbits(64)),
+        nodes=nodes,
+        limits=plan.limits,
+        capacity_bytes=plan.capacity_bytes,
+        serve=serve,
+    )
+    report = Report(seed, nodes, workloads=plan.workloads, events=plan.events)
+    if only is not None:
+        plan = plan.only(only)
+    if publishes_max is not None:
+        plan = replace(plan, publishes_max=publishes_max)
+    loop = world.loop
     loop.time_cost_s = plan.time_cost_s
-    report = Report(seed, workloads=plan.workloads)
     run = _Run(plan, world, Random(rng.getrandbits(64)), report)
     try:
         world.run(run.main())
@@ -74,23 +107,31 @@ def run_seed(
     report.operations = len(history.operations)
     report.acks = sum(1 for _ in history.of("publish", outcome="ok"))
     report.unknown = sum(1 for _ in history.of("publish", outcome="info"))
-    report.deaths, report.boots = machine.deaths, machine.boots
-    report.fault_counts = machine.vfs.fault_counts
-    report.problems += _unexplained(machine, report)
-    report.virtual_s = loop.now_ns() / 1e9
+    for machine in world.machines:
+        _add(report.deaths, machine.deaths)
+        _add(report.fault_counts, machine.vfs.fault_counts)
+        report.boots += machine.boots
+        report.problems += _unexplained(machine, report)
+    report.link_counts, report.matrix = world.links.counts, run.recorder.matrix
+    report.virtual_s = loop.now()
     loop.trace(*(operation.line() for operation in history.operations), len(report.problems))
     report.trace_hash = loop.trace_hash()
     world.close()
     return report
 
 
+def _add(totals: dict[str, int], counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        totals[name] = totals.get(name, 0) + count
+
+
 def _unexplained(machine: Machine, report: Report) -> list[str]:
-    """Ends of the server that no injected fault explains."""
-    if machine.vfs.fault_counts or report.damage:
+    """Ends of a server that no injected fault explains."""
+    if machine.vfs.fault_counts or machine.damages:
         return []
     is_full = "E3 full" in report.strikes
     errors = {
-        f"exit: {_chain(error)}"
+        f"exit: {machine.name}: {_chain(error)}"
         for _, error in machine.exits
         if error is not None and not (is_full and isinstance(error, DiskFull))
     }
@@ -109,8 +150,10 @@ class _Run:
     """The parts of one run while it lasts."""
 
     def __init__(self, plan: Plan, world: World, rng: Random, report: Report) -> None:
-        self.plan, self.loop, self.machine, self.rng, self.report = plan, world.loop, world.machine, rng, report
+        self.plan, self.world, self.rng, self.report = plan, world, rng, report
+        self.loop = world.loop
         self.history = History(world.loop.now_ns)
+        self.recorder = Recorder(world)
         self.is_over = False
         self.setting = Setting(
             history=self.history,
@@ -123,24 +166,29 @@ class _Run:
             reads_fail=not plan.kinds.isdisjoint(("read-error", "open-error")),
         )
         self.workloads: list[Workload] = [WORKLOADS[name](self.setting) for name in plan.workloads]
+        world.on_tell = self.tell
         self._tasks: list[asyncio.Task[Any]] = []
-        self._earlier: SimVfs | None = None
 
     def tell(self, what: str) -> None:
-        self.report.story.append(f"t={self.loop.now_ns() / 1e9:.6f} {what}")
+        self.report.story.append(f"t={self.loop.now():.6f} {what}")
         self.loop.trace(what)
 
     def problem(self, what: str) -> None:
         self.report.problems.append(what)
 
     async def main(self) -> None:
-        machine, setting = self.machine, self.setting
-        machine.power_on()
-        if not await machine.ready(START_BOUND_S):
-            self.problem(f"live: the server did not start on a new disk: {self._last_exit()}")
+        world, setting = self.world, self.setting
+        try:
+            await world.all_up()
+        except AssertionError as error:
+            self.problem(f"live: on new disks: {error}")
             return
-        for workload in self.workloads:
-            await persist(setting, "setup", workload.setup, tries=5)
+        is_replicated = any(machine.replicates for machine in world.machines)
+        if len(world.machines) > 1 and not is_replicated:  # as many lone servers: each workload has its own
+            world.homes = {name: at % len(world.machines) for at, name in enumerate(self.plan.workloads)}
+        self.recorder.start()
+        for name, workload in zip(self.plan.workloads, self.workloads, strict=True):
+            await persist(setting, f"{name}setup", workload.setup, tries=8 if is_replicated else 5)
         clients = [
             self.loop.create_task(live(setting, f"{name}{number}", body))
             for name, workload in zip(self.plan.workloads, self.workloads, strict=True)
@@ -149,7 +197,7 @@ class _Run:
         self._tasks += clients
         await self._nemesis()
         self.is_over = True
-        machine.heal_disk()
+        world.calm()
         await asyncio.wait(clients, timeout=120.0)
         for client in clients:
             if not client.done():
@@ -158,25 +206,51 @@ class _Run:
             elif client.exception() is not None:
                 self.problem(f"run: a client failed: {client.exception()!r}")
         await self._last_restart()
-        if not await machine.ready(START_BOUND_S):
-            if self.report.damage and isinstance(machine.exits[-1][1] if machine.exits else None, Corruption):
-                self.tell(f"refuses to start, naming the damage: {machine.exits[-1][1]}")
-            else:
-                self.problem(f"live: the server does not start: {self._last_exit()}")
+        if not await self._all_back():
             return
         try:
             if not self.report.damage:
                 await self._probe()
-            for workload in self.workloads:
-                await persist(setting, "final", workload.finish, tries=12)
+            if is_replicated:
+                await self._converge()
+            for name, workload in zip(self.plan.workloads, self.workloads, strict=True):
+                await persist(setting, f"{name}final", workload.finish, tries=12)
         except Exception as error:  # noqa: BLE001  # whatever it is, the final reads did not come
             self.problem(f"live: final reads failed: {type(error).__name__}: {error}")
             return
-        self.report.problems += setting.problems + check_live(self.history, PROBE_BOUND_NS)
+        finally:
+            self.recorder.stop()
+        self._check()
+
+    def _check(self) -> None:
+        setting, report, recorder = self.setting, self.report, self.recorder
+        report.problems += setting.problems + check_live(self.history, PROBE_BOUND_NS)
         for workload in self.workloads:
-            self.report.problems += workload.check()
-            if workload.final is not None and not setting.is_damaged:
-                self.report.problems += check_whole(workload.final)
+            report.problems += workload.check()
+            if workload.final is None:
+                continue
+            if not setting.is_damaged:
+                report.problems += check_whole(workload.final)
+            shown = {machine.name: machine.contents(workload.final.name) for machine in self.world.machines}
+            report.problems += check_nodes(
+                workload.final.name, {node: found for node, found in shown.items() if found is not None}
+            )
+        report.problems += check_raft(recorder.states, recorder.promises) + check_hashes(recorder.hashes)
+
+    async def _all_back(self) -> bool:
+        """Wait until every server serves that has a disk to serve from."""
+        for machine in self.world.machines:
+            if await machine.ready(START_BOUND_S):
+                continue
+            end = machine.exits[-1] if machine.exits else None
+            if machine.damages and end is not None and isinstance(end[1], Corruption):
+                self.tell(f"{machine.name} refuses to start, naming the damage: {end[1]}")
+                if len(self.world.machines) == 1:
+                    return False
+                continue
+            self.problem(f"live: the server of {machine.name} does not start: {end or 'it is still starting'}")
+            return False
+        return True
 
     async def _probe(self) -> None:
         """A stream is made and takes a message, now that nothing is wrong."""
@@ -189,50 +263,69 @@ class _Run:
         await persist(self.setting, "probe", work, tries=12)
         probe.ok()
 
-    async def _nemesis(self) -> None:
-        started = self.loop.now_ns() / 1e9
-        if self.plan.damage:
-            self.loop.call_later(self.plan.duration_s * self.rng.random(), self._remember)
-        for strike in self.plan.strikes:
-            await asyncio.sleep(max(0.0, started + strike.at_s - self.loop.now_ns() / 1e9))
-            self.tell(strike.kind.strike(self.machine, self.rng))
-            name = f"{strike.kind.letter} {strike.kind.name}".strip()
-            self.report.strikes[name] = self.report.strikes.get(name, 0) + 1
-        await asyncio.sleep(max(0.0, started + self.plan.duration_s - self.loop.now_ns() / 1e9))
+    async def _converge(self) -> None:
+        """Wait until every replica of every group has applied what the furthest knows as committed."""
+        bound_s = self.loop.now() + CONVERGE_BOUND_S
+        while True:
+            positions: dict[str, set[tuple[int, int]]] = {}
+            for state in self.world.states():
+                positions.setdefault(state.group, set()).add((state.commit, state.applied))
+            behind = {group: sorted(found) for group, found in sorted(positions.items()) if len(found) > 1}
+            if not behind:
+                return
+            if self.loop.now() > bound_s:
+                self.problem(f"live: replicas did not converge, (commit, applied) by group: {behind}")
+                return
+            await asyncio.sleep(0.05)
 
-    def _remember(self) -> None:
-        """Keep the disk as it is now, for damage that brings old bytes back."""
-        self._earlier = self.machine.vfs.clone()
+    async def _nemesis(self) -> None:
+        started = self.loop.now()
+        machine = self.world.machine
+        if self.plan.damage:
+            self.loop.call_later(self.plan.duration_s * self.rng.random(), machine.remember)
+        for strike in self.plan.strikes:
+            await asyncio.sleep(max(0.0, started + strike.at_s - self.loop.now()))
+            self._strike(strike)
+        await asyncio.sleep(max(0.0, started + self.plan.duration_s - self.loop.now()))
+
+    def _strike(self, strike: Strike) -> None:
+        name = f"{strike.kind.letter} {strike.kind.name}".strip()
+        told = strike.kind.strike(self.world, Random(strike.seed))
+        if told:
+            self.tell(told if strike.kind.name in told else f"{strike.kind.name}: {told}")
+            self.recorder.struck(name)
+            self.report.strikes[name] = self.report.strikes.get(name, 0) + 1
 
     async def _last_restart(self) -> None:
-        machine, plan = self.machine, self.plan
+        machines, plan = self.world.machines, self.plan
         if not plan.damage:
             self.tell(f"last end: {plan.last_end}")
-            if plan.last_end == "kill":
-                machine.kill(0.1)
-            elif plan.last_end == "power":
-                machine.power_cut(0.1)
-            elif plan.last_end == "restart" and await machine.ready(START_BOUND_S):
-                machine.restart(0.1)
+            for machine in machines:
+                if plan.last_end == "kill":
+                    machine.kill(0.1)
+                elif plan.last_end == "power":
+                    machine.power_cut(0.1)
+                elif plan.last_end == "restart" and await machine.ready(START_BOUND_S):
+                    machine.restart(0.1)
+            if plan.last_end == "restart":
                 await asyncio.sleep(0.05)
             return
         # Let the second evidence of the last block become durable, then damage the resting disk.
+        machine = self.world.machine
         await machine.ready(START_BOUND_S)
         await asyncio.sleep(1.0)
         machine.power_cut(0.5)
         self.setting.is_damaged = True
-        for file_class, kind in plan.damage:
-            done = damage.strike(machine.vfs, self.rng, file_class, kind, self._earlier)
+        for file_class, kind, seed in plan.damage:
+            done = machine.damage(Random(seed), file_class, kind)
             if done is not None:
                 self.tell(done)
                 self.report.damage.append(done)
 
-    def _last_exit(self) -> str:
-        return repr(self.machine.exits[-1]) if self.machine.exits else "it is still starting"
-
     def close(self) -> None:
         """Its clients come to an end."""
         self.is_over = True
+        self.recorder.is_running = False
         rest = [task for task in self._tasks if not task.done()]
         for task in rest:
             task.cancel()

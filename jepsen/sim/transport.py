@@ -298,7 +298,7 @@ class SimTransport(asyncio.Transport):
         if self.is_cut:
             return
         loop = self.network.loop
-        through = loop.time() + self._latency()
+        through = loop.now() + self._latency()
         link = self.network.links.get(self.host, self.peer.host)
         if link is not FINE:
             through = link.passes_at(through, len(segment or b""), self.network.rng.random())
@@ -310,7 +310,7 @@ class SimTransport(asyncio.Transport):
         if segment is None:
             arrival = self._latest_arrival
         loop.trace("net", self.number, len(segment) if segment is not None else -1)
-        loop.call_at(arrival, self.peer._arrived, segment, context=self.peer.context)
+        loop.call_world_at(arrival, self.peer._arrived, segment, context=self.peer.context)
 
     def _arrived(self, segment: bytes | None) -> None:
         if self._is_cut_from(self.peer) or self._held:
@@ -417,7 +417,8 @@ class SimTransport(asyncio.Transport):
         self.network.loop.call_soon(callback, *args, context=self.context)
 
     def _later(self, end: SimTransport, delay_s: float, callback: Callable[..., object]) -> None:
-        self.network.loop.call_later(delay_s, callback, context=end.context)
+        loop = self.network.loop
+        loop.call_world_at(loop.now() + delay_s, callback, context=end.context)
 
 
 def _pieces(frame: bytes, rng: Random) -> list[bytes]:

@@ -14,10 +14,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
+from jepsen.history import RaftState
 from jepsen.sim.client import Client, NotSent, Unknown, connect
 from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
@@ -80,8 +83,14 @@ class World:
             for name in names
         )
         self.rng = rng
+        self.homes: dict[str, int] = {}
+        """Where clients go whose names start with this letter; others go to each machine in turn."""
+        self.damaged: set[str] = set()
+        self.on_tell: Callable[[str], None] = lambda what: None
         self._clients = 0
         self._turn = 0
+        self._context = contextvars.copy_context()
+        self._later: list[asyncio.TimerHandle] = []
 
     @property
     def machine(self) -> Machine:
@@ -90,6 +99,8 @@ class World:
 
     async def connect(self, name: str, node: int | None = None) -> Client:
         """A connection to that machine (default: each in turn). ``NotSent`` or ``Unknown`` if there is none."""
+        if node is None:
+            node = self.homes.get(name[:1])
         if node is None:
             node = self._turn = (self._turn + 1) % len(self.machines)
         return await connect(name, PORT, host=self.machines[node].host)
@@ -117,6 +128,55 @@ class World:
             except (NotSent, Unknown):
                 await asyncio.sleep(0.05)
         raise AssertionError("nobody answers")
+
+    # -- what nemeses use (``jepsen.nemesis.target.Cluster``) -------------------------------------------------------
+
+    def states(self) -> list[RaftState]:
+        """What all running replicas believe of all their groups."""
+        return [state for machine in self.machines for state in machine.states()]
+
+    def leaders(self) -> list[str]:
+        """Names of the machines that lead something now, those with most groups first."""
+        led = Counter(state.node for state in self.states() if state.role == "leader")
+        return [name for name, _ in sorted(led.items(), key=lambda item: (-item[1], item[0]))]
+
+    def transfer(self, rng: Random) -> None:
+        """Ask some leader to hand a group over to another machine, dead or alive."""
+        led = [state for state in self.states() if state.role == "leader"]
+        if not led:
+            return
+        state = rng.choice(led)
+        target = rng.choice([machine.name for machine in self.machines if machine.name != state.node])
+        self.tell(f"transfer of {state.group} from {state.node} to {target}")
+        for machine in self.machines:
+            if machine.name == state.node:
+                machine.transfer(state.group, target)
+
+    def checkpoint(self, name: str) -> None:
+        """Make that machine checkpoint what it can, now."""
+        for machine in self.machines:
+            if machine.name == name:
+                machine.checkpoint()
+
+    def later(self, delay_s: float, action: Callable[[], object]) -> None:
+        """Do it then, unless ``calm`` comes first."""
+        self._later.append(self.loop.call_later(delay_s, action, context=self._context))
+
+    def calm(self) -> None:
+        """No fault goes on or comes any more: links are as new, disks healed, nothing planned happens."""
+        for timer in self._later:
+            timer.cancel()
+        self._later.clear()
+        self.links.heal()
+        for machine in self.machines:
+            machine.heal_disk()
+            machine.thaw()
+
+    def tell(self, what: str) -> None:
+        """For the story."""
+        self.on_tell(what)
+
+    # -- life -------------------------------------------------------------------------------------------------------
 
     def run(self, main: Awaitable[Any]) -> Any:
         """Run until ``main`` is done; its result."""
