@@ -89,6 +89,7 @@ class Group:
         """Done when the group has stopped: nothing that waits for it will come any more."""
         self.paused_by: Corruption | None = None
         """Why apply stands still although the log is readable (an input of apply is not)."""
+        self._holds = 0
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -245,7 +246,7 @@ class Group:
 
     def apply_committed(self) -> None:
         """Apply committed entries, in slices, and hand each outcome to who proposed it."""
-        if self.stopped or self._apply_scheduled or self.paused_by is not None:
+        if self.stopped or self._apply_scheduled or self.paused_by is not None or self._holds:
             return
         entries = self.core.to_apply()
         if entries:
@@ -267,6 +268,22 @@ class Group:
             self._serving.set_result(None)
             log.info("group serves", group=self.name, term=self.core.term, index=self.core.log.applied_index)
             self.on_serving()
+
+    def hold(self) -> None:
+        """Apply nothing until ``release``: the state is being replaced."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Apply again, once everybody who held has released."""
+        self._holds -= 1
+        if not self._holds:
+            self.apply_committed()
+
+    def replace_machine(self, machine: StateMachine) -> None:
+        """From now on this is the state; it stands where the log does. Whatever waited is never answered."""
+        self.machine = machine
+        self.paused_by = None
+        self._waiters.clear()
 
     def _apply_more(self) -> None:
         self._apply_scheduled = False

@@ -114,6 +114,12 @@ class Ingest:
             budget_bytes -= size
         return bool(self._payloads)
 
+    def forget(self) -> None:
+        """What waits and what is under way is never answered: its outcome is unknown here."""
+        self._subjects, self._replies, self._payloads, self._header_lens = [], [], [], []
+        self._has_headers = False
+        self._bytes = self.in_flight_messages = self.in_flight_bytes = 0
+
     def _entry_cut(self) -> int:
         """How many of the waiting messages make one entry: as many as fit, at least one."""
         bound = self._group.limits.entry_bytes_max

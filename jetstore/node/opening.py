@@ -177,6 +177,8 @@ def _seen_from(copy: HeadCopy, recovery: GroupRecovery) -> GroupRecovery | None:
     """The recovery if ``copy`` is a checkpoint newer than the proven one that the journal continues; else None."""
     fields = json.loads(copy.content)
     index, term = RaftIndex(fields["index"]), Term(fields["term"])
+    if copy.is_installed:
+        return _seen_from_installed(copy, recovery, index, term)
     if not recovery.checkpoint_index <= index <= recovery.last_index:
         return None
     at = next((entry for entry in recovery.entries if entry.index == index), None)
@@ -188,4 +190,26 @@ def _seen_from(copy: HeadCopy, recovery: GroupRecovery) -> GroupRecovery | None:
         checkpoint_term=term,
         checkpoint_hash=copy.hash,
         entries=[entry for entry in recovery.entries if entry.index > index],
+    )
+
+
+def _seen_from_installed(copy: HeadCopy, recovery: GroupRecovery, index: RaftIndex, term: Term) -> GroupRecovery | None:
+    """The same for a checkpoint that came from a peer: committed there, so this journal need not lead up to it.
+
+    Entries behind it live only if the one at its index is of its term: else they were never committed.
+    """
+    if index < recovery.checkpoint_index:
+        return None
+    at = next((entry.term for entry in recovery.entries if entry.index == index), None)
+    if index == recovery.checkpoint_index:
+        at = recovery.checkpoint_term
+    entries = [entry for entry in recovery.entries if entry.index > index] if at == term else []
+    return replace(
+        recovery,
+        checkpoint_index=index,
+        checkpoint_term=term,
+        checkpoint_hash=copy.hash,
+        entries=entries,
+        last_index=entries[-1].index if entries else index,
+        last_term=entries[-1].term if entries else term,
     )

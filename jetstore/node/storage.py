@@ -182,18 +182,32 @@ class Storage:
                 finally:
                     self._wanted.pop(uid, None)
 
-    async def checkpoint(self, member: Checkpointable) -> None:
+    async def checkpoint(self, member: Checkpointable, *, is_forced: bool = False) -> None:
         """Make one group's applied state durable and let the journal forget what it covers. One at a time.
 
+        Does nothing if nothing was applied since the last one, unless ``is_forced`` (files have changed).
         Raises DiskFull if there was no space; then everything is as it was.
         """
         async with self._one_at_a_time:  # a log and an index remember one capture: a second would confirm the first
-            await self._checkpoint(member)
+            await self._checkpoint(member, is_forced)
 
-    async def _checkpoint(self, member: Checkpointable) -> None:
+    @property
+    def exclusive(self) -> asyncio.Lock:
+        """Held by whoever writes a checkpoint, or the head of a state that came from a peer."""
+        return self._one_at_a_time
+
+    async def settle(self, member: Checkpointable) -> None:
+        """Everything applied so far is in the segment files. Raises DiskFull. Hold ``exclusive`` for it to stay so."""
+        self.flush(member)
+        if member.unflushed_bytes():
+            raise DiskFull(f"the segments of {member.group.name} have no room")
+        if not all([await take for take in list(self._takes.get(member.group.uid, ()))]):
+            raise DiskFull(f"the segments of {member.group.name} have no room")
+
+    async def _checkpoint(self, member: Checkpointable, is_forced: bool) -> None:
         group = member.group
         core = group.core
-        if group.stopped or core.log.applied_index <= core.log.checkpoint_index:
+        if group.stopped or core.log.applied_index < max(core.log.checkpoint_index + (not is_forced), 1):
             return
         started = self._loop.time()
         self.flush(member)

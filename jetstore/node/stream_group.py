@@ -13,7 +13,7 @@ from jetstore.clock import Clock
 from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
-from jetstore.node.delivery import Delivery
+from jetstore.node.delivery import LEADERSHIP_CHANGE, Delivery
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
 from jetstore.node.ingest import Ingest
@@ -140,6 +140,21 @@ class StreamGroup(Group):
     def announce_fault(self) -> None:
         """Apply stands still: take the stream's subjects all the same, to answer every publish with 10008."""
         self._subscribe()
+
+    def replace_machine(self, machine: Any) -> None:  # Any: a Stream over a CheckpointedLog and a LayeredIndex
+        """Go on with a stream that was installed in place of this one."""
+        self.delivery.stop(LEADERSHIP_CHANGE)
+        super().replace_machine(machine)
+        self.stream = machine
+        self.messages = machine.log
+        self.index = machine.index
+        self.ingest.forget()
+        self.damage.clear()
+        self._subscribed_version = -1
+        self._expiring = False
+        if self.serves:
+            self.delivery.start()
+        self.after_apply()
 
     def _subscribe(self) -> None:
         config = self.stream.config
