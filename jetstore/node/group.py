@@ -17,6 +17,7 @@ from jetstore.limits import Limits
 from jetstore.node.group_commit import Block, GroupCommit
 from jetstore.raft.core import HardState, RaftCore, Token
 from jetstore.raft.log import Entry, RaftLog
+from jetstore.raft.membership import Configuration
 from jetstore.store.journal.entries import encode_entries
 from jetstore.store.ports import GroupRecovery, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
@@ -68,7 +69,7 @@ class Group:
         recovered = recovery or GroupRecovery(uid)
         self.core = RaftCore(
             member=MEMBER,
-            voters=frozenset({MEMBER}),
+            configuration=Configuration.founding([("local", 0)]),
             hard_state=HardState(recovered.term, recovered.vote),
             log=RaftLog(
                 checkpoint_index=recovered.checkpoint_index,
@@ -76,6 +77,7 @@ class Group:
                 entries=[Entry(e.term, e.index, e.data, e.message_count) for e in recovered.entries],
                 resident_bytes_max=limits.journal_reappend_bytes,
             ),
+            random_below=lambda below: 0,
         )
         assert machine.applied_index == recovered.checkpoint_index, "the state machine must stand at the checkpoint"
         self._waiters: deque[tuple[Term, RaftIndex, Callable[[Any], None]]] = deque()

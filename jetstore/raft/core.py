@@ -1,179 +1,634 @@
-"""One Raft group as a pure state machine: inputs change memory only, ``ready()`` lists what the driver must do.
+"""One member of one Raft group as a pure state machine: inputs change memory only, outputs say what the driver must do.
 
 The driver's loop::
 
-    core.propose(...) / core.campaign()      # memory only
-    ready = core.ready()                     # hard state and entries to write, in one journal block
+    core.tick() / core.step(message) / core.propose(...)        # memory only
+    for message in core.take_messages(): send it                # what may leave now
+    ready = core.ready()                                        # hard state, repairs, entries: one journal block
     ... the block is durable ...
-    core.stored(ready.token)                 # commits what a quorum has; a lone voter is its own quorum
+    core.stored(ready.token)                                    # releases what implied it, commits what a quorum has
     core.to_apply() → apply → core.applied(index)
+    core.take_events()                                          # reads that are confirmed, checkpoints that are needed
 
-Several Readies may be on their way to disk at once; completions arrive in order. Nothing that promises durability
-(becoming leader, committing) happens before ``stored``. Source: Raft paper §5.1–5.4; commit of older terms only
-through an entry of the leader's own term (§5.4.2, figure 8).
+Several Readies may be on their way to disk at once; completions arrive in order. A message that implies durable state
+(a vote, an acknowledgement) appears only after ``stored``; a leader's appends appear at once, parallel to its own disk,
+and it counts its own copy only when that is durable.
+
+Who does what: this file holds term, vote and role, and hands messages on by kind. ``election.py`` wins a term,
+``leader.py`` is what exists only while leading it, ``follower.py`` takes what a leader sends. Source: Raft paper §5–6,
+Ongaro's thesis §3, 4, 6, 9.6, 10; ``docs/raft.md`` is the manual.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from collections import deque
+from collections.abc import Callable, Iterable
 
-from jetstore.errors import NotNow
+from jetstore.errors import ConfChangeRefused, NotNow
+from jetstore.raft.configurations import Configurations
+from jetstore.raft.election import Election
+from jetstore.raft.follower import Follower
+from jetstore.raft.leader import Leader
 from jetstore.raft.log import Entry, RaftLog
+from jetstore.raft.membership import KIND as CONFIGURATION_KIND
+from jetstore.raft.membership import ConfChange, Configuration
+from jetstore.raft.message import Answer, Message, MessageKind
+from jetstore.raft.options import RaftOptions
+from jetstore.raft.ready import (
+    CheckpointFetch,
+    Event,
+    HardState,
+    LeaderChanged,
+    Ready,
+    Removed,
+    Role,
+    Status,
+    Token,
+)
+from jetstore.raft.repair import answer
 from jetstore.types import RaftIndex, Term
 
+__all__ = ["HardState", "RaftCore", "RaftOptions", "Ready", "Role", "Status", "Token"]
 
-class Role(Enum):
-    """What a member is in its current term."""
-
-    FOLLOWER = "follower"
-    CANDIDATE = "candidate"
-    LEADER = "leader"
-
-
-@dataclass(frozen=True, slots=True)
-class HardState:
-    """What must be durable before any message that implies it. ``vote`` is a member number, 0 = none."""
-
-    term: Term
-    vote: int
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """Names one Ready when its storage is done."""
-
-    hard_state: HardState | None
-    term: Term
-    """Term of the last entry in it (0 = it had none)."""
-    index: RaftIndex
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What to write, in this order, in one block."""
-
-    hard_state: HardState | None
-    entries: list[Entry]
-    prev_term: Term
-    """Term of the entry before the first one."""
-    token: Token
+CONFIGURATION_BYTE = bytes((CONFIGURATION_KIND,))
+_FROM_LEADER = frozenset((MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT, MessageKind.TIMEOUT_NOW))
+_CANVASS = frozenset((MessageKind.PRE_VOTE, MessageKind.VOTE))
+_COUNTED = frozenset(
+    (
+        MessageKind.PRE_VOTE_RESPONSE,
+        MessageKind.VOTE_RESPONSE,
+        MessageKind.APPEND_RESPONSE,
+        MessageKind.HEARTBEAT_RESPONSE,
+        MessageKind.REPAIR_RESPONSE,
+        MessageKind.READ_INDEX,
+    )
+)
+"""Heard from members of the configuration only (R9)."""
 
 
 class RaftCore:
-    """A member of one group. ``log`` is readable by the driver; only this class changes it."""
+    """A member of one group. ``log`` is readable by the driver; only this package changes it."""
 
-    def __init__(self, *, member: int, voters: frozenset[int], hard_state: HardState, log: RaftLog) -> None:
+    def __init__(
+        self,
+        *,
+        member: int,
+        configuration: Configuration,
+        hard_state: HardState,
+        log: RaftLog,
+        random_below: Callable[[int], int],
+        boot: int = 0,
+        options: RaftOptions | None = None,
+    ) -> None:
         """A member as recovery found it: a follower, in the recovered term.
 
-        Raises ValueError for a configuration that this version cannot run (more than one voter).
+        ``configuration`` is the checkpoint's; entries of the log that carry newer ones count from there.
+        ``random_below(n)`` gives an int in [0, n). ``boot`` counts the starts of this member's node.
         """
-        if voters != frozenset({member}):
-            raise ValueError(f"groups of one voter only; this member is {member}, voters are {sorted(voters)}")
-        if log.last_term > hard_state.term:  # the vote record lags behind the log: raise it, do not vote in that term
+        self.abstains_term = Term(0)
+        """The vote record lagged behind the log: how this member voted in that term is unknown, so it does not."""
+        if log.last_term > hard_state.term:
             hard_state = HardState(log.last_term, 0)
+            self.abstains_term = log.last_term
         self.member = member
         self.log = log
+        self.options = options or RaftOptions()
+        self.random_below = random_below
+        self.boot = boot
         self.role = Role.FOLLOWER
         self.term = hard_state.term
         self.vote = hard_state.vote
-        self._durable_hard_state = hard_state
-        self._has_new_hard_state = False
-        """Term or vote changed since ``ready()`` handed them out."""
+        self.leader = 0
+        """The member that leads this term, as far as is known; 0 = nobody."""
+        self.is_quiescent = False
+        self.is_removed = False
+        self.configurations = Configurations(configuration, log)
+        self.election = Election(self)
+        self.follower = Follower(self)
+        self.leading: Leader | None = None
+        """What exists only while this member leads."""
+        self._hard_version = 0  # counts changes of (term, vote)
+        self._handed_version = 0
+        self._durable_version = 0
         self._handed_index = log.last_index  # entries up to here were handed out by ready()
-        self._term_start_index: RaftIndex | None = None
+        self._repairs: list[Entry] = []
+        self._writing: deque[Token] = deque()
+        self._writing_last: deque[RaftIndex] = deque()  # of each token: how far it still counts
+        self._held: deque[tuple[int, Message]] = deque()
+        self._messages: list[Message] = []
+        self.events: list[Event] = []
+        self._told_leader = (0, self.term)
+        self._configuration_done = log.checkpoint_index  # configurations up to here were seen committed
+        self.election.reset()
 
     # -- inputs ---------------------------------------------------------------------------------------------------
 
-    def campaign(self) -> None:
-        """Stand for election: next term, vote for itself. It is leader once that vote is durable."""
-        if self.role is Role.LEADER:
+    def tick(self) -> None:
+        """One unit of time has passed. A quiesced group needs none."""
+        if self.is_quiescent:
             return
-        self.term = Term(self.term + 1)
-        self.vote = self.member
-        self.role = Role.CANDIDATE
-        self._has_new_hard_state = True
+        if self.leading is not None:
+            self.leading.tick()
+        else:
+            self.follower.tick()
+            self.election.tick()
 
-    def propose(self, data: bytes, message_count: int = 0, cache: object = None) -> Entry:
+    def campaign(self) -> None:
+        """Stand for election: a pre-vote first, unless nobody else votes. Nothing happens if this member may not."""
+        self.wake()
+        if self.role is not Role.LEADER:
+            self.election.campaign()
+
+    def propose(self, data: bytes, message_count: int = 0, cache: object = None, *, term: Term | None = None) -> Entry:
         """Append to the leader's log; the entry's (term, index) identify what becomes of it.
 
-        Raises NotNow when this member is not the leader: then it is definitely not proposed.
+        Raises NotNow when this member does not lead (in ``term``, if given), or takes nothing at the moment: then it is
+        definitely not proposed.
         """
-        if self.role is not Role.LEADER:
+        leading = self.leading
+        if leading is None:
             raise NotNow("no leader")
-        entry = Entry(self.term, RaftIndex(self.log.last_index + 1), data, message_count, cache)
-        self.log.append(entry)
+        if leading.closed_by:
+            raise NotNow(leading.closed_by)
+        if term is not None and term != self.term:
+            raise NotNow(f"term is {self.term}, not {term}")
+        log = self.log
+        if log.unapplied_bytes > self.options.unapplied_bytes_max:
+            raise NotNow("too much is under way")
+        assert data[:1] != CONFIGURATION_BYTE, "a configuration is proposed as a change"
+        if self.is_quiescent:
+            self.wake()
+        entry = Entry(self.term, RaftIndex(log.last_index + 1), data, message_count, cache)
+        log.append(entry)
         return entry
+
+    def propose_conf_change(self, change: ConfChange, *, is_forced: bool = False) -> Entry:
+        """Append the configuration that ``change`` comes to; it is in effect at once (§6).
+
+        Raises ConfChangeRefused if it does not fit the configuration, NotNow if it does not fit the moment: one change
+        at a time, none before an entry of the own term is committed, no promotion of a learner that is far behind, no
+        removal that leaves fewer voters alive than a quorum (unless ``is_forced``).
+        """
+        if self.leading is None:
+            raise NotNow("no leader")
+        self.wake()
+        return self.leading.propose_conf_change(change, is_forced=is_forced)
+
+    def transfer_leader(self, member: int) -> None:
+        """Hand leadership over: proposals are refused until it is done, or one election timeout later (thesis §3.10).
+
+        Raises NotNow if this member does not lead, ConfChangeRefused if ``member`` is no voter.
+        """
+        if self.leading is None:
+            raise NotNow("no leader")
+        if member not in self.configuration.voters:
+            raise ConfChangeRefused(f"member {member} is no voter")
+        if member != self.member:
+            self.wake()
+            self.leading.transfer(member)
+
+    def read_index(self, context: object) -> None:
+        """Ask what must be applied here before a read is up to date: a ``ReadState`` event with ``context`` answers.
+
+        Raises NotNow if no leader is known.
+        """
+        self.wake()
+        if self.leading is not None:
+            self.leading.read_index(self.member, context)
+        elif self.leader:
+            self.follower.read_index(context)
+        else:
+            raise NotNow("no leader")
+
+    def forget_leader(self) -> None:
+        """Act as if no leader had been heard of: this follower may grant votes at once. A leader ignores it."""
+        if self.leading is None:
+            self.wake()
+            self.leader = 0
+            self._tell_leader()
+
+    def quiesce(self, absent: frozenset[int] = frozenset()) -> bool:
+        """Stop ticking until something happens, followers too. False, and nothing changed, if something is under way.
+
+        ``absent``: members whose nodes are known to be gone, which need not be up to date; wake the group when one
+        returns.
+        """
+        return self.leading is not None and self.leading.quiesce(absent)
+
+    def wake(self) -> None:
+        """Tick again; a leader lets its followers know."""
+        if self.is_quiescent:
+            self.is_quiescent = False
+            self.election.elapsed_ticks = 0
+            if self.leading is not None:
+                self.leading.wants_heartbeat = True
+
+    def suspect_leader(self) -> None:
+        """The leader's node is not heard any more: wake, and protect the leader no longer from other candidates."""
+        if self.leading is None:
+            self.wake()
+            self.election.elapsed_ticks = max(self.election.elapsed_ticks, self.options.election_ticks)
+
+    def compact(self, index: RaftIndex) -> None:
+        """Drop applied entries up to ``index`` from memory. A follower that still needs them gets a checkpoint."""
+        self.log.compact(index)
+        self.configurations.forget_below(self.log.checkpoint_index)
+
+    def restored(self, index: RaftIndex, term: Term, configuration: Configuration) -> None:
+        """A checkpoint of another member is installed and durable: the log restarts at its (index, term).
+
+        Entries beyond it stay if they continue it. ``index`` must not be below what is applied here.
+        """
+        last_index = self.log.last_index
+        stays = self.log.restored(index, term)
+        self._forget_writes_from(RaftIndex(self.log.last_index + 1) if stays else RaftIndex(index + 1))
+        self._handed_index = max(index, min(self._handed_index, self.log.last_index))
+        self.configurations.restored(configuration)
+        if term > self.term:
+            self.become_follower(term, 0)
+        self.configuration_changed()
+        self._configuration_committed()
+        if self.leading is not None:
+            self.leading.restored(min(last_index, self.log.last_index))
+        else:
+            self.follower.restored(index)
+
+    def report_snapshot(self, member: int, index: RaftIndex) -> None:
+        """``member`` has installed a checkpoint at ``index``, or (0) gave up: go on with it."""
+        if self.leading is not None:
+            self.leading.report_snapshot(member, index)
+
+    def report_unreachable(self, member: int) -> None:
+        """The link to ``member`` broke: what was under way to it may be lost."""
+        if self.leading is not None:
+            self.leading.report_unreachable(member)
 
     # -- outputs --------------------------------------------------------------------------------------------------
 
     def has_ready(self) -> bool:
         """Whether ``ready()`` would list something to write."""
-        return self.log.last_index > self._handed_index or self._has_new_hard_state
+        return (
+            self.log.last_index > self._handed_index
+            or self._handed_version != self._hard_version
+            or bool(self._repairs)
+        )
 
     def ready(self, max_bytes: int | None = None) -> Ready:
         """Everything to write that was not handed out before (at least one entry, then up to ``max_bytes``)."""
-        hard_state = HardState(self.term, self.vote) if self._has_new_hard_state else None
-        self._has_new_hard_state = False
+        log = self.log
+        hard_state = None
+        if self._handed_version != self._hard_version:
+            hard_state = HardState(self.term, self.vote)
+            self._handed_version = self._hard_version
+        repairs: tuple[Entry, ...] = ()
+        if self._repairs:
+            repairs = tuple(entry for entry in self._repairs if log.term_at(entry.index) == entry.term)
+            self._repairs = []
         first = RaftIndex(self._handed_index + 1)
-        entries = self.log.slice(first, self.log.last_index) if first <= self.log.last_index else []
-        if max_bytes is not None:
-            total = 0
-            for position, entry in enumerate(entries):
-                total += len(entry.data or b"")
-                if position and total > max_bytes:
-                    entries = entries[:position]
-                    break
-        prev_term = self.log.term_at(RaftIndex(first - 1)) if entries else Term(0)
-        if prev_term is None:  # the entry before was applied and dropped: it is the last one that was applied
-            assert self.log.applied_index == first - 1
-            prev_term = self.log.applied_term
-        if entries:
+        entries: list[Entry] = []
+        if first <= log.last_index:
+            if max_bytes is None:
+                entries = log.slice(first, log.last_index)
+            else:
+                entries = log.slice_bytes(first, log.last_index, max_bytes)
+            prev_term = log.term_at(self._handed_index)
+            assert prev_term is not None
             self._handed_index = entries[-1].index
-            token = Token(hard_state, entries[-1].term, entries[-1].index)
+            token = Token(hard_state, self._handed_version, entries[-1].term, entries[-1].index, repairs)
         else:
-            token = Token(hard_state, Term(0), RaftIndex(0))
-        return Ready(hard_state, entries, prev_term, token)
+            prev_term = Term(0)
+            token = Token(hard_state, self._handed_version, Term(0), RaftIndex(0), repairs)
+        self._writing.append(token)
+        self._writing_last.append(token.index)
+        return Ready(hard_state, entries, prev_term, token, repairs)
 
     def stored(self, token: Token) -> None:
         """What ``ready()`` listed under this token is durable."""
+        expected = self._writing.popleft()
+        assert expected is token, "completions must come in the order of their Readies"
+        counts_to = self._writing_last.popleft()
         if token.hard_state is not None:
-            self._durable_hard_state = token.hard_state
-            won = HardState(self.term, self.member)
-            if self.role is Role.CANDIDATE and token.hard_state == won:
-                self._become_leader()
-        if token.index and self.log.stored(token.term, token.index):
-            self._maybe_commit()
+            self._durable_version = token.hard_version
+            self._release_held()
+            if self.role is Role.CANDIDATE and token.hard_state == HardState(self.term, self.member):
+                self.election.heard_vote(self.member, is_granted=True)
+        log = self.log
+        for entry in token.repaired:
+            log.repaired(entry.index, entry.term)
+        if counts_to and counts_to > log.checkpoint_index:
+            if counts_to == token.index:
+                is_current = log.stored(token.term, counts_to)
+                assert is_current or log.first_index > counts_to, "a write of another term's entry counted"
+            else:  # later entries of this write were truncated meanwhile
+                term = log.term_at(counts_to)
+                if term is not None:
+                    log.stored(term, counts_to)
+        if self.leading is not None:
+            self.leading.stored()
+        elif token.index or token.repaired:
+            self.follower.stored()
 
     def to_apply(self) -> list[Entry]:
-        """Committed entries in order, up to a FAULTY one."""
+        """Committed and durable entries in order, up to a FAULTY one.
+
+        Those whose data ``is_configuration`` are the core's own: the state machine takes them as empty entries.
+        """
         return self.log.to_apply()
 
     def applied(self, index: RaftIndex) -> None:
         """The state machine has taken everything up to ``index``."""
         self.log.applied(index)
 
+    def take_messages(self) -> list[Message]:
+        """What may be sent now. A leader's new entries are put into appends here, so one call carries a whole batch."""
+        if self.leading is not None:
+            self.leading.flush()
+        messages, self._messages = self._messages, []
+        return messages
+
+    def take_events(self) -> list[Event]:
+        """What happened, or is asked of the driver, since the last call."""
+        events, self.events = self.events, []
+        return events
+
+    def status(self) -> Status:
+        """This member's view, for people and for placement."""
+        leading = self.leading
+        log = self.log
+        return Status(
+            member=self.member,
+            role=self.role,
+            term=self.term,
+            vote=self.vote,
+            leader=self.leader,
+            configuration=self.configuration,
+            committed_index=log.committed_index,
+            applied_index=log.applied_index,
+            durable_index=log.durable_index,
+            last_index=log.last_index,
+            last_term=log.last_term,
+            is_quiescent=self.is_quiescent,
+            transfer_to=leading.transfer_to if leading is not None else 0,
+            faulty=tuple(log.faulty),
+            waiting_for=leading.waiting_for() if leading is not None else (),
+            progress={m: p.status() for m, p in leading.progress.items()} if leading is not None else {},
+        )
+
     @property
     def is_leader(self) -> bool:
-        """Whether this member may propose."""
+        """Whether this member leads its term."""
         return self.role is Role.LEADER
 
     @property
     def serves(self) -> bool:
-        """Whether everything that was committed before this term is applied: now answers are up to date."""
+        """Whether this member leads and has applied everything that was committed before its term.
+
+        A lone voter's answers are up to date then; with other voters, a read needs ``read_index`` besides.
+        """
+        leading = self.leading
         return (
-            self.role is Role.LEADER
-            and self._term_start_index is not None
-            and self.log.applied_index >= self._term_start_index
+            leading is not None
+            and leading.term_start_index is not None
+            and self.log.applied_index >= leading.term_start_index
         )
 
-    # -- rules ----------------------------------------------------------------------------------------------------
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in effect: the last one in the log, committed or not."""
+        return self.configurations.current
 
-    def _become_leader(self) -> None:
-        assert self._durable_hard_state == HardState(self.term, self.member), "leader before its vote is durable"
+    def configuration_at(self, index: RaftIndex) -> Configuration:
+        """The one in effect as of an index that is not below the checkpoint: what a checkpoint there must carry."""
+        return self.configurations.at(index)
+
+    # -- messages -------------------------------------------------------------------------------------------------
+
+    def step(self, message: Message) -> None:
+        """A message from another member arrived; any order, any delay, any number of times."""
+        assert message.to == self.member, f"a message to member {message.to} at member {self.member}"
+        kind = message.kind
+        if message.sender not in self.configuration.members and self._ignores_stranger(message):
+            return
+        if self.is_quiescent and not message.is_quiescent:
+            self.wake()
+        if message.term > self.term:
+            if kind in _CANVASS and self.election.protects_leader(message):
+                return
+            if kind is MessageKind.PRE_VOTE or (kind is MessageKind.PRE_VOTE_RESPONSE and not message.is_rejected):
+                pass  # nobody's term changes by a pre-vote
+            else:
+                self.become_follower(message.term, message.sender if kind in _FROM_LEADER else 0)
+        elif message.term < self.term:
+            self._answer_late(message)
+            return
+        _HANDLERS[kind](self, message)
+
+    def _ignores_stranger(self, message: Message) -> bool:
+        """Whether a message from outside the configuration is not to be heard.
+
+        Candidates and leaders are: their configuration may be newer than the one here. Unless the committed one here
+        proves that the sender was removed: then it is told.
+        """
+        if message.kind in _FROM_LEADER or message.kind is MessageKind.REMOVED:
+            return False
+        committed = self.configurations.at(self.log.committed_index)
+        if message.sender < committed.next_member and message.sender not in committed.members:
+            self.send(MessageKind.REMOVED, message.sender, index=self.log.committed_index)
+            return True
+        return message.kind in _COUNTED
+
+    def _answer_late(self, message: Message) -> None:
+        """A message of an older term: whoever sent it learns the newer one."""
+        kind = message.kind
+        if kind in _FROM_LEADER:
+            self.send(MessageKind.HEARTBEAT_RESPONSE, message.sender)
+        elif kind is MessageKind.PRE_VOTE:
+            self.send(MessageKind.PRE_VOTE_RESPONSE, message.sender, is_rejected=True)
+        elif kind is MessageKind.VOTE:
+            self.send(MessageKind.VOTE_RESPONSE, message.sender, is_rejected=True)
+        elif kind is MessageKind.REPAIR:
+            self._handle_repair(message)
+        elif kind is MessageKind.REPAIR_RESPONSE:  # the bytes of an entry are the same in every term
+            self._handle_repair_response(message)
+        elif kind is MessageKind.REMOVED:
+            self._handle_removed(message)
+
+    def _handle_repair(self, message: Message) -> None:
+        reply, entries, covered = answer(self.log, message.index, message.log_term)
+        self.send(
+            MessageKind.REPAIR_RESPONSE,
+            message.sender,
+            index=message.index,
+            log_term=message.log_term,
+            answer=reply,
+            entries=entries,
+            commit=covered,
+        )
+
+    def _handle_repair_response(self, message: Message) -> None:
+        index, term = message.index, message.log_term
+        if not self.log.unreadable(index, term):
+            return
+        if message.answer is Answer.HAVE:
+            (entry,) = message.entries
+            assert (entry.index, entry.term) == (index, term), "the bytes of another entry"
+            self.repair(entry)
+        elif message.answer is Answer.COMPACTED:
+            self.events.append(CheckpointFetch(message.sender, max(index, message.commit), Term(0)))
+        if self.leading is not None and message.term == self.term:
+            self.leading.heard_answer(message)
+
+    def _handle_removed(self, message: Message) -> None:
+        self._removed(message.index)
+
+    def _removed(self, index: RaftIndex) -> None:
+        """The configuration that is committed at ``index`` does not name this member any more: stand no longer."""
+        if not self.is_removed:
+            self.is_removed = True
+            self.events.append(Removed(index))
+
+    def send(self, kind: MessageKind, to: int, **fields: object) -> None:
+        """Send in this member's term, once the term and vote that it implies are durable (R10)."""
+        message = Message(kind, self.member, to, self.term, boot=self.boot, **fields)  # type: ignore[arg-type]
+        self.post(message)
+
+    def post(self, message: Message) -> None:
+        """The same for a message that is complete."""
+        if self._durable_version == self._hard_version:
+            self._messages.append(message)
+        else:
+            self._held.append((self._hard_version, message))
+
+    def _release_held(self) -> None:
+        while self._held and self._held[0][0] <= self._durable_version:
+            self._messages.append(self._held.popleft()[1])
+
+    # -- rules that the parts share -------------------------------------------------------------------------------
+
+    def become_follower(self, term: Term, leader: int) -> None:
+        """Follow ``leader`` (0 = nobody known yet) in ``term``, which is this one or a later one."""
+        assert term >= self.term, "terms only grow (R5)"
+        if term > self.term:
+            self.set_hard_state(term, 0)
+            self.follower.new_term()
+        if self.leading is not None:
+            leading, self.leading = self.leading, None
+            leading.resigned()
+            self.is_quiescent = False
+        elif leader != self.leader:
+            self.follower.leader_lost()
+        self.role = Role.FOLLOWER
+        self.leader = leader
+        self.election.reset()
+        self._tell_leader()
+
+    def follow(self, leader: int) -> None:
+        """A leader of this term was heard."""
+        assert self.role is not Role.LEADER, "two leaders in one term (R1)"
+        assert self.leader in (0, leader), "two leaders in one term (R1)"
+        if self.role is not Role.FOLLOWER or self.leader != leader:
+            self.become_follower(self.term, leader)
+        self.election.elapsed_ticks = 0
+        self.election.faulty_timeouts = 0
+
+    def become_leader(self) -> None:
+        """This term is won, and that this member voted for itself is durable (R6)."""
+        assert self._durable_version == self._hard_version, "leader before its vote is durable"
+        assert self.vote == self.member
         self.role = Role.LEADER
-        self._term_start_index = self.propose(b"").index  # the no-op of §5.4.2: commits what older terms left
+        self.leader = self.member
+        self.leading = Leader(self)
+        self._tell_leader()
+        self.leading.start()
 
-    def _maybe_commit(self) -> None:
-        if self.role is Role.LEADER and self.log.term_at(self.log.durable_index) == self.term:
-            self.log.commit(self.log.durable_index)
+    def set_hard_state(self, term: Term, vote: int) -> None:
+        """Change term or vote in memory; what is sent from now on waits until it is durable."""
+        assert term > self.term or (term == self.term and self.vote in (0, vote)), "one vote per term (R6)"
+        self.term, self.vote = term, vote
+        self._hard_version += 1
+
+    def advance_commit(self, index: RaftIndex) -> bool:
+        """Note that everything up to ``index`` is committed; whether that is news."""
+        if index <= self.log.committed_index:
+            return False
+        self.log.commit(index)
+        if self._configuration_done < self.configurations.index:
+            self._configuration_committed()
+        return True
+
+    def _configuration_committed(self) -> None:
+        committed = self.log.committed_index
+        self.configurations.forget_below(self.log.checkpoint_index)
+        if self.configurations.index <= committed:
+            self._configuration_done = self.configurations.index
+        configuration = self.configurations.at(committed)
+        if self.member not in configuration.members and self.member < configuration.next_member:
+            self._removed(committed)
+
+    def append_from_leader(self, entries: Iterable[Entry]) -> None:
+        """Take entries that follow the log's last one."""
+        for entry in entries:
+            self.log.append(entry)
+            assert entry.data is not None
+            if self.configurations.appended(entry.index, entry.data):
+                self.configuration_changed()
+
+    def truncate_from(self, index: RaftIndex) -> None:
+        """Remove what never was committed: memory now, the journal with the next entries written at ``index``."""
+        self.log.truncate_from(index)
+        self._handed_index = min(self._handed_index, RaftIndex(index - 1))
+        self._forget_writes_from(index)
+        if self.configurations.truncated(index):
+            self.configuration_changed()
+
+    def _forget_writes_from(self, index: RaftIndex) -> None:
+        """What is being written of entries ≥ ``index`` counts for nothing any more, even if it comes back (ABA)."""
+        last = RaftIndex(index - 1)
+        self._writing_last = deque(min(counts_to, last) for counts_to in self._writing_last)
+
+    def repair(self, entry: Entry) -> None:
+        """Put the bytes of an unreadable slot back, to be written as a REPAIR record."""
+        self.log.repair(entry)
+        self._repairs.append(entry)
+        if self.configurations.repaired():
+            self.configuration_changed()
+
+    def configuration_changed(self) -> None:
+        """Another configuration is in effect."""
+        if self.leading is not None:
+            self.leading.configuration_changed()
+
+    def _tell_leader(self) -> None:
+        now = (self.leader, self.term)
+        if now != self._told_leader:
+            self._told_leader = now
+            self.events.append(LeaderChanged(*now))
+
+
+def _to_leader(name: str) -> Callable[[RaftCore, Message], None]:
+    """A handler of what only a leader hears."""
+
+    def handle(core: RaftCore, message: Message) -> None:
+        if core.leading is not None:
+            getattr(core.leading, name)(message)
+
+    return handle
+
+
+_HANDLERS: dict[MessageKind, Callable[[RaftCore, Message], None]] = {
+    MessageKind.PRE_VOTE: lambda core, m: core.election.handle_vote(m),
+    MessageKind.PRE_VOTE_RESPONSE: lambda core, m: core.election.handle_pre_vote_response(m),
+    MessageKind.VOTE: lambda core, m: core.election.handle_vote(m),
+    MessageKind.VOTE_RESPONSE: lambda core, m: core.election.handle_vote_response(m),
+    MessageKind.APPEND: lambda core, m: core.follower.handle_append(m),
+    MessageKind.APPEND_RESPONSE: _to_leader("handle_append_response"),
+    MessageKind.HEARTBEAT: lambda core, m: core.follower.handle_heartbeat(m),
+    MessageKind.HEARTBEAT_RESPONSE: _to_leader("handle_heartbeat_response"),
+    MessageKind.SNAPSHOT: lambda core, m: core.follower.handle_snapshot(m),
+    MessageKind.TIMEOUT_NOW: lambda core, m: core.election.handle_timeout_now(m),
+    MessageKind.READ_INDEX: _to_leader("handle_read_index"),
+    MessageKind.READ_INDEX_RESPONSE: lambda core, m: core.follower.handle_read_index_response(m),
+    MessageKind.REPAIR: RaftCore._handle_repair,
+    MessageKind.REPAIR_RESPONSE: RaftCore._handle_repair_response,
+    MessageKind.REMOVED: RaftCore._handle_removed,
+}

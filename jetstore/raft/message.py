@@ -12,13 +12,13 @@ APPEND                index, log_term (of the entry before), entries, commit, se
 APPEND_RESPONSE       index = match (durable and verified), last_index, last_term (evidenced), sequence; or
                       is_rejected: index = the refused previous index, hint_index, hint_term = where to try next
 HEARTBEAT             commit (capped at the follower's match), sequence; is_quiescent: stop ticking until woken
-HEARTBEAT_RESPONSE    as APPEND_RESPONSE without index: last_index, last_term, sequence
+HEARTBEAT_RESPONSE    as an APPEND_RESPONSE that is not rejected
 SNAPSHOT              index, log_term: a checkpoint at least this new is needed; fetch the sender's; sequence
 TIMEOUT_NOW           —: stand for election at once
 READ_INDEX            context (the asking follower's number)
 READ_INDEX_RESPONSE   context, index; is_rejected: ask again later
-REPAIR                index, log_term: have you the bytes of exactly this entry? sequence
-REPAIR_RESPONSE       index, log_term (as asked), answer, entries (HAVE: the one), commit (COMPACTED: that index), sequence
+REPAIR                index, log_term: have you the bytes of exactly this entry?
+REPAIR_RESPONSE       index, log_term (as asked), answer, entries (HAVE: the one), commit (COMPACTED: that index)
 REMOVED               index: the configuration that is committed there no longer names you
 ====================  ==========================================================================================
 
@@ -77,7 +77,7 @@ class Message(NamedTuple):
     sender: int
     to: int
     term: Term
-    index: RaftIndex = RaftIndex(0)
+    index: RaftIndex = RaftIndex(0)  # type: ignore[assignment]  # hides tuple.index
     log_term: Term = Term(0)
     commit: RaftIndex = RaftIndex(0)
     entries: tuple[Entry, ...] = ()

@@ -31,19 +31,18 @@ class HardState:
     vote: int
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """Names one Ready when its storage is done. Tokens are handed back in the order they were handed out."""
 
     hard_state: HardState | None
+    hard_version: int
     term: Term
     """Term of the last entry in it (0 = it had none)."""
-    index: RaftIndex
-    repaired: tuple[RaftIndex, ...] = ()
+    index: RaftIndex  # type: ignore[assignment]  # hides tuple.index
+    repaired: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """What to write, in this order, in one block.
 
     ``entries`` may start at or below what was written before: then they replace everything from there on (the journal's
@@ -66,7 +65,7 @@ class ReadState(NamedTuple):
     """The answer to ``read_index(context)``: once ``index`` is applied here, a read is up to date."""
 
     context: object
-    index: RaftIndex | None
+    index: RaftIndex | None  # type: ignore[assignment]  # hides tuple.index
     """None: no leader could confirm it; ask again."""
 
 
@@ -74,14 +73,14 @@ class CheckpointWanted(NamedTuple):
     """``member`` needs entries that this leader no longer holds: keep a checkpoint ≥ ``index`` ready to be fetched."""
 
     member: int
-    index: RaftIndex
+    index: RaftIndex  # type: ignore[assignment]  # hides tuple.index
 
 
 class CheckpointFetch(NamedTuple):
     """Fetch a checkpoint ≥ ``index`` from ``source`` and install it, then call ``restored``. Repeated until then."""
 
     source: int
-    index: RaftIndex
+    index: RaftIndex  # type: ignore[assignment]  # hides tuple.index
     term: Term
     """Term of the entry at ``index`` as far as the source said it (0 = it did not)."""
 
@@ -96,7 +95,7 @@ class LeaderChanged(NamedTuple):
 class Removed(NamedTuple):
     """The committed configuration at ``index`` no longer names this member: archive the group, stop running it."""
 
-    index: RaftIndex
+    index: RaftIndex  # type: ignore[assignment]  # hides tuple.index
 
 
 class Fenced(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 from jetstore.errors import NotNow
 from jetstore.raft.core import HardState, RaftCore, Role
 from jetstore.raft.log import Entry, RaftLog
+from jetstore.raft.membership import Configuration
 from jetstore.types import RaftIndex, Term
 
 
@@ -17,7 +18,13 @@ def make_core(entries: list[Entry] | None = None, *, term: int = 0, vote: int = 
         entries=entries or [],
         resident_bytes_max=resident,
     )
-    return RaftCore(member=1, voters=frozenset({1}), hard_state=HardState(Term(term), vote), log=log)
+    return RaftCore(
+        member=1,
+        configuration=Configuration.founding([("n1", 1)]),
+        hard_state=HardState(Term(term), vote),
+        log=log,
+        random_below=lambda below: 0,
+    )
 
 
 def entry(term: int, index: int, data: bytes | None = b"x") -> Entry:
@@ -149,9 +156,3 @@ def test_a_recovered_log_that_is_large_is_not_written_again() -> None:
     assert core.log.resident() is None
     small = make_core([entry(1, 1, b"x" * 30)], term=1, vote=1, resident=50)
     assert [e.index for e in small.log.resident() or []] == [1]
-
-
-def test_a_configuration_of_several_voters_is_refused() -> None:
-    log = RaftLog(checkpoint_index=RaftIndex(0), checkpoint_term=Term(0), entries=[], resident_bytes_max=1)
-    with pytest.raises(ValueError, match="one voter only"):
-        RaftCore(member=1, voters=frozenset({1, 2, 3}), hard_state=HardState(Term(0), 0), log=log)

@@ -1,0 +1,89 @@
+"""Which configuration counts at which index: that of the checkpoint, then each one that an entry of the log carries.
+
+The one in effect is the last in the log, from the moment it is appended, committed or not (Raft paper §6); truncating
+the log takes it back, since it is only ever computed from (checkpoint, log prefix) and never edited.
+"""
+
+from __future__ import annotations
+
+from jetstore.raft.log import RaftLog
+from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
+from jetstore.types import RaftIndex
+
+
+class Configurations:
+    """The configurations of one log, oldest first."""
+
+    def __init__(self, base: Configuration, log: RaftLog) -> None:
+        """``base`` is in effect at the log's checkpoint."""
+        self._log = log
+        self._steps = [(log.checkpoint_index, base)]
+        self.current = base
+        self.index = log.checkpoint_index
+        """Index of the entry that carries ``current``."""
+        self._scan()
+
+    def at(self, index: RaftIndex) -> Configuration:
+        """The one in effect as of an index that is not below what ``forget_below`` was told."""
+        found = self._steps[0][1]
+        for start, configuration in self._steps:
+            if start > index:
+                break
+            found = configuration
+        return found
+
+    def appended(self, index: RaftIndex, data: bytes) -> bool:
+        """Look at a new entry; whether it carries a configuration."""
+        if not is_configuration(data):
+            return False
+        self._steps.append((index, decode_configuration(data)))
+        self._set_current()
+        return True
+
+    def truncated(self, index: RaftIndex) -> bool:
+        """The entries ≥ ``index`` are gone; whether one of them carried a configuration."""
+        count = len(self._steps)
+        while self._steps[-1][0] >= index:
+            self._steps.pop()
+        self._set_current()
+        return len(self._steps) < count
+
+    def repaired(self) -> bool:
+        """Bytes came back; whether they changed what is in effect."""
+        before = self.index
+        first_index = self._log.first_index  # what is not in memory any more is not scanned again
+        self._steps = [step for step in self._steps if step[0] < first_index] or self._steps[:1]
+        self._scan()
+        return self.index != before
+
+    def restored(self, configuration: Configuration) -> None:
+        """The log restarts at a checkpoint with this configuration."""
+        self._steps = [(self._log.checkpoint_index, configuration)]
+        self._scan()
+
+    def forget_below(self, index: RaftIndex) -> None:
+        """Nobody asks about anything before ``index`` any more."""
+        while len(self._steps) > 1 and self._steps[1][0] <= index:
+            del self._steps[0]
+
+    def hidden(self) -> int:
+        """Unreadable entries that may carry a newer configuration than the one in effect.
+
+        An entry with messages in it is none; of what cannot be read at all, nobody knows. One hidden change is
+        harmless, since consecutive configurations have intersecting quorums; two may not.
+        """
+        log = self._log
+        entries = (log.entry(index) for index in log.faulty if index > self.index)
+        return sum(entry.data is None and not entry.message_count for entry in entries)
+
+    def _scan(self) -> None:
+        log = self._log
+        start = max(RaftIndex(self._steps[0][0] + 1), log.first_index)
+        if start <= log.last_index:
+            for entry in log.slice(start, log.last_index):
+                if entry.data is not None and is_configuration(entry.data):
+                    self._steps.append((entry.index, decode_configuration(entry.data)))
+        self._set_current()
+
+    def _set_current(self) -> None:
+        self.index, self.current = self._steps[-1]
