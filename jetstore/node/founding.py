@@ -1,9 +1,10 @@
 """Founding a cluster: once, by nodes that all see each other and were all blank; everybody else joins or waits.
 
 Every founder computes the same cluster id from what it sees: the cluster's name, and everybody's (name, node id,
-incarnation). It founds only while *all* of them are connected and none belongs to another cluster. Who was away while
-the others founded adopts their cluster if it is one of the founders and still blank: it has promised nothing yet. A
-node that is not among the founders (a new one, or one whose disk was lost: its node id is another) founds nothing.
+incarnation). It founds only while *all* of them are connected, and none belongs to a cluster that these nodes would not
+have founded. Who was away while the others founded adopts their cluster in the same way: it is one of them, and has
+promised nothing yet. A node that is not among the founders (a new one, or one whose disk was lost: its node id is
+another) founds nothing and waits to be added.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class PeerState:
     """What a connected peer says of itself."""
 
     node: FoundingNode
-    cluster: Cluster | None
-    """None: it belongs to none yet."""
+    cluster_id: str
+    """"" = it belongs to no cluster yet."""
 
 
 def cluster_of(cluster_name: str, nodes: Sequence[FoundingNode]) -> Cluster:
@@ -45,14 +46,6 @@ def decide(cluster_name: str, own: FoundingNode, peers: Sequence[PeerState], nod
 
     ``peers`` are those connected now; ``nodes_wanted`` is the size of the founding set, this node included.
     """
-    known = [peer.cluster for peer in peers if peer.cluster is not None]
-    for cluster in known:
-        if cluster_of(cluster_name, cluster.nodes) != cluster:
-            return f"cluster {cluster.cluster_id} was founded under another name than {cluster_name!r}"
-        if own in cluster.nodes:
-            return cluster
-    if known:
-        return f"node {own.name} ({own.node_id}) is no founder of cluster {known[0].cluster_id}: it has to be added"
     names = [own.name, *(peer.node.name for peer in peers)]
     if len(set(names)) != len(names):
         return f"two nodes have the same name: {sorted(names)}"
@@ -61,4 +54,8 @@ def decide(cluster_name: str, own: FoundingNode, peers: Sequence[PeerState], nod
         return f"{missing} of {nodes_wanted} founding nodes are not connected; connected are {sorted(names)}"
     if missing < 0:
         return f"{len(names)} nodes are connected, {nodes_wanted} are to found the cluster: {sorted(names)}"
-    return cluster_of(cluster_name, [own, *(peer.node for peer in peers)])
+    cluster = cluster_of(cluster_name, [own, *(peer.node for peer in peers)])
+    others = {peer.cluster_id for peer in peers} - {"", cluster.cluster_id}
+    if others:
+        return f"node {own.name} ({own.node_id}) is no founder of cluster {min(others)}: it has to be added to it"
+    return cluster

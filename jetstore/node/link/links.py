@@ -258,6 +258,10 @@ class Links:
         """Ids of the nodes with a raft link, sorted."""
         return sorted(node_id for node_id, peer in self.peers.items() if Purpose.RAFT in peer.current)
 
+    def nodes_configured(self) -> int:
+        """How many other nodes the configured routes lead to, as far as is known: its own address does not count."""
+        return len({target.node_id or str(target.route) for target in self._targets if not target.is_self})
+
     def status(self) -> LinksStatus:
         """For monitoring."""
         peers = []
