@@ -544,6 +544,9 @@ class RaftCore:
     def set_hard_state(self, term: Term, vote: int) -> None:
         """Change term or vote in memory; what is sent from now on waits until it is durable."""
         assert term > self.term or (term == self.term and self.vote in (0, vote)), "one vote per term (R6)"
+        if term > self.term:  # nobody needs to vote for what this member no longer stands for
+            self._messages = [message for message in self._messages if message.kind not in _CANVASS]
+            self._held = deque(held for held in self._held if held[1].kind not in _CANVASS)
         self.term, self.vote = term, vote
         self._hard_version += 1
 
