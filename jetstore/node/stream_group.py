@@ -19,6 +19,7 @@ from jetstore.node.group_commit import GroupCommit
 from jetstore.node.ingest import Ingest
 from jetstore.node.opening import CheckpointedLog
 from jetstore.node.ports import InternalSubscription, Outlet
+from jetstore.node.steady_clock import SteadyClock
 from jetstore.store.checkpoint_files import chunk_path
 from jetstore.store.index_layers import LayeredIndex
 from jetstore.store.ports import Checkpoint, Disk, GroupRecovery
@@ -79,7 +80,7 @@ class StreamGroup(Group):
         self.messages = stream.log
         assert isinstance(stream.index, LayeredIndex)
         self.index = stream.index
-        self.clock = clock
+        self.clock = SteadyClock(clock, loop.time)
         self.outlet = outlet
         self.lock = asyncio.Lock()
         """Serialises configuration changes of the stream and of its consumers."""
@@ -113,6 +114,7 @@ class StreamGroup(Group):
 
     def on_serving(self) -> None:
         """Subscribe to the stream's subjects and start delivering."""
+        self.clock.raise_to(_newest_time_ns(self.stream))
         self._subscribe()
         self.delivery.start()
         self._schedule_expiry()
@@ -303,3 +305,11 @@ class StreamGroup(Group):
 
     def changed_rows(self) -> int:
         return self.index.changed_rows
+
+
+def _newest_time_ns(stream: Stream) -> int:
+    """The newest time in applied entries: the stream's own, and those of its consumers."""
+    times = [stream.logged_ns, stream.contents.last_time_ns]
+    for consumer in stream.consumers.values():
+        times += [consumer.generation, consumer.delivered.last_active_ns, consumer.ack_floor.last_active_ns]
+    return max(times)

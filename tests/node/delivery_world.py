@@ -22,6 +22,7 @@ from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.stream import StreamConfig
 from jetstore.node.delivery import Delivery
 from jetstore.node.ports import Inbound, InboundHandler
+from jetstore.node.steady_clock import SteadyClock
 from jetstore.store.memory_index import MemoryIndex
 from jetstore.store.memory_log import MemoryLog
 from jetstore.stream.entries import encode_config, encode_publish
@@ -102,11 +103,13 @@ class FakeClock:
         self._loop = loop
         self._start_s = loop.now_s
         self.step_ns = 0
+        self.shift_ns = 0
+        """How far somebody has set it forward; negative = back."""
         self._stepped_ns = 0
 
     def wall_ns(self) -> Nanos:
         self._stepped_ns += self.step_ns
-        return Nanos(self._stepped_ns + START_NS + round((self._loop.now_s - self._start_s) * 1e9))
+        return Nanos(self._stepped_ns + self.shift_ns + START_NS + round((self._loop.now_s - self._start_s) * 1e9))
 
 
 class Closing:
@@ -265,7 +268,8 @@ class World:
 
     def __init__(self, limits: Limits | None = None, **config: Any) -> None:
         self.loop = FakeLoop()
-        self.clock = FakeClock(self.loop)
+        self.wall = FakeClock(self.loop)
+        self.clock = SteadyClock(self.wall, self.loop.time)
         self.limits = limits or Limits()
         self.outlet = FakeOutlet(self.loop)
         self.stream = Stream(GroupUid(2), MemoryLog(), MemoryIndex(), self.limits)
