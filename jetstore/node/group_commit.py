@@ -195,8 +195,8 @@ class GroupCommit:
             self._release_idle_waiters()
             self._on_failure(failure)
             return
-        self._note_sync(self._loop.time() - started)
-        self.status = future.result()
+        self.status = status = future.result()
+        self._note_sync(status.sync_ns / 1e9 or self._loop.time() - started)
         if parts is self._refused:
             self._refused = []
             self._wanting = {**self._want_room, **self._wanting}
@@ -208,7 +208,7 @@ class GroupCommit:
         self._pump()
         for composer in dict.fromkeys(part.composer for part in parts):
             composer.apply_committed()
-        self._on_status(self.status)
+        self._on_status(status)
         if self.idle:
             self._release_idle_waiters()
 
@@ -268,4 +268,4 @@ SYNC_BUCKETS_S = (
     2.5,
     float("inf"),
 )
-"""Upper bounds of the block-latency histogram (submit to durable, as the event loop sees it)."""
+"""Upper bounds of the block-latency histogram (write and sync, as the writer measures it)."""

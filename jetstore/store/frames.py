@@ -1,7 +1,13 @@
 """Messages between the server and its writer process over a socket pair.
 
 ``u32 buffer count | u64 meta length | u64 length of each buffer … | meta | buffers …``. Meta is a pickle (both ends are
-this program on this machine); large bytes travel beside it, so they are copied by the kernel only.
+this program on this machine); large bytes travel beside it, so they are copied by the kernel only. The two messages of
+every block, ``append`` and its status, have a meta of their own, told by its first byte::
+
+    APPEND   number:u64, then for each record: kind:u8 group:u32 term prev_term first_index last_index:u64
+             message_count:u32 aux:u64
+    STATUS   number lsn used_bytes max_bytes sync_ns:u64 accepts_publishes:u8 spare_files:u32,
+             then for each pinning group: group:u32 index:u64
 """
 
 from __future__ import annotations
@@ -11,11 +17,21 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from jetstore.store.ports import Kind, Record
+from jetstore.store.ports import JournalStatus, Kind, Record
 from jetstore.types import Buffer
 
 _HEAD = struct.Struct("<IQ")
 HEAD_BYTES = _HEAD.size
+_APPEND = 1
+_STATUS = 2
+"""First bytes of a meta that is no pickle (those begin with 0x80)."""
+_NUMBER = struct.Struct("<BQ")
+_RECORD = struct.Struct("<BIQQQQIQ")
+_STATUS_HEAD = struct.Struct("<BQQQQQBI")
+_PINNED = struct.Struct("<IQ")
+_KINDS = {int(kind): kind for kind in Kind}
+JOINED_BYTES = 16 * 1024
+"""A block whose bodies are all at most this long is sent as one buffer: copying is cheaper than many of them."""
 OUT_OF_BAND_BYTES = 4096
 """Buffers smaller than this travel inside the pickle."""
 
@@ -29,11 +45,30 @@ def encode(message: tuple[Any, ...], buffers: Sequence[Buffer] = ()) -> list[Buf
 
 def encode_append(number: int, records: Sequence[Record]) -> list[Buffer]:
     """The frame of a journal block."""
+    pack = _RECORD.pack
     heads = [
-        (int(kind), group, term, prev_term, first, last, count, aux)
+        pack(kind, group, term, prev_term, first, last, count, aux)
         for kind, group, term, prev_term, first, last, count, aux, _ in records
     ]
-    return encode((number, "append", heads), [record.body for record in records])
+    bodies = [record.body for record in records]
+    lengths = list(map(len, bodies))
+    count = len(bodies)
+    meta_bytes = _NUMBER.size + count * _RECORD.size
+    head = (
+        _HEAD.pack(count, meta_bytes), struct.pack(f"<{count}Q", *lengths), _NUMBER.pack(_APPEND, number), *heads
+    )  # fmt: skip
+    if max(lengths, default=0) <= JOINED_BYTES:
+        return [b"".join((*head, *bodies))]
+    return [b"".join(head), *bodies]
+
+
+def encode_status(number: int, status: JournalStatus, sync_ns: int) -> bytes:
+    """The answer to a journal block that is durable: decoded as ``(number, "ok", status)``."""
+    lsn, used_bytes, max_bytes, accepts_publishes, pinned_by, spare_files, _ = status
+    meta = _STATUS_HEAD.pack(_STATUS, number, lsn, used_bytes, max_bytes, sync_ns, accepts_publishes, spare_files)
+    if pinned_by:
+        meta += b"".join([_PINNED.pack(*pinned) for pinned in pinned_by])
+    return _HEAD.pack(0, len(meta)) + meta
 
 
 def encode_call(number: int, method: str, args: Sequence[Any]) -> list[Buffer]:
@@ -64,12 +99,33 @@ class _Beside:
         return _Beside, (self.count,)
 
 
-def records_of(heads: Sequence[tuple[int, ...]], buffers: Sequence[Buffer]) -> list[Record]:
+def records_of(heads: Buffer, buffers: Sequence[Buffer]) -> list[Record]:
     """The records of an ``append`` message. Their bodies are views of the received frame."""
+    kinds = _KINDS
     return [
-        Record(Kind(kind), group, term, prev_term, first, last, count, aux, body)  # type: ignore[arg-type]  # a view serves as bytes here
-        for (kind, group, term, prev_term, first, last, count, aux), body in zip(heads, buffers, strict=True)
+        Record(kinds[kind], group, term, prev_term, first, last, count, aux, body)  # type: ignore[arg-type]  # a view serves as bytes here
+        for (kind, group, term, prev_term, first, last, count, aux), body in zip(
+            _RECORD.iter_unpack(heads), buffers, strict=True
+        )
     ]
+
+
+def _status_of(meta: Buffer) -> tuple[int, str, JournalStatus]:
+    _, number, lsn, used_bytes, max_bytes, sync_ns, accepts_publishes, spare_files = _STATUS_HEAD.unpack_from(meta)
+    pinned: Any = ()
+    if len(meta) > _STATUS_HEAD.size:
+        pinned = tuple(_PINNED.iter_unpack(meta[_STATUS_HEAD.size :]))
+    status = JournalStatus(lsn, used_bytes, max_bytes, bool(accepts_publishes), pinned, spare_files, sync_ns)
+    return number, "ok", status
+
+
+def _message_of(meta: memoryview) -> tuple[Any, ...]:
+    if meta[0] == _STATUS:
+        return _status_of(meta)
+    if meta[0] == _APPEND:
+        return _NUMBER.unpack_from(meta)[1], "append", meta[_NUMBER.size :]
+    message: tuple[Any, ...] = pickle.loads(meta)
+    return message
 
 
 def args_of(plain: Sequence[Any], buffers: Sequence[Buffer]) -> list[Any]:
@@ -85,6 +141,11 @@ def args_of(plain: Sequence[Any], buffers: Sequence[Buffer]) -> list[Any]:
     return args
 
 
+SPACE_BYTES = 64 * 1024
+COPIED_BYTES = 8 * 1024
+"""Frames up to this size are copied out, so that the buffer can be used again at once; larger ones take it along."""
+
+
 class Decoder:
     """Turns received bytes into messages: ``feed`` what came, ``take`` what is whole.
 
@@ -92,7 +153,7 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._data = bytearray(64 * 1024)
+        self._data = bytearray(SPACE_BYTES)
         self._filled = 0
 
     def space(self) -> memoryview:
@@ -118,12 +179,18 @@ class Decoder:
         if self._filled < total:
             self._reserve(total)
             return None
-        frame, rest = self._data, self._data[total : self._filled]
-        self._data = bytearray(max(64 * 1024, len(rest)))
-        self._data[: len(rest)] = rest
-        self._filled = len(rest)
-        view = memoryview(frame)
-        message = pickle.loads(view[lengths_end : lengths_end + meta_length])
+        rest = self._filled - total
+        if total <= COPIED_BYTES:
+            view = memoryview(bytes(memoryview(self._data)[:total]))
+            if rest:
+                self._data[:rest] = self._data[total : self._filled]
+        else:
+            frame = self._data
+            self._data = bytearray(max(SPACE_BYTES, rest))
+            self._data[:rest] = memoryview(frame)[total : self._filled]
+            view = memoryview(frame)
+        self._filled = rest
+        message = _message_of(view[lengths_end : lengths_end + meta_length])
         buffers = []
         at = lengths_end + meta_length
         for length in lengths:

@@ -111,6 +111,8 @@ class JournalStatus(NamedTuple):
     pinned_by: tuple[tuple[GroupUid, RaftIndex], ...]
     """Groups with live entries in the oldest needed file, and the first live index there (at most 64 named)."""
     spare_files: int
+    sync_ns: int = 0
+    """How long writing and syncing the block took, where that is measured; else 0."""
 
 
 class Disk(Protocol):

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from jetstore.errors import DiskFull, DiskPoisoned, JetstoreError
@@ -28,7 +29,9 @@ from jetstore.limits import MIB
 from jetstore.store import frames
 from jetstore.store.journal.append import Journal
 from jetstore.store.os_vfs import OsVfs
+from jetstore.store.ports import JournalStatus
 from jetstore.store.writer import JOURNAL_METHODS, Command, Writer
+from jetstore.types import Buffer
 
 QUIET_S = 0.005
 """Without a command for so long, the disk is free for background work."""
@@ -47,6 +50,21 @@ def extension_commands(names: list[str], root: str, limits: Any) -> dict[str, Co
     return commands
 
 
+class TimedVfs(OsVfs):
+    """The journal's files. ``sync_ns``: how long the last write and its sync took."""
+
+    _began_ns = 0
+    sync_ns = 0
+
+    def pwrite(self, handle: int, buffers: Sequence[Buffer], offset: int) -> None:
+        self._began_ns = time.perf_counter_ns()
+        super().pwrite(handle, buffers, offset)
+
+    def fdatasync(self, handle: int) -> None:
+        super().fdatasync(handle)
+        self.sync_ns = time.perf_counter_ns() - self._began_ns
+
+
 class _Answers:
     """Our end of the socket, for answers of both threads."""
 
@@ -61,6 +79,12 @@ class _Answers:
             for buffer in buffers:
                 self._sock.sendall(buffer)
 
+    def send_status(self, number: int, status: JournalStatus, sync_ns: int) -> None:
+        """A journal block is durable."""
+        answer = frames.encode_status(number, status, sync_ns)
+        with self._lock:
+            self._sock.sendall(answer)
+
     def execute(self, writer: Writer, number: int, method: str, args: list[Any]) -> None:
         """Run a command and answer it."""
         try:
@@ -72,7 +96,11 @@ class _Answers:
         except JetstoreError as error:
             self.send(number, "refused", error)
         else:
-            self.send(number, "ok", value)
+            if type(value) is JournalStatus:
+                assert isinstance(writer.journal.vfs, TimedVfs)
+                self.send_status(number, value, writer.journal.vfs.sync_ns)
+            else:
+                self.send(number, "ok", value)
 
 
 class _Calls:
@@ -154,7 +182,7 @@ class _Serving:
             hello = self.decoder.take()
         (_, _, (root, limits, state, extensions)), _ = hello
         vfs = OsVfs(root)
-        journal = Journal(vfs, limits, *state)
+        journal = Journal(TimedVfs(root), limits, *state)
         self.writer = writer = Writer(vfs, journal, limits, extension_commands(extensions, root, limits))
         self.calls = _Calls(writer, self.answers)
         self.answers.send(0, "ok", os.getpid())

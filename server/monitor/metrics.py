@@ -193,7 +193,7 @@ def _engine_families(engine: EngineCounters) -> Iterable[Metric]:
         yield GaugeMetricFamily(f"jetstore_{name}", text, value=value)
     yield _histogram(
         "jetstore_journal_block_seconds",
-        "Time from handing a block to the writer until it is durable, as the event loop sees it.",
+        "How long writing and syncing a journal block took, measured by the writer.",
         engine.sync_buckets_s,
         engine.sync_histogram,
         engine.sync_seconds_total,

@@ -18,7 +18,7 @@ from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import FileSet, Spare, file_path
 from jetstore.store.journal.format import Header, Line
 from jetstore.store.journal.table import GroupTable
-from jetstore.store.ports import JournalStatus, Record
+from jetstore.store.ports import JournalStatus, Kind, Record
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid, RaftIndex
 
@@ -238,31 +238,20 @@ class Journal:
             raise ValueError(f"a block of {block_bytes} bytes does not fit into an empty journal file")
 
         at = offset + head_sectors * SECTOR_BYTES
-        lines = list(own)
-        for record in records:
-            body = record.body
-            lines.append(
-                Line(
-                    record.kind,
-                    0,
-                    record.message_count,
-                    record.group,
-                    record.term,
-                    record.prev_term,
-                    record.first_index,
-                    record.last_index,
-                    at,
-                    len(body),
-                    crc32c(body),
-                    record.aux,
-                )
-            )
+        lines = [fmt.pack_lines(own)]
+        table, pack_line = self.table, fmt.pack_line
+        for kind, group, term, prev_term, first, last, count, aux, body in records:
+            line = (kind, 0, count, group, term, prev_term, first, last, at, len(body), crc32c(body), aux)
             at += len(body)
+            lines.append(pack_line(*line))
+            if kind != Kind.ENTRIES or not table.goes_on(group, term, prev_term, first, last, number):
+                problem = table.apply(Line(*line), number)
+                assert is_again or not problem, problem
         padding = -body_bytes % SECTOR_BYTES
         if padding:
             bodies.append(bytes(padding))
         body = b"".join(bodies)
-        packed = fmt.pack_lines(lines)
+        packed = b"".join(lines)
         header = Header(
             journal_id=self.journal_id,
             file_number=number,
@@ -283,9 +272,6 @@ class Journal:
         head, header_crc = fmt.pack_head(header, packed, position.previous_lines, fmt.sector_map(body))
         gap = block_bytes - 2 * len(head) - len(body)
 
-        for line in lines[len(own) :]:
-            problem = self.table.apply(line, number)
-            assert is_again or not problem, problem
         if self._handle < 0:
             self._handle = self.vfs.open(file_path(number))
         self.vfs.pwrite(self._handle, [head, body, bytes(gap), head], offset)

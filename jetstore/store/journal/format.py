@@ -31,6 +31,8 @@ HEADER_BYTES = 128
 _HEADER_PAD = bytes(HEADER_BYTES - _HEADER.size)
 _SEED = struct.Struct("<16sQQI")
 _CRC = struct.Struct("<I")
+_PIECE = struct.Struct(f"{PIECE_BYTES}s")
+_SEALED_PIECE = struct.Struct(f"<{PIECE_BYTES}sI")
 
 _LINE = struct.Struct("<BBHIQQQQIIIIQ")
 LINE_BYTES = _LINE.size
@@ -76,9 +78,9 @@ class Line(NamedTuple):
     aux: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Header:
-    """The first 128 bytes of a head."""
+    """The first 128 bytes of a head. Never changed once made; not ``frozen``, because one is made for every block."""
 
     journal_id: bytes
     file_number: int
@@ -144,11 +146,27 @@ def block_bytes(head_sector_count: int, body_bytes: int) -> int:
 
 def pack_lines(lines: list[Line]) -> bytes:
     """Lines as bytes."""
-    pack = _LINE.pack
-    return b"".join([
-        pack(kind, flags, 0, count, group, term, prev_term, first, last - first + 1, offset, length, crc, aux)
-        for kind, flags, count, group, term, prev_term, first, last, offset, length, crc, aux in lines
-    ])  # fmt: skip
+    return b"".join([pack_line(*line) for line in lines])
+
+
+def pack_line(
+    kind: int,
+    flags: int,
+    message_count: int,
+    group: int,
+    term: int,
+    prev_term: int,
+    first: int,
+    last: int,
+    offset: int,
+    length: int,
+    crc: int,
+    aux: int,
+) -> bytes:
+    """A line's fields as bytes."""
+    return _LINE.pack(
+        kind, flags, 0, message_count, group, term, prev_term, first, last - first + 1, offset, length, crc, aux
+    )
 
 
 def unpack_lines(data: Buffer) -> list[Line]:
@@ -199,21 +217,13 @@ def pack_head(header: Header, lines: bytes, repeated: bytes, crcs: list[int]) ->
         header.previous_crc,
         crc32c(rest),
     )
-    stream = first + _HEADER_PAD + rest
     count = header.head_sectors
-    stream += bytes(count * PIECE_BYTES - len(stream))
-    view = memoryview(stream)
-    seed_prefix = (header.journal_id, header.file_number, header.lsn)
-    parts: list[Buffer] = []
-    header_crc = 0
-    for sector in range(count):
-        piece = view[sector * PIECE_BYTES : (sector + 1) * PIECE_BYTES]
-        crc = crc32c(piece, _seed(*seed_prefix, sector))
-        if sector == 0:
-            header_crc = crc
-        parts.append(piece)
-        parts.append(_CRC.pack(crc))
-    return b"".join(parts), header_crc
+    used = HEADER_BYTES + len(rest)
+    stream = b"".join((first, _HEADER_PAD, rest, bytes(count * PIECE_BYTES - used)))
+    journal_id, number, lsn = header.journal_id, header.file_number, header.lsn
+    pieces = _PIECE.unpack(stream) if count == 1 else [piece for (piece,) in _PIECE.iter_unpack(stream)]
+    crcs = [crc32c(piece, _seed(journal_id, number, lsn, sector)) for sector, piece in enumerate(pieces)]
+    return b"".join([_SEALED_PIECE.pack(*sealed) for sealed in zip(pieces, crcs, strict=True)]), crcs[0]
 
 
 def unpack_header(sector: Buffer) -> Header | None:

@@ -204,6 +204,17 @@ class GroupTable:
             self._count(file, group.uid, 1)  # a build that knows the kind will need this file
         return f"group {group.uid}: a line of unknown kind {kind}: the group is stopped"
 
+    def goes_on(self, uid: int, term: int, prev_term: int, first: int, last: int, file: int) -> bool:
+        """Fold an ENTRIES line that only lengthens the group's last run, as nearly all do; else False: ``apply`` it."""
+        group = self.groups.get(uid)
+        if group is None or first != group.last_index + 1 or not group.runs or not group.last_known:
+            return False
+        tail = group.runs[-1]
+        if tail.term != term or prev_term != term or tail.file != file or tail.line is not None or self.keeps_lines:
+            return False
+        tail.last = group.last_index = last
+        return True
+
     def _apply_entries(self, group: GroupState, line: Line, file: int) -> str:
         first, last, term = line.first_index, line.last_index, line.term
         at = group.checkpoint_index
