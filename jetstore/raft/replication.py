@@ -56,9 +56,14 @@ class Replication:
         )
 
     def send_appends(self) -> None:
-        """Everything that may go out now."""
-        log = self.core.log
-        last_index = log.last_index if log.faulty_index is None else RaftIndex(log.faulty_index - 1)
+        """Everything that may go out now.
+
+        Nothing while unreadable entries are being resolved: what a follower has matched, this leader may yet drop, and
+        a late acknowledgement of it would count for whatever comes to stand there.
+        """
+        if self.leader.term_start_index is None:
+            return
+        last_index = self.core.log.last_index
         for member, progress in self.leader.progress.items():
             while progress.may_send and self._send_append(member, progress, last_index):
                 pass
@@ -80,6 +85,8 @@ class Replication:
         if next_index <= last_index and not progress.is_stalled:
             entries = log.slice_bytes(next_index, last_index, core.options.append_bytes_max)
             size_bytes = sum(len(entry.data or b"") for entry in entries)
+        elif progress.is_damaged and next_index <= log.last_index:
+            return False  # this leader cannot read it either, yet
         elif progress.state is ProgressState.REPLICATE and not progress.is_stalled:
             is_told = progress.commit_sent >= min(log.committed_index, prev_index)
             if is_told:
@@ -137,8 +144,10 @@ class Replication:
         if message.is_rejected:
             self._refused(progress, message)
         else:
-            if is_append and is_news and message.index < progress.match_index:
+            is_unreadable = message.hint_index and message.sequence >= progress.resent_sequence
+            if is_news and (is_unreadable or (is_append and message.index < progress.match_index)):
                 progress.damaged(message.index)
+                progress.resent_sequence = self.sequence + 1
             elif not is_append:
                 self._beat(progress, message, is_news=is_news)
             self._acked(message.sender, progress, message.index)
