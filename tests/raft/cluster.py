@@ -1,8 +1,8 @@
 """A random cluster of cores from one seed: everything that may go wrong does, and R1–R11 are checked after each step.
 
 ``Cluster(seed).run()`` draws a size, bounds and a subset of faults ("swarm"), takes steps, then heals everything and
-demands that the group comes to rest: one leader, everybody has applied the same. Same seed, same run. Thousands of steps
-per second: ``python tests/raft/cluster.py 0 1000`` runs many seeds and prints what happened.
+demands that the group comes to rest: one leader, everybody has applied the same. Same seed, same run. Tens of thousands
+of steps per second: ``python tests/raft/cluster.py 0 1000`` runs many seeds and prints what happened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from jetstore.errors import ConfChangeRefused, NotNow
 from jetstore.raft.core import RaftOptions
 from jetstore.raft.membership import ConfChange, Configuration, decode_configuration, is_configuration
 from jetstore.raft.message import Message
-from jetstore.types import RaftIndex
 
 STEPS = 1_200
 """Of one seed, without healing."""
@@ -392,7 +391,8 @@ class Cluster:
                 if self.world.deliver(message):
                     self.pump(self.world.members[message.to])
                 continue
-            if not any([self.world.fetch(m) for m in self.up() if m.fetch is not None]):
+            fetched = [m for m in self.up() if m.fetch is not None and self.world.fetch(m)]
+            if not fetched:
                 return
             for member in self.up():
                 self.pump(member)

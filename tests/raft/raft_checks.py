@@ -16,8 +16,8 @@ from raft_world import Checkpoint, Member, Watcher, World
 from jetstore.raft.log import Entry
 from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
 from jetstore.raft.message import Answer, Message, MessageKind
-from jetstore.raft.ready import Event, Ready, ReadState, Role
 from jetstore.raft.quorum import is_quorum
+from jetstore.raft.ready import Event, ReadState, Ready, Role
 
 K = MessageKind
 Last = tuple[int, int]

@@ -1,8 +1,8 @@
 """The language of the golden scripts: a few commands, run against a ``World``; what happens is the expected output.
 
-A script is a text file. Lines that start with ``#`` are comments, ``> `` starts a command, everything below it up to the
-next command or comment is what the command printed. ``pytest tests/raft/test_golden.py --rewrite`` writes what it prints
-now; people read the difference.
+A script is a text file. Lines that start with ``#`` are comments, ``> `` starts a command, everything below it up to
+the next command or comment is what the command printed. ``pytest tests/raft/test_golden.py --rewrite`` writes what it
+prints now; people read the difference.
 
 How things are written: ``7@3`` is the entry at index 7 of term 3, ``·`` a leader's empty one, ``!`` one whose bytes
 nobody here can read; ``{1 2 3}`` a configuration, ``{1 2 4 < 1 2 3}`` a joint one with its outgoing half after ``<``,
@@ -37,8 +37,8 @@ from jetstore.raft.ready import (
     Fenced,
     HardState,
     LeaderChanged,
-    Ready,
     ReadState,
+    Ready,
     Removed,
 )
 from jetstore.types import RaftIndex, Term
@@ -206,10 +206,8 @@ def parse(text: str) -> tuple[list[Step], list[str]]:
         if line.startswith("> "):
             steps.append(Step(before, line[2:].strip()))
             before = []
-        elif line.startswith("#") or not line.strip() or not steps:
-            before.append(line)
-        elif before:  # output below a comment or a blank line: belongs to nobody, drop it on rewrite
-            before.append(line)
+        elif line.startswith("#") or not line.strip() or not steps or before:
+            before.append(line)  # output below a comment belongs to nobody: it goes when the script is rewritten
         else:
             steps[-1].expected.append(line)
     return steps, before
@@ -222,7 +220,7 @@ class Script:
 
     def __init__(self) -> None:
         self.printer = Printer()
-        self.options: dict[str, object] = {}
+        self.options: dict[str, int] = {}
         self.world = World(self._dice, watchers=[self.printer])
         self.shown: dict[int, str] = {}
 
@@ -276,8 +274,8 @@ class Script:
         """``options name=value …``: of RaftOptions, before ``group``."""
         for word in words:
             name, _, value = word.partition("=")
-            self.options[name] = {"on": True, "off": False}.get(value, None) if value in ("on", "off") else int(value)
-        self.world.options = RaftOptions(**self.options)  # type: ignore[arg-type]
+            self.options[name] = int(value)
+        self.world.options = RaftOptions(**self.options)
 
     def do_group(self, *words: str) -> None:
         """``group 3 [down]``: members 1..n on nodes n1..nn, started unless ``down``."""

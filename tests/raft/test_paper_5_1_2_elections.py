@@ -83,7 +83,7 @@ def test_paper_5_2_a_leader_sends_heartbeats_to_everybody() -> None:
 
 
 def test_paper_5_2_silence_starts_an_election() -> None:
-    """It increments its term, votes for itself, asks all others in parallel; each step when the one before is durable."""
+    """It increments its term, votes for itself, asks all others in parallel; each when the step before is durable."""
     member = alone(term=2, log=[1, 2])
     messages = tick(member, 10)
     assert kinds(messages) == [(K.PRE_VOTE, 2), (K.PRE_VOTE, 3)]
