@@ -17,6 +17,18 @@ BLOCK_ALIGN_BYTES = 4 * KIB
 """Journal blocks start on this boundary."""
 
 
+def file_bytes_for(block_bytes: int, reappend_bytes: int, entry_bytes: int, least_bytes: int) -> int:
+    """Size of journal files, ``least_bytes`` doubled as often as needed, in which every block finds room.
+
+    A group adds to a full block what it writes again and one entry. With its lines, in two copies and repeated, and
+    behind the group table that must fit into an empty file: a block that fits nowhere would end the node.
+    """
+    file_bytes = least_bytes
+    while file_bytes < 2 * (block_bytes + reappend_bytes + entry_bytes):
+        file_bytes *= 2
+    return file_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one node. At each bound the stated behaviour, never a surprise."""
@@ -138,6 +150,10 @@ class Limits:
         assert self.zeroing_bytes % BLOCK_ALIGN_BYTES == 0
         assert self.block_bytes_max >= 2 * BLOCK_ALIGN_BYTES
         assert self.entry_bytes_max <= self.block_bytes_max
+        largest_entry_bytes = max(self.entry_bytes_max, self.max_payload_bytes)
+        assert self.journal_file_bytes == file_bytes_for(
+            self.block_bytes_max, self.journal_reappend_bytes, largest_entry_bytes, self.journal_file_bytes
+        )
         assert self.journal_bytes_max >= 8 * self.journal_file_bytes
         assert self.journal_spare_files >= 1
         assert self.frame_bytes_max <= self.segment_bytes

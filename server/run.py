@@ -110,11 +110,9 @@ RESERVE_JOURNAL_FILES = 4
 
 
 def real_limits(options: Options, root: Path) -> Limits:
-    """The options' bounds; journal files that hold the largest message, a disk reserve that a small disk has, too."""
+    """The options' bounds; a disk reserve that a small disk has, too."""
     limits = options.limits()
     file_bytes = limits.journal_file_bytes
-    while file_bytes < 2 * options.max_payload_bytes:
-        file_bytes *= 2
     existing = root
     while not existing.exists():
         existing = existing.parent
@@ -124,8 +122,6 @@ def real_limits(options: Options, root: Path) -> Limits:
     reserve = min(limits.disk_reserve_bytes, share)
     return replace(
         limits,
-        journal_file_bytes=file_bytes,
-        journal_bytes_max=max(limits.journal_bytes_max, 16 * file_bytes),
         disk_reserve_bytes=reserve,
         disk_resume_bytes=reserve + reserve // 4,
     )

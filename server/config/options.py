@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from jetstore.limits import KIB, MIB, Limits
+from jetstore.limits import KIB, MIB, Limits, file_bytes_for
 from jetstore.model.server_limits import ServerLimits
 
 SECOND: Final = 1_000_000_000
@@ -107,8 +107,14 @@ class Options:
     """To be logged at start."""
 
     def limits(self) -> Limits:
-        """The node's bounds with those that options set."""
+        """The node's bounds with those that options set; journal files that hold the largest message."""
+        least = Limits()
+        file_bytes = file_bytes_for(
+            least.block_bytes_max, least.journal_reappend_bytes, self.max_payload_bytes, least.journal_file_bytes
+        )
         return Limits(
+            journal_file_bytes=file_bytes,
+            journal_bytes_max=max(least.journal_bytes_max, 16 * file_bytes),
             max_payload_bytes=self.max_payload_bytes,
             max_control_line_bytes=self.max_control_line_bytes,
             max_pending_bytes=self.max_pending_bytes,

@@ -13,7 +13,14 @@ from jetstore.limits import KIB, Limits
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.writer import Writer
 
-LIMITS = Limits(journal_file_bytes=64 * KIB, journal_bytes_max=512 * KIB, block_bytes_max=16 * KIB, entry_bytes_max=KIB)
+LIMITS = Limits(
+    journal_file_bytes=64 * KIB,
+    journal_bytes_max=512 * KIB,
+    journal_reappend_bytes=4 * KIB,
+    block_bytes_max=16 * KIB,
+    entry_bytes_max=KIB,
+    max_payload_bytes=KIB,
+)
 PATH = "groups/7/segments/00000000000000000001.seg"
 
 

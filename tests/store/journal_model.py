@@ -21,7 +21,9 @@ def small_limits(
         journal_spare_files=spares,
         journal_bytes_max=files * file_bytes,
         block_bytes_max=block_bytes,
-        entry_bytes_max=min(block_bytes, 8 * KIB),
+        entry_bytes_max=min(block_bytes, 4 * KIB),
+        max_payload_bytes=4 * KIB,
+        journal_reappend_bytes=4 * KIB,
         zeroing_bytes=zeroing,
         segment_sync_bytes=8 * KIB,
     )
