@@ -167,6 +167,18 @@ class LayeredIndex:
         self._committing = 0
         self._count = len(rows)
 
+    @property
+    def unused_stamp(self) -> int:
+        """A stamp above all that this index has used or found."""
+        return max(self._stamp, self._base.stamp) + 1_000
+
+    def successor(self, stamp: int, rows: Mapping[bytes, IndexRow]) -> LayeredIndex:
+        """The index of a state that takes this one's place: exactly these rows, as of ``stamp``. This one is void."""
+        index = LayeredIndex(self._uid, self._base)
+        index._stamp = stamp
+        index.rebuild(rows)
+        return index
+
     # -- lookups ----------------------------------------------------------------------------------------------------
 
     def get(self, subject: bytes) -> IndexRow | None:

@@ -10,6 +10,7 @@ Source: ``docs/format/catch-up.md``.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from itertools import pairwise
 from typing import Any
 
 from jetstore.errors import Corruption
@@ -55,7 +56,7 @@ def free_number(vfs: Vfs, uid: int) -> int:
 
 
 class Received:
-    """See the module docstring. ``covered_seq``: everything from ``first_seq`` to here was received or is missing."""
+    """See the module docstring. ``missing_seqs`` and what lies behind ``covered_seq`` are still to be fetched."""
 
     def __init__(self, uid: int, limits: Limits, *, storage: str, number: int, first_seq: int) -> None:
         """Nothing yet; the first record wanted is ``first_seq``."""
@@ -64,24 +65,52 @@ class Received:
         self.number = number
         self.first_seq = first_seq
         self.covered_seq = first_seq - 1
-        self.missing: list[tuple[int, int]] = []
-        """Closed ranges that no peer asked so far could read."""
-        self.files: list[SegmentFile] = []
+        """Everything from ``first_seq`` to here was received or is among what is missing."""
         self.unsaved_bytes = 0
         """Received since the last manifest."""
+        self._files: list[SegmentFile] = []
+        self._missing: list[tuple[int, int]] = []
+        self._at = self._end = 0
+        """The region that is being received: what comes next is behind ``_at``; ``_at == _end`` between regions."""
+        self._is_gap = False
+        self._current: SegmentFile | None = None
         self._limits = limits
         self._sizes_of = file_sizes if storage == "file" else memory_sizes
         self._writes: list[Write] = []
+        self._saved: dict[str, int] = {}
+
+    @property
+    def files(self) -> list[SegmentFile]:
+        """What was received, in the order of its sequences."""
+        return sorted(self._files, key=lambda segment: segment.base_seq)
+
+    @property
+    def missing_seqs(self) -> list[tuple[int, int]]:
+        """Closed ranges up to ``covered_seq`` that were not received, in order: nobody asked so far could read them."""
+        rest = [(self._at + 1, self._end)] if self._is_gap and self._at < self._end else []
+        return sorted(self._missing + rest)
 
     # -- taking records ---------------------------------------------------------------------------------------------
 
+    def begin(self, first_seq: int, last_seq: int) -> None:
+        """Records of this closed range come next: one of the missing ranges, or the one behind ``covered_seq``."""
+        self.seal()
+        self._missing = self.missing_seqs
+        self._is_gap = first_seq <= self.covered_seq
+        if self._is_gap:
+            self._missing.remove((first_seq, last_seq))
+        else:
+            assert first_seq == self.covered_seq + 1
+        self._at, self._end = first_seq - 1, last_seq
+
     def take(self, record: Record) -> None:
-        """The next frame. Raises ``Corruption`` if it does not come after everything received before."""
+        """The next frame. Raises ``Corruption`` if it is not of the range, or not behind all that came before."""
         head, payload = record
         stored = decode_payload(head, payload)
         first, last = stored.seqs[0], stored.seqs[-1]
-        if first <= self.covered_seq or any(a >= b for a, b in zip(stored.seqs, stored.seqs[1:], strict=False)):
-            raise Corruption("records of a range are out of order", file="range", offset=0, actual=first)
+        in_order = isinstance(stored.seqs, range) or all(a < b for a, b in pairwise(stored.seqs))
+        if first <= self._at or last > self._end or not in_order:
+            raise Corruption("records of a range are out of order", file="range", offset=0, actual=(first, last))
         frame_bytes = FRAME_HEAD_BYTES + len(payload)
         segment = self._open_file(first, last, frame_bytes)
         table = segment.table
@@ -100,35 +129,27 @@ class Received:
         segment.messages = table.message_count
         segment.last_seq, segment.last_time_ns = last, stored.times[-1]
         self._write(segment.path, offset, buffers)
-        self.covered_seq = last
+        self._advance(last)
 
     def note_missing(self, first_seq: int, last_seq: int) -> None:
-        """The peer cannot read these either; they come after everything received before."""
-        first_seq = max(first_seq, self.covered_seq + 1)
+        """The peer cannot read these; they come after everything that came before."""
+        first_seq, last_seq = max(first_seq, self._at + 1), min(last_seq, self._end)
         if first_seq <= last_seq:
-            self.missing.append((first_seq, last_seq))
-            self.covered_seq = last_seq
+            self.seal()  # what somebody else has of them must fit between two files
+            self._missing.append((first_seq, last_seq))
+            self._advance(last_seq)
 
-    def note_covered(self, last_seq: int) -> None:
-        """Nothing more is to come up to this sequence."""
-        self.covered_seq = max(self.covered_seq, last_seq)
+    def complete(self) -> None:
+        """The region is complete: what did not come does not exist."""
+        self._advance(self._end)
 
-    def cut_back(self) -> None:
-        """Ask for what is missing again (of another peer): forget everything from the first missing sequence on."""
-        if not self.missing:
-            return
-        first = self.missing[0][0]
-        self.missing.clear()
-        self.covered_seq = first - 1
-        keep = [segment for segment in self.files if segment.last_seq < first]
-        if len(keep) < len(self.files):  # a file across the gap goes as a whole
-            self.covered_seq = min(self.covered_seq, self.files[len(keep)].base_seq - 1)
-            self.number += 1  # what a manifest says of its name must stay true
-        self.files = keep
+    def _advance(self, seq: int) -> None:
+        self._at = seq
+        self.covered_seq = max(self.covered_seq, seq)
 
     def _open_file(self, first: int, last: int, frame_bytes: int) -> SegmentFile:
-        if self.files and not self.files[-1].is_sealed:
-            segment = self.files[-1]
+        segment = self._current
+        if segment is not None:
             table = segment.table
             assert table is not None
             if (
@@ -143,14 +164,15 @@ class Received:
         path = f"{segments_dir(self.uid)}/{name}"
         segment = SegmentFile(name, path, first, table=SegmentTable(path, first, SEGMENT_HEAD_BYTES))
         segment.was_taken = True
-        self.files.append(segment)
+        self._files.append(segment)
+        self._current = segment
         return segment
 
     def seal(self) -> None:
         """The file that takes records gets its footer; the next record begins another one."""
-        if not self.files or self.files[-1].is_sealed:
+        segment, self._current = self._current, None
+        if segment is None:
             return
-        segment = self.files[-1]
         table = segment.table
         assert table is not None
         footer = encode_footer(table, self.uid, segment.last_seq)
@@ -161,8 +183,7 @@ class Received:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, path: str, offset: int, buffers: list[bytes]) -> None:
-        size = sum(map(len, buffers))
-        self.unsaved_bytes += size
+        self.unsaved_bytes += sum(map(len, buffers))
         if self._writes:
             last_path, last_offset, last_buffers = self._writes[-1]
             if last_path == path and last_offset + sum(map(len, last_buffers)) == offset:
@@ -177,7 +198,7 @@ class Received:
 
     def written(self) -> None:
         """Everything taken was written: tables of sealed files are in their footers."""
-        for segment in self.files:
+        for segment in self._files:
             if segment.has_footer:
                 segment.table = None
 
@@ -186,7 +207,7 @@ class Received:
         assert not self._writes, "records were not taken for writing"
         self.unsaved_bytes = 0
         rows = []
-        for s in self.files:
+        for s in self._files:
             rows.append([s.name, s.base_seq, s.last_seq, s.messages, s.file_bytes, s.first_time_ns, s.last_time_ns])
             rows[-1].append(int(s.is_sealed))
         manifest = encode_manifest(
@@ -195,11 +216,13 @@ class Received:
                 "number": self.number,
                 "first_seq": self.first_seq,
                 "covered_seq": self.covered_seq,
-                "missing": self.missing,
+                "missing": self.missing_seqs,
                 "files": rows,
             }
         )
-        return manifest, {s.name: s.file_bytes for s in self.files}
+        changed = {s.name: s.file_bytes for s in self._files if self._saved.get(s.name) != s.file_bytes}
+        self._saved |= changed
+        return manifest, changed
 
     # -- after a crash ----------------------------------------------------------------------------------------------
 
@@ -211,18 +234,18 @@ class Received:
             return None
         received = cls(uid, limits, storage=fields["storage"], number=fields["number"], first_seq=fields["first_seq"])
         received.covered_seq = fields["covered_seq"]
-        received.missing = [(first, last) for first, last in fields["missing"]]
-        for row in fields["files"]:
-            received.files.append(_file_of(uid, row))
+        received._missing = [(first, last) for first, last in fields["missing"]]
+        received._files = [_file_of(uid, row) for row in fields["files"]]
+        received._saved = {segment.name: segment.file_bytes for segment in received._files}
         return received
 
     def verify(self, vfs: Vfs) -> Iterator[None]:
-        """Look at what is there, in slices: an unfinished file is read again; what is not whole goes, and all after it.
+        """Look at what is there, in slices: an unfinished file is read again; what is not whole is missing again.
 
         Sealed files are judged by their length: their bytes were durable before the manifest said so, and every frame
         is verified whenever it is read.
         """
-        for position, segment in enumerate(self.files):
+        for segment in tuple(self._files):
             is_good = vfs.exists(segment.path)
             if is_good:
                 handle = vfs.open(segment.path, write=False)
@@ -233,11 +256,12 @@ class Received:
                 finally:
                     vfs.close(handle)
             if not is_good:
-                self.covered_seq = segment.base_seq - 1
-                self.missing = [(first, last) for first, last in self.missing if last <= self.covered_seq]
-                del self.files[position:]
-                self.number += 1  # what the manifest says of the names that go must stay true
-                return
+                self._files.remove(segment)
+                self._missing.append((segment.base_seq, segment.last_seq))
+                self.number += 1  # what the manifest says of the name that goes must stay true
+            elif not segment.is_sealed:
+                self._current = segment
+                self.seal()
 
     def _reread(self, vfs: Vfs, handle: int, segment: SegmentFile) -> Generator[None, None, bool]:
         table = SegmentTable(segment.path, segment.base_seq, SEGMENT_HEAD_BYTES)

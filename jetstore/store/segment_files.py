@@ -76,7 +76,7 @@ class SegmentReader:
     """Reads of one log's segments."""
 
     def __init__(self, vfs: Vfs, uid: int, cache: ReadCache, sizes_of: Callable[[Columns], list[int]]) -> None:
-        self._vfs = vfs
+        self.vfs = vfs
         self._uid = uid
         self._cache = cache
         self._sizes_of = sizes_of
@@ -123,7 +123,7 @@ class SegmentReader:
                 return self._rescan(segment)
             try:
                 handle = self._open(segment)
-                table = SealedTable(self._vfs, handle, segment.path, segment.file_bytes, self._uid, segment.base_seq)
+                table = SealedTable(self.vfs, handle, segment.path, segment.file_bytes, self._uid, segment.base_seq)
             except FormatUnknown:
                 raise
             except Corruption as error:
@@ -154,7 +154,7 @@ class SegmentReader:
     def check_head(self, segment: SegmentFile) -> None:
         """Raises ``Corruption`` unless the file starts with this segment's head (or is not written yet)."""
         if segment.was_taken and 0 not in segment.memory:
-            head = pread_salvaged(self._vfs, self._open(segment), SEGMENT_HEAD_BYTES, 0)
+            head = pread_salvaged(self.vfs, self._open(segment), SEGMENT_HEAD_BYTES, 0)
             check_segment_head(head, self._uid, segment.base_seq, segment.path)
 
     def scan(self, segment: SegmentFile) -> SegmentTable:
@@ -173,7 +173,7 @@ class SegmentReader:
                 table.bad.append(BadRange(segment.base_seq, segment.last_seq, 0, "segment file is missing"))
                 return table
             handle = self._open(segment)
-        for item in scan_frames(self._vfs, handle, self._uid, segment.base_seq, segment.file_bytes):
+        for item in scan_frames(self.vfs, handle, self._uid, segment.base_seq, segment.file_bytes):
             if table.message_count >= segment.messages and isinstance(item, BadRange):
                 break  # The footer, or what is left of it.
             if isinstance(item, BadRange):
@@ -219,7 +219,7 @@ class SegmentReader:
     # -- frames -----------------------------------------------------------------------------------------------------
 
     def _read(self, handle: int, head: FrameHead) -> bytes:
-        return pread_salvaged(self._vfs, handle, head.payload_bytes, head.offset + FRAME_HEAD_BYTES)
+        return pread_salvaged(self.vfs, handle, head.payload_bytes, head.offset + FRAME_HEAD_BYTES)
 
     def _decode(self, segment: SegmentFile, head: FrameHead, payload: bytes) -> StoredFrame:
         try:
@@ -240,7 +240,7 @@ class SegmentReader:
     def _read_at(
         self, segment: SegmentFile, number: int, offset: int, size: int, first_seq: int
     ) -> tuple[FrameHead, bytes]:
-        data = pread_salvaged(self._vfs, self._open(segment), FRAME_HEAD_BYTES + size, offset)
+        data = pread_salvaged(self.vfs, self._open(segment), FRAME_HEAD_BYTES + size, offset)
         try:
             head = parse_frame_head(data, 0, self._uid, segment.base_seq, offset)
         except FormatUnknown as error:
