@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import random
-import sys
 import time
-from collections import Counter
 from typing import Any
-
-import structlog
 
 from jepsen.nemesis.schedule import BY_NAME
 from jepsen.sim.plan import WORKLOADS
-from jepsen.sim.run import Report, run_seed
+from jepsen.sim.report import Totals, clear, merged_story, progress, quiet
+from jepsen.sim.run import Report, draw_nodes, run_seed
+from jepsen.sim.scenarios import SCENARIOS, play_scenario
+from jepsen.sim.server import REPLICATES
+from jepsen.sim.shrink import shrink
 
-BAR_CELLS = 30
+__all__ = ["add_to", "quiet", "replay_command", "run"]
+
 SHOWN_PROBLEMS = 5
 FLAGS = ("--no-faults", "--damage", "--no-damage", "--small")
 
@@ -27,8 +27,15 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds (default 100)")
     parser.add_argument("--base", type=int, default=None, metavar="B", help="first seed (default: drawn and printed)")
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="run this one seed and tell its story")
-    parser.add_argument("--history", action="store_true", help="with --seed: print every operation")
+    parser.add_argument("--history", action="store_true", help="with --seed: every operation, among the faults")
     parser.add_argument("--log", action="store_true", help="with --seed: print the server's log")
+    parser.add_argument(
+        "--shrink", action="store_true", help="with --seed: the fewest faults with which it still fails"
+    )
+    parser.add_argument("--only", type=_numbers, default=None, metavar="I,J", help="with --seed: just these events")
+    parser.add_argument("--publishes", type=int, default=None, metavar="N", help="at most N publishes per stream")
+    parser.add_argument("--scenario", action="append", default=[], choices=[*sorted(SCENARIOS), "all"], help="play it")
+    parser.add_argument("--matrix", action="store_true", help="which fault met which transition, how often")
     parser.add_argument("--nodes", type=int, default=None, choices=(1, 3, 5), help="machines (default: the seed says)")
     parser.add_argument("--workload", action="append", default=[], choices=sorted(WORKLOADS), help="only these")
     parser.add_argument("--fault", action="append", default=[], choices=sorted(BY_NAME), help="only these kinds")
@@ -41,48 +48,46 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(",") if word)
+
+
 def run(options: argparse.Namespace) -> int:
     """0 = every seed passed, 1 = some failed."""
+    if options.scenario:
+        return _play(options)
     if options.seed is not None:
-        return _tell(options)
+        return _shrink(options) if options.shrink else _tell(options)
     quiet()
     base = options.base if options.base is not None else random.SystemRandom().randrange(10**9)
     print(f"seeds {base} … {base + options.seeds - 1}")
-    started = time.monotonic()
-    failed: list[Report] = []
-    totals: Counter[str] = Counter()
-    strikes: Counter[str] = Counter()
+    totals = Totals()
     for number in range(options.seeds):
-        report = run_seed(base + number, **_narrowed(options))
-        _add(totals, strikes, report)
+        report = run_seed(base + number, **_narrowed(options, base + number))
+        totals.add(report)
         if report.problems:
-            failed.append(report)
-            _clear()
+            clear()
             _show_failure(report, options)
             if options.stop:
                 break
-        _progress(number + 1, options.seeds, len(failed), totals["operations"] / (time.monotonic() - started))
-    _clear()
-    _summary(totals, strikes, failed, time.monotonic() - started)
-    return 1 if failed else 0
+        progress(number + 1, options.seeds, totals)
+    clear()
+    totals.summary(matrix=options.matrix)
+    return 1 if totals.failed else 0
 
 
-def quiet() -> None:
-    """No server logs: thousands of servers die here on purpose."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-        logger_factory=structlog.ReturnLoggerFactory(),
-    )
-
-
-def _narrowed(options: argparse.Namespace) -> dict[str, Any]:
+def _narrowed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     faults = frozenset(options.fault) if options.fault else frozenset() if options.no_faults else None
     damaged = True if options.damage else False if options.no_damage else None
+    nodes = options.nodes or (draw_nodes(seed) if REPLICATES else 1)
     return {
+        "nodes": nodes,
         "workloads": tuple(sorted(set(options.workload))),
         "faults": faults,
         "damaged": damaged,
         "is_small": options.small,
+        "only": options.only,
+        "publishes_max": options.publishes,
     }
 
 
@@ -90,14 +95,18 @@ def replay_command(seed: int, options: argparse.Namespace | None = None) -> str:
     """The one command that repeats a run."""
     words = ["python -m jepsen sim", f"--seed {seed}"]
     if options is not None:
+        words += [f"--nodes {options.nodes}"] * (options.nodes is not None)
         words += [f"--workload {name}" for name in options.workload]
         words += [f"--fault {name}" for name in options.fault]
         words += [flag for flag in FLAGS if vars(options)[flag[2:].replace("-", "_")]]
+        words += [f"--only {','.join(map(str, options.only))}"] * (options.only is not None)
+        words += [f"--publishes {options.publishes}"] * (options.publishes is not None)
     return " ".join(words)
 
 
 def _show_failure(report: Report, options: argparse.Namespace) -> None:
-    print(f"seed {report.seed} failed ({', '.join(report.workloads)}; {len(report.problems)} problems)")
+    where = f"{report.nodes} nodes; {', '.join(report.workloads)}"
+    print(f"seed {report.seed} failed ({where}; {len(report.problems)} problems)")
     for problem in report.problems[:SHOWN_PROBLEMS]:
         print(f"    {problem[:400]}")
     print(f"    replay: {replay_command(report.seed, options)}", flush=True)
@@ -106,61 +115,66 @@ def _show_failure(report: Report, options: argparse.Namespace) -> None:
 def _tell(options: argparse.Namespace) -> int:
     if not options.log:
         quiet()
-    report = run_seed(options.seed, **_narrowed(options))
-    if options.history and report.history is not None:
-        for operation in report.history.operations:
-            print(operation.line())
-    for line in report.story:
+    report = run_seed(options.seed, **_narrowed(options, options.seed))
+    return _told(report, options)
+
+
+def _told(report: Report, options: argparse.Namespace) -> int:
+    for line in merged_story(report, with_history=options.history):
         print(line)
-    totals: Counter[str] = Counter()
-    strikes: Counter[str] = Counter()
-    _add(totals, strikes, report)
-    _summary(totals, strikes, [report] if report.problems else [], 0.0)
-    print(f"workloads {', '.join(report.workloads)}; {report.virtual_s:.1f} virtual seconds; {report.boots} starts")
+    totals = Totals()
+    totals.add(report)
+    totals.summary(matrix=options.matrix)
+    print(
+        f"{report.nodes} nodes; workloads {', '.join(report.workloads)}; {report.virtual_s:.1f} virtual seconds; "
+        f"{report.boots} starts"
+    )
     print(f"trace {report.trace_hash}")
     for problem in report.problems:
         print(f"PROBLEM {problem}")
     return 1 if report.problems else 0
 
 
-def _add(totals: Counter[str], strikes: Counter[str], report: Report) -> None:
-    totals["seeds"] += 1
-    totals["operations"] += report.operations
-    totals["acks"] += report.acks
-    totals["unknown"] += report.unknown
-    totals["starts"] += report.boots
-    totals["damaged"] += len(report.damage)
-    totals["lost"] += sum(problem.startswith("lost:") for problem in report.problems)
-    totals["virtual"] += int(report.virtual_s)
-    strikes.update(report.strikes)
-    strikes.update({f"disk {name}": count for name, count in report.fault_counts.items()})
-    strikes.update({f"end by {name}": count for name, count in report.deaths.items()})
-
-
-def _summary(totals: Counter[str], strikes: Counter[str], failed: list[Report], seconds: float) -> None:
+def _shrink(options: argparse.Namespace) -> int:
+    quiet()
+    started = time.monotonic()
+    shrunk = shrink(options.seed, lambda told: print(told, flush=True), **_narrowed(options, options.seed))
+    if shrunk is None:
+        print("passed: there is nothing to shrink")
+        return 0
+    report = shrunk.report
     print(
-        f"{totals['seeds']} seeds, {totals['operations']} operations, {totals['acks']} publishes acknowledged, "
-        f"{totals['unknown']} unknown, {totals['lost']} lost, {totals['starts']} starts, {totals['damaged']} damages, "
-        f"{totals['virtual']} virtual s" + (f" in {seconds:.1f} s" if seconds else "")
+        f"{report.events} events, {len(shrunk.events)} of them needed; "
+        f"{shrunk.runs} runs in {time.monotonic() - started:.1f} s"
     )
-    if strikes:
-        print("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(strikes.items())))
-    if failed:
-        print(f"{len(failed)} FAILED: seeds {' '.join(str(report.seed) for report in failed)}")
-    else:
-        print("passed")
+    options.only = tuple(shrunk.events)
+    options.workload = list(report.workloads)
+    options.publishes = shrunk.options.get("publishes_max")
+    options.history = options.history or report.operations <= 200
+    _told(report, options)
+    print(f"replay: {replay_command(options.seed, options)}")
+    return 1
 
 
-def _progress(done: int, total: int, failed: int, rate: float) -> None:
-    if sys.stderr.isatty():
-        cells = BAR_CELLS * done // total
-        bar = "█" * cells + "·" * (BAR_CELLS - cells)
-        sys.stderr.write(f"\r{bar} {done}/{total} seeds, {failed} failed, {rate:.0f} ops/s ")
-        sys.stderr.flush()
-    elif done % max(1, total // 10) == 0:
-        print(f"{done}/{total} seeds, {failed} failed, {rate:.0f} ops/s", flush=True)
-
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
+def _play(options: argparse.Namespace) -> int:
+    """Named scenarios, each with some seeds; a skipped one says why."""
+    quiet()
+    names = sorted(SCENARIOS) if "all" in options.scenario else options.scenario
+    base = options.base if options.base is not None else 1
+    seeds = range(options.seed, options.seed + 1) if options.seed is not None else range(base, base + options.seeds)
+    failed = 0
+    for name in names:
+        for seed in seeds:
+            outcome = play_scenario(SCENARIOS[name], seed)
+            if outcome.skipped:
+                print(f"{name}: SKIPPED, {outcome.skipped}")
+                break
+            if outcome.problems:
+                failed += 1
+                print(f"{name} FAILED with seed {seed}; replay: python -m jepsen sim --scenario {name} --seed {seed}")
+                for line in (*outcome.story, *outcome.problems[:SHOWN_PROBLEMS]):
+                    print(f"    {line[:400]}")
+        else:
+            print(f"{name}: {len(seeds)} seeds")
+    print(f"{failed} FAILED" if failed else "passed")
+    return 1 if failed else 0

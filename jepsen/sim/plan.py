@@ -18,6 +18,8 @@ from jepsen.workload.register import Register
 from jepsen.workload.removal import Removal
 from jetstore.limits import KIB, MIB, Limits
 
+READ_KINDS = frozenset(["read-error", "open-error"])
+"""What could not be read once counts as damaged until the next start."""
 WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
     "A": Append,
     "B": Register,
@@ -50,14 +52,16 @@ class Plan:
 
     @property
     def events(self) -> int:
-        """How many events ``only`` counts: strikes, then damages."""
-        return len(self.strikes) + len(self.damage)
+        """How many events ``only`` counts: strikes, damages, the last end."""
+        return len(self.strikes) + len(self.damage) + 1
 
     def only(self, events: Collection[int]) -> Plan:
         """The same run with just these events, by number."""
         strikes = tuple(strike for number, strike in enumerate(self.strikes) if number in events)
         damage = tuple(struck for number, struck in enumerate(self.damage, len(self.strikes)) if number in events)
-        return replace(self, strikes=strikes, damage=damage)
+        reads_fail = not self.kinds.isdisjoint(READ_KINDS)
+        last_end = self.last_end if reads_fail or self.events - 1 in events else "none"
+        return replace(self, strikes=strikes, damage=damage, last_end=last_end)
 
     @property
     def clocks_jump(self) -> bool:
@@ -90,8 +94,8 @@ def draw_plan(
     strikes = draw_strikes(rng, kinds, duration_s)
     is_damaged = rng.random() < 0.15
     last_end = rng.choice(("none", "restart", "kill", "power", "power"))
-    if last_end == "none" and any(kind.name in ("read-error", "open-error") for kind in kinds):
-        last_end = "kill"  # what could not be read once counts as damaged until the next start
+    if last_end == "none" and any(kind.name in READ_KINDS for kind in kinds):
+        last_end = "kill"
     struck = tuple(
         (rng.choice(sorted(FILE_CLASSES)), rng.choice(DAMAGE_KINDS), rng.getrandbits(64))
         for _ in range(rng.choice((1, 1, 1, 2)))

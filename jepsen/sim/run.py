@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -17,7 +17,7 @@ from jepsen.history import History
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
 from jepsen.sim.machine import Machine, Serve
-from jepsen.sim.plan import WORKLOADS, Plan, draw_plan
+from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan
 from jepsen.sim.recorder import Recorder
 from jepsen.sim.server import serve_node
 from jepsen.sim.world import START_BOUND_S, World
@@ -93,9 +93,15 @@ def run_seed(
         plan = plan.only(only)
     if publishes_max is not None:
         plan = replace(plan, publishes_max=publishes_max)
-    loop = world.loop
-    loop.time_cost_s = plan.time_cost_s
-    run = _Run(plan, world, Random(rng.getrandbits(64)), report)
+    world.loop.time_cost_s = plan.time_cost_s
+    run = Run(plan, world, Random(rng.getrandbits(64)), report)
+    conduct(run)
+    return report
+
+
+def conduct(run: Run) -> None:
+    """Run it to its end, and write its report."""
+    world, report, loop = run.world, run.report, run.loop
     try:
         world.run(run.main())
     except Exception as error:  # noqa: BLE001  # a deadlock, a livelock or a bug of a workload: all are findings
@@ -117,7 +123,6 @@ def run_seed(
     loop.trace(*(operation.line() for operation in history.operations), len(report.problems))
     report.trace_hash = loop.trace_hash()
     world.close()
-    return report
 
 
 def _add(totals: dict[str, int], counts: dict[str, int]) -> None:
@@ -146,10 +151,19 @@ def _chain(error: BaseException | None) -> str:
     return " ← ".join(told)
 
 
-class _Run:
+class Run:
     """The parts of one run while it lasts."""
 
-    def __init__(self, plan: Plan, world: World, rng: Random, report: Report) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        world: World,
+        rng: Random,
+        report: Report,
+        script: Callable[[Run], Awaitable[None]] | None = None,
+    ) -> None:
+        """``script``: what goes wrong, by hand, in place of the plan's strikes."""
+        self.script = script or Run.strikes
         self.plan, self.world, self.rng, self.report = plan, world, rng, report
         self.loop = world.loop
         self.history = History(world.loop.now_ns)
@@ -163,7 +177,7 @@ class _Run:
             pace_s=plan.pace_s,
             publishes_max=plan.publishes_max,
             clocks_jump=plan.clocks_jump,
-            reads_fail=not plan.kinds.isdisjoint(("read-error", "open-error")),
+            reads_fail=not plan.kinds.isdisjoint(READ_KINDS),
         )
         self.workloads: list[Workload] = [WORKLOADS[name](self.setting) for name in plan.workloads]
         world.on_tell = self.tell
@@ -195,7 +209,7 @@ class _Run:
             for number, body in enumerate(workload.processes())
         ]
         self._tasks += clients
-        await self._nemesis()
+        await self.script(self)
         self.is_over = True
         world.calm()
         await asyncio.wait(clients, timeout=120.0)
@@ -278,7 +292,8 @@ class _Run:
                 return
             await asyncio.sleep(0.05)
 
-    async def _nemesis(self) -> None:
+    async def strikes(self) -> None:
+        """What the plan has drawn to go wrong, when it does."""
         started = self.loop.now()
         machine = self.world.machine
         if self.plan.damage:

@@ -19,6 +19,8 @@ from server.config.options import JetStreamOptions, Options
 
 PORT = 4222
 """Where each machine serves clients."""
+REPLICATES = False
+"""Whether ``serve_node`` with peers is one replica among others; without, each machine has a server of its own."""
 CLUSTER_PORT = 6222
 """Where each machine's node-to-node links arrive."""
 

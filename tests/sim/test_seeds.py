@@ -48,8 +48,9 @@ from jepsen.sim.command import quiet
 from jepsen.sim.run import run_seed
 quiet()
 for seed in map(int, sys.argv[1:]):
-    report = run_seed(seed, is_small=True)
-    print(seed, report.trace_hash, report.operations, report.deaths)
+    for nodes in (1, 3):
+        report = run_seed(seed, nodes=nodes, is_small=True)
+        print(seed, nodes, report.trace_hash, report.operations, report.deaths, report.link_counts)
 """
 
 
