@@ -32,6 +32,24 @@ class Configurations:
             found = configuration
         return found
 
+    def may_vote(self, member: int, committed_index: RaftIndex) -> bool:
+        """Whether a member is a voter now, or still is if what is not known to be committed never will be.
+
+        A leader that removes itself may be the only one that can bring its own removal about (thesis §4.2.2).
+        """
+        if self.current.is_voter(member):
+            return True
+        steps = self._steps
+        return any(
+            configuration.is_voter(member)
+            for position, (_, configuration) in enumerate(steps)
+            if position + 1 < len(steps) and steps[position + 1][0] > committed_index
+        )
+
+    def everybody(self) -> list[int]:
+        """Every member that one of these configurations names, ascending."""
+        return sorted({member for _, configuration in self._steps for member in configuration.all_members})
+
     def appended(self, index: RaftIndex, data: bytes) -> bool:
         """Look at a new entry; whether it carries a configuration."""
         if not is_configuration(data):

@@ -52,6 +52,8 @@ __all__ = ["HardState", "RaftCore", "RaftOptions", "Ready", "Role", "Status", "T
 
 CONFIGURATION_BYTE = bytes((CONFIGURATION_KIND,))
 _FROM_LEADER = frozenset((MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT, MessageKind.TIMEOUT_NOW))
+_FROM_ANYBODY = _FROM_LEADER | {MessageKind.REPAIR, MessageKind.REPAIR_RESPONSE, MessageKind.REMOVED}
+"""Heard whoever the sender is: a leader may be newer than the configuration here, and bytes are bytes."""
 _CANVASS = frozenset((MessageKind.PRE_VOTE, MessageKind.VOTE))
 _COUNTED = frozenset(
     (
@@ -59,7 +61,6 @@ _COUNTED = frozenset(
         MessageKind.VOTE_RESPONSE,
         MessageKind.APPEND_RESPONSE,
         MessageKind.HEARTBEAT_RESPONSE,
-        MessageKind.REPAIR_RESPONSE,
         MessageKind.READ_INDEX,
     )
 )
@@ -112,8 +113,9 @@ class RaftCore:
         self._durable_version = 0
         self._handed_index = log.last_index  # entries up to here were handed out by ready()
         self._repairs: list[Entry] = []
-        self._writing: deque[Token] = deque()
-        self._writing_last: deque[RaftIndex] = deque()  # of each token: how far it still counts
+        self._handed_number = 0  # tokens handed out
+        self._stored_number = 0  # and handed back
+        self._caps: list[tuple[int, RaftIndex]] = []  # (token number, index): up to that token nothing later counts
         self._held: deque[tuple[int, Message]] = deque()
         self._messages: list[Message] = []
         self.events: list[Event] = []
@@ -239,17 +241,16 @@ class RaftCore:
 
         Entries beyond it stay if they continue it. ``index`` must not be below what is applied here.
         """
-        last_index = self.log.last_index
         stays = self.log.restored(index, term)
         self._forget_writes_from(RaftIndex(self.log.last_index + 1) if stays else RaftIndex(index + 1))
         self._handed_index = max(index, min(self._handed_index, self.log.last_index))
         self.configurations.restored(configuration)
-        if term > self.term:
-            self.become_follower(term, 0)
+        if term > self.term or (self.leading is not None and not stays):
+            self.become_follower(max(term, self.term), 0)  # a later leader committed what this one never had
         self.configuration_changed()
         self._configuration_committed()
         if self.leading is not None:
-            self.leading.restored(min(last_index, self.log.last_index))
+            self.leading.try_to_open()
         else:
             self.follower.restored(index)
 
@@ -294,39 +295,48 @@ class RaftCore:
             prev_term = log.term_at(self._handed_index)
             assert prev_term is not None
             self._handed_index = entries[-1].index
-            token = Token(hard_state, self._handed_version, entries[-1].term, entries[-1].index, repairs)
+            last_term, last_index = entries[-1].term, entries[-1].index
         else:
-            prev_term = Term(0)
-            token = Token(hard_state, self._handed_version, Term(0), RaftIndex(0), repairs)
-        self._writing.append(token)
-        self._writing_last.append(token.index)
+            prev_term = last_term = Term(0)
+            last_index = RaftIndex(0)
+        self._handed_number += 1
+        token = Token(self._handed_number, hard_state, self._handed_version, last_term, last_index, repairs)
         return Ready(hard_state, entries, prev_term, token, repairs)
 
     def stored(self, token: Token) -> None:
         """What ``ready()`` listed under this token is durable."""
-        expected = self._writing.popleft()
-        assert expected is token, "completions must come in the order of their Readies"
-        counts_to = self._writing_last.popleft()
+        assert token.number == self._stored_number + 1, "completions must come in the order of their Readies"
+        self._stored_number = token.number
         if token.hard_state is not None:
             self._durable_version = token.hard_version
             self._release_held()
-            if self.role is Role.CANDIDATE and token.hard_state == HardState(self.term, self.member):
-                self.election.heard_vote(self.member, is_granted=True)
         log = self.log
         for entry in token.repaired:
             log.repaired(entry.index, entry.term)
-        if counts_to and counts_to > log.checkpoint_index:
-            if counts_to == token.index:
-                is_current = log.stored(token.term, counts_to)
-                assert is_current or log.first_index > counts_to, "a write of another term's entry counted"
-            else:  # later entries of this write were truncated meanwhile
-                term = log.term_at(counts_to)
-                if term is not None:
-                    log.stored(term, counts_to)
+        if self._caps:
+            self._stored_before_truncation(token)
+        elif token.index > log.checkpoint_index:
+            assert log.stored(token.term, token.index), "a write of another entry counted"
         if self.leading is not None:
             self.leading.stored()
+        elif self.role is Role.CANDIDATE:
+            if self._durable_version == self._hard_version and log.durable_index == log.last_index:
+                self.election.stored()
         elif token.index or token.repaired:
             self.follower.stored()
+
+    def _stored_before_truncation(self, token: Token) -> None:
+        """A write that was under way when the log was cut: its entries from there on are others now (ABA).
+
+        Also when the same (term, index) has come back since: in the journal, the cut stands between.
+        """
+        log = self.log
+        counts_to = min((index for number, index in self._caps if token.number <= number), default=token.index)
+        index = min(counts_to, token.index)
+        term = log.term_at(index)
+        if index > log.checkpoint_index and term is not None:
+            log.stored(term, index)
+        self._caps = [cap for cap in self._caps if cap[0] > token.number]
 
     def to_apply(self) -> list[Entry]:
         """Committed and durable entries in order, up to a FAULTY one.
@@ -429,7 +439,7 @@ class RaftCore:
         Candidates and leaders are: their configuration may be newer than the one here. Unless the committed one here
         proves that the sender was removed: then it is told.
         """
-        if message.kind in _FROM_LEADER or message.kind is MessageKind.REMOVED:
+        if message.kind in _FROM_ANYBODY:
             return False
         committed = self.configurations.at(self.log.committed_index)
         if message.sender < committed.next_member and message.sender not in committed.members:
@@ -473,6 +483,8 @@ class RaftCore:
             (entry,) = message.entries
             assert (entry.index, entry.term) == (index, term), "the bytes of another entry"
             self.repair(entry)
+            if index == self.election.asked_index:
+                self.election.ask_for_bytes()
         elif message.answer is Answer.COMPACTED:
             self.events.append(CheckpointFetch(message.sender, max(index, message.commit), Term(0)))
         if self.leading is not None and message.term == self.term:
@@ -586,8 +598,8 @@ class RaftCore:
 
     def _forget_writes_from(self, index: RaftIndex) -> None:
         """What is being written of entries ≥ ``index`` counts for nothing any more, even if it comes back (ABA)."""
-        last = RaftIndex(index - 1)
-        self._writing_last = deque(min(counts_to, last) for counts_to in self._writing_last)
+        if self._stored_number < self._handed_number:
+            self._caps.append((self._handed_number, RaftIndex(index - 1)))
 
     def repair(self, entry: Entry) -> None:
         """Put the bytes of an unreadable slot back, to be written as a REPAIR record."""

@@ -16,12 +16,13 @@ won for ``faulty_campaign_timeouts`` timeouts.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from jetstore.raft.message import Message, MessageKind
 from jetstore.raft.quorum import VoteResult, vote_result
 from jetstore.raft.ready import Role
-from jetstore.types import Term
+from jetstore.types import RaftIndex, Term
 
 if TYPE_CHECKING:
     from jetstore.raft.core import RaftCore
@@ -35,6 +36,10 @@ class Election:
         self.elapsed_ticks = 0
         self.timeout_ticks = 0
         self.votes: dict[int, bool] = {}
+        self.asked_index = RaftIndex(0)
+        """The last unreadable entry that was asked about."""
+        self._is_forced = False
+        self._is_canvassing = False
         self.faulty_timeouts = 0
         """Election timeouts that this member let pass because it has unreadable entries."""
 
@@ -81,7 +86,7 @@ class Election:
 
     def _may_stand(self) -> bool:
         core = self.core
-        return core.configuration.is_voter(core.member) and not core.is_removed
+        return not core.is_removed and core.configurations.may_vote(core.member, core.log.committed_index)
 
     def _is_lone_voter(self) -> bool:
         return self.core.configuration.all_voters == {self.core.member}
@@ -103,8 +108,9 @@ class Election:
         core.become_follower(Term(core.term + 1), 0)
         core.set_hard_state(core.term, core.member)
         core.role = Role.CANDIDATE
-        self.votes = {}  # its own vote counts when it is durable (RaftCore.stored)
-        self._canvass(MessageKind.VOTE, core.term, is_forced=is_forced)
+        self.votes = {}
+        self._is_forced = is_forced
+        self._is_canvassing = False  # ``stored`` asks for votes, when what this member stands with is durable
 
     def _canvass(self, kind: MessageKind, term: Term, *, is_forced: bool) -> None:
         core = self.core
@@ -142,9 +148,14 @@ class Election:
         if self.core.role is Role.CANDIDATE:
             self._decide(self._heard(message))
 
-    def heard_vote(self, member: int, *, is_granted: bool) -> None:
-        """Count the vote of ``member``: this member's own, once it is durable."""
-        self.votes.setdefault(member, is_granted)
+    def stored(self) -> None:
+        """A candidate's own vote, and the log that it stands with, are durable: count it, ask the others (R10)."""
+        if self._is_canvassing:
+            return
+        core = self.core
+        self._is_canvassing = True
+        self.votes[core.member] = True
+        self._canvass(MessageKind.VOTE, core.term, is_forced=self._is_forced)
         self._decide(self._result())
 
     def _decide(self, result: VoteResult) -> None:
@@ -199,12 +210,12 @@ class Election:
     # -- unreadable entries ---------------------------------------------------------------------------------------
 
     def ask_for_bytes(self) -> None:
-        """Ask every other member for the bytes of the first unreadable entries."""
+        """Ask every other member for the bytes of the first unreadable entries; when they came, for the next."""
         core = self.core
         log = core.log
-        for index in log.faulty[: core.options.repair_batch]:
-            entry = log.entry(index)
-            if entry.data is None:
-                for member in core.configuration.all_members:
-                    if member != core.member:
-                        core.send(MessageKind.REPAIR, member, index=index, log_term=entry.term)
+        unreadable = (log.entry(index) for index in log.faulty if log.entry(index).data is None)
+        for entry in islice(unreadable, core.options.repair_batch):
+            self.asked_index = entry.index
+            for member in core.configurations.everybody():  # also who was removed: the bytes are the same
+                if member != core.member:
+                    core.send(MessageKind.REPAIR, member, index=entry.index, log_term=entry.term)

@@ -27,7 +27,7 @@ class Follower:
         self.sequence = 0
         """The highest of the leader's requests that came."""
         self._reads: dict[int, tuple[object, int]] = {}  # number → context, age in ticks at which it is given up
-        self._read_number = 0
+        self._read_number = core.boot << 32  # an answer to a read of before a restart is not one of now
         self._ticks = 0
         self._owes_answer = False
 
@@ -97,6 +97,7 @@ class Follower:
             if term is None:  # applied and dropped
                 continue
             if term != entry.term:
+                assert entry.index > self.verified_index, "a leader contradicts itself (R2)"
                 core.truncate_from(entry.index)
                 core.append_from_leader(entries[position:])
                 return
@@ -122,11 +123,19 @@ class Follower:
 
     def _is_settled(self) -> bool:
         """Whether the match would be no better after what is being written."""
+        if self._unreadable_index():
+            return True
+        log = self.core.log
+        is_repaired = log.faulty_index is None or log.faulty_index > self.verified_index
+        return is_repaired and log.durable_index >= self.verified_index
+
+    def _unreadable_index(self) -> RaftIndex:
+        """The entry of the leader's log whose bytes are missing here; 0 = none."""
         log = self.core.log
         index = log.faulty_index
-        if index is not None and index <= self.verified_index:
-            return log.entry(index).data is None
-        return log.durable_index >= self.verified_index
+        if index is None or index > self.verified_index or log.entry(index).data is not None:
+            return RaftIndex(0)
+        return index
 
     def _answer(self, kind: MessageKind) -> None:
         core = self.core
@@ -135,6 +144,7 @@ class Follower:
             kind,
             core.leader,
             index=self.match_index,
+            hint_index=self._unreadable_index(),
             last_index=log.last_index,
             last_term=log.last_term,
             sequence=self.sequence,

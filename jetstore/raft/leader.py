@@ -43,6 +43,7 @@ class Leader:
         self.wants_heartbeat = True
         """Everybody is to hear of this leader at the next ``flush``."""
         self.reads = ReadRounds(core.options.reads_max)
+        self._is_leaving = False  # a commit may end the joint configuration, or this leadership
         self.is_alone = False
         """No other voter: it is its own quorum."""
         self._resolution = Resolution()
@@ -131,7 +132,8 @@ class Leader:
             assert core.log.committed_index >= (self.term_start_index or 0)
             self.reads.release_deferred(log.committed_index, self.replication.sequence)
             self.confirm_reads()
-        after_commit(core, self)
+        if self._is_leaving:
+            after_commit(core, self)
 
     def _own_match(self) -> RaftIndex:
         log = self.core.log
@@ -154,7 +156,7 @@ class Leader:
     def stored(self) -> None:
         """Something of this member's own became durable."""
         if self.closed_by:
-            self._try_to_open()
+            self.try_to_open()
         if self.core.log.durable_index > self.core.log.committed_index:
             self.maybe_commit()
 
@@ -165,17 +167,22 @@ class Leader:
         return propose(self.core, self, change, is_forced=is_forced)
 
     def configuration_changed(self) -> None:
-        """Keep progress of exactly the members of the configuration that is now in effect."""
+        """Keep progress of exactly the members of the configuration that is now in effect.
+
+        A new one is first asked about the end of the log, but never beyond an unreadable entry: from there on the log
+        may be dropped, and what a leader's log and another have in common must never shrink within a term.
+        """
         core = self.core
         configuration = core.configuration
         known = self.progress
-        next_index = RaftIndex(core.log.last_index + 1)
+        next_index = core.log.faulty_index or RaftIndex(core.log.last_index + 1)
         self.progress = {
             member: known.get(member) or Progress(next_index, core.options)
             for member in configuration.all_members
             if member != core.member
         }
         self.is_alone = configuration.all_voters == {core.member}
+        self._is_leaving = configuration.is_joint or not configuration.is_voter(core.member)
         if self.transfer_to and self.transfer_to not in configuration.voters:
             self._end_transfer()
 
@@ -292,7 +299,7 @@ class Leader:
 
     def _end_transfer(self) -> None:
         self.transfer_to = 0
-        self._try_to_open()
+        self.try_to_open()
 
     def leave_office(self) -> None:
         """The committed configuration has no vote for this leader: hand over to whoever is furthest, and step down."""
@@ -332,34 +339,24 @@ class Leader:
     def heard_answer(self, message: Message) -> None:
         """A voter answered about an entry that this leader cannot read."""
         core = self.core
-        log = core.log
+        self._resolution.heard(message.sender, message.index, message.answer)
         first = self._first_unreadable()
-        if first is None:
-            return
-        self._resolution.heard(message.sender, message.index, first, message.answer)
-        if self._resolution.is_never(core.configuration):
-            core.truncate_from(first)
-            for progress in self.progress.values():
-                progress.log_shrank(log.last_index)
-            self._try_to_open()
+        if first is not None and self._resolution.is_never(first, core.configuration):
+            core.truncate_from(first)  # nothing from there on was ever sent, see ``configuration_changed``
+            self.try_to_open()
 
     def waiting_for(self) -> tuple[int, ...]:
         """Voters whose answer about the first unreadable entry is missing."""
         first = self._first_unreadable()
         if first is None:
             return ()
-        return self._resolution.missing(self.core.configuration, self.core.member, first)
-
-    def restored(self, last_index: RaftIndex) -> None:
-        """A checkpoint that covers unreadable entries was installed."""
-        for progress in self.progress.values():
-            progress.log_shrank(last_index)
-        self._try_to_open()
+        return self._resolution.missing(first, self.core.configuration, self.core.member)
 
     def _first_unreadable(self) -> RaftIndex | None:
         log = self.core.log
         return next((index for index in log.faulty if log.entry(index).data is None), None)
 
-    def _try_to_open(self) -> None:
+    def try_to_open(self) -> None:
+        """Begin, or go on, to take proposals if nothing stands against it any more."""
         if self.core.log.faulty_index is None and not self.transfer_to:
             self._open()

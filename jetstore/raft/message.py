@@ -9,7 +9,8 @@ PRE_VOTE, VOTE        last_index, last_term (evidenced, of the candidate); is_fo
                       PRE_VOTE's term is the one the candidate would stand in; nobody's term changes by it
 *_VOTE_RESPONSE       is_rejected. A granted PRE_VOTE_RESPONSE has the asked term, a refused one the voter's own
 APPEND                index, log_term (of the entry before), entries, commit, sequence
-APPEND_RESPONSE       index = match (durable and verified), last_index, last_term (evidenced), sequence; or
+APPEND_RESPONSE       index = match (durable, verified, readable), hint_index (an unreadable entry of the leader's,
+                      or 0), last_index, last_term (evidenced), sequence; or
                       is_rejected: index = the refused previous index, hint_index, hint_term = where to try next
 HEARTBEAT             commit (capped at the follower's match), sequence; is_quiescent: stop ticking until woken
 HEARTBEAT_RESPONSE    as an APPEND_RESPONSE that is not rejected

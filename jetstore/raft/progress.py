@@ -52,6 +52,7 @@ class Progress:
         "is_stalled",
         "match_index",
         "next_index",
+        "resent_sequence",
         "sequence",
         "snapshot_index",
         "state",
@@ -78,6 +79,8 @@ class Progress:
         self.is_stalled = False
         """REPLICATE: nothing came back between two answered heartbeats, although something is under way: ask."""
         self._beat_match_index = RaftIndex(0)
+        self.resent_sequence = 0
+        """An answer to this request or a later one, and still unreadable: what was sent again is lost, too."""
         self.snapshot_index = RaftIndex(0)
         self._inflight: deque[tuple[RaftIndex, int]] = deque()
         self.inflight_bytes = 0
@@ -180,11 +183,6 @@ class Progress:
         """The same, starting where it says it is; its answer proves it."""
         self._enter(ProgressState.PROBE)
         self.next_index = next_index
-
-    def log_shrank(self, last_index: RaftIndex) -> None:
-        """The leader dropped what it cannot read, and what comes after: nobody has to match that."""
-        if self.next_index > last_index + 1:
-            self.probe_from(RaftIndex(last_index + 1))
 
     def replicate(self) -> None:
         """The logs agree up to ``match_index``: stream."""

@@ -34,6 +34,7 @@ class HardState:
 class Token(NamedTuple):
     """Names one Ready when its storage is done. Tokens are handed back in the order they were handed out."""
 
+    number: int
     hard_state: HardState | None
     hard_version: int
     term: Term

@@ -35,26 +35,21 @@ def answer(log: RaftLog, index: RaftIndex, term: Term) -> tuple[Answer, tuple[En
 
 
 class Resolution:
-    """What a leader with unreadable entries has heard about the first of them."""
+    """What a leader with unreadable entries has heard about each of them in its term."""
 
     def __init__(self) -> None:
-        self._index = RaftIndex(0)
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[RaftIndex, dict[int, Answer]] = {}
 
-    def heard(self, member: int, index: RaftIndex, first_unreadable: RaftIndex, reply: Answer) -> None:
-        """Note an answer. One about a later entry is not kept: it is asked again when its turn comes."""
-        if first_unreadable != self._index:
-            self._index = first_unreadable
-            self._answers.clear()
-        if index == first_unreadable:
-            self._answers[member] = reply
+    def heard(self, member: int, index: RaftIndex, reply: Answer) -> None:
+        """Note an answer."""
+        self._answers.setdefault(index, {})[member] = reply
 
-    def is_never(self, configuration: Configuration) -> bool:
-        """Whether a majority of the voters (of both halves) never held the first unreadable entry."""
-        votes = {member: reply is Answer.NEVER for member, reply in self._answers.items()}
+    def is_never(self, index: RaftIndex, configuration: Configuration) -> bool:
+        """Whether a majority of the voters (of both halves) never held the entry."""
+        votes = {member: reply is Answer.NEVER for member, reply in self._answers.get(index, {}).items()}
         return vote_result(configuration.voters, configuration.voters_outgoing, votes) is VoteResult.WON
 
-    def missing(self, configuration: Configuration, member: int, first_unreadable: RaftIndex) -> tuple[int, ...]:
-        """Voters that have said nothing yet about the first unreadable entry, ascending."""
-        answers = self._answers if first_unreadable == self._index else {}
+    def missing(self, index: RaftIndex, configuration: Configuration, member: int) -> tuple[int, ...]:
+        """Voters other than ``member`` that have said nothing yet about the entry, ascending."""
+        answers = self._answers.get(index, {})
         return tuple(sorted(voter for voter in configuration.all_voters if voter != member and voter not in answers))

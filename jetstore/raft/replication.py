@@ -56,14 +56,13 @@ class Replication:
         )
 
     def send_appends(self) -> None:
-        """Everything that may go out now.
+        """Everything that may go out now; nothing from the first unreadable entry on.
 
-        Nothing while unreadable entries are being resolved: what a follower has matched, this leader may yet drop, and
-        a late acknowledgement of it would count for whatever comes to stand there.
+        Besides having no bytes, a leader may yet drop it and all later ones: what a follower was told it has in common
+        with this leader would shrink within a term, and a late acknowledgement count for what comes to stand there.
         """
-        if self.leader.term_start_index is None:
-            return
-        last_index = self.core.log.last_index
+        log = self.core.log
+        last_index = log.last_index if log.faulty_index is None else RaftIndex(log.faulty_index - 1)
         for member, progress in self.leader.progress.items():
             while progress.may_send and self._send_append(member, progress, last_index):
                 pass
