@@ -245,6 +245,9 @@ class Script:
         except JetstoreError as refused:
             self.printer.is_quiet = False
             self.printer.say("always", f"{type(refused).__name__}: {refused}")
+        except AssertionError as fatal:
+            self.printer.is_quiet = False
+            self.printer.say("always", f"FATAL: {fatal}")
         self._roles()
         lines = self.printer.lines
         self.printer.is_quiet = False
@@ -400,10 +403,18 @@ class Script:
                 fields["term"] = Term(int(word[1:]))
             elif word in ("granted", "refused"):
                 fields["is_rejected"] = word == "refused"
+            elif word.startswith("entries="):
+                fields["entries"] = tuple(self._entry(text) for text in word[8:].split(","))
             else:
                 name, _, value = word.partition("=")
                 fields[name] = int(value)
         self.world.in_flight.append(Message(kind, int(sender), int(to), **fields))  # type: ignore[arg-type]
+
+    def _entry(self, text: str) -> Entry:
+        """``7@3:data``"""
+        where, _, data = text.partition(":")
+        index, _, term = where.partition("@")
+        return Entry(Term(int(term)), RaftIndex(int(index)), data.encode())
 
     # -- network --------------------------------------------------------------------------------------------------
 
@@ -427,20 +438,28 @@ class Script:
         self.world.in_flight = [m for m in self.world.in_flight if id(m) not in gone]
 
     def do_deliver(self, *words: str) -> None:
-        """Messages that are under way now arrive, in order; what they cause stays under way."""
-        messages = self._matching(words)
+        """Messages that are under way now arrive, in order; what they cause stays under way. With ``together`` the
+        members see all of them before they do anything."""
+        messages = self._matching(tuple(word for word in words if word != "together"))
         self._take(messages)
         for message in messages:
-            if self.world.deliver(message):
+            if not self.world.deliver(message):
+                self._lost(message)
+            elif "together" not in words:
                 self.world.members[message.to].pump()
-            else:
-                self.printer.say("messages", f"lost: {show_message(message)}")
+        if "together" in words:
+            for number in sorted({message.to for message in messages}):
+                self.world.members[number].pump()
+
+    def _lost(self, message: Message) -> None:
+        kind = "heartbeats" if message.kind in (K.HEARTBEAT, K.HEARTBEAT_RESPONSE) else "messages"
+        self.printer.say(kind, f"lost: {show_message(message)}")
 
     def do_drop(self, *words: str) -> None:
         messages = self._matching(words)
         self._take(messages)
         for message in messages:
-            self.printer.say("messages", f"lost: {show_message(message)}")
+            self._lost(message)
 
     def do_duplicate(self, *words: str) -> None:
         """They will arrive twice."""
@@ -487,7 +506,7 @@ class Script:
             if self.world.deliver(messages[0]):
                 self.world.members[messages[0].to].pump()
             elif messages[0].kind not in (K.HEARTBEAT, K.HEARTBEAT_RESPONSE):
-                self.printer.say("messages", f"lost: {show_message(messages[0])}")
+                self._lost(messages[0])
         raise ScriptError("it does not come to rest")
 
     def do_run(self, ticks: str, *words: str) -> None:
