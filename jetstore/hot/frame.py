@@ -45,6 +45,9 @@ _RUN_HEAD = Struct("<BBHII")
 _RUN_ROW = Struct("<IqII")
 """count, base_time_ns, body length, crc32c of the body."""
 _RUN_VERSION = 0
+_SINGLE = Struct("<BIH")
+_SINGLE_WITH_HEADER = Struct("<BHIH")
+"""Bodies of one message up to its subject: flags, header length, payload length, subject length."""
 
 
 def encode_frames(columns: Columns, base_time_ns: int, frame_bytes_max: int) -> list[Frame]:
@@ -55,6 +58,9 @@ def encode_frames(columns: Columns, base_time_ns: int, frame_bytes_max: int) -> 
     """
     subjects, header_lens, payloads = columns
     count = len(subjects)
+    if count == 1:
+        body = _encode_single(subjects[0], header_lens[0] if header_lens else 0, payloads[0])
+        return [Frame(1, base_time_ns, body, crc32c(body), columns)]
     if not count:
         return []
     payload_lens = list(map(len, payloads))
@@ -96,6 +102,20 @@ def encode_columns(columns: Columns, base_time_ns: int) -> Frame:
     is_one = list(subjects).count(subjects[0]) == len(subjects)
     body = _encode_body(subjects, header_lens, payloads, list(map(len, payloads)), is_one)
     return Frame(len(subjects), base_time_ns, body, crc32c(body), columns)
+
+
+def _encode_single(subject: bytes, header_len: int, payload: bytes) -> bytes:
+    """The body of one message: what ``_encode_body`` makes of it."""
+    try:
+        if header_len:
+            head = _SINGLE_WITH_HEADER.pack(
+                SAME_SIZE | ONE_SUBJECT | HAS_HEADERS, header_len, len(payload), len(subject)
+            )
+        else:
+            head = _SINGLE.pack(SAME_SIZE | ONE_SUBJECT, len(payload), len(subject))
+    except struct.error:
+        raise ValueError("a subject or header block is longer than 65535 bytes") from None
+    return b"%b%b%b" % (head, subject, payload)
 
 
 def _encode_body(
@@ -234,6 +254,10 @@ def decode_item(body: bytes, count: int, position: int) -> tuple[bytes, int, byt
 
 def encode_frame_run(frames: Sequence[Frame]) -> bytes:
     """Frames as one byte string for a Raft entry: a checksummed table (count, time, length, crc), then the bodies."""
+    if len(frames) == 1:
+        frame = frames[0]
+        table = _RUN_ROW.pack(frame.count, frame.base_time_ns, len(frame.body), frame.body_crc)
+        return b"%b%b%b" % (_RUN_HEAD.pack(_RUN_VERSION, 0, 0, 1, crc32c(table, 1)), table, frame.body)
     table = b"".join([_RUN_ROW.pack(f.count, f.base_time_ns, len(f.body), f.body_crc) for f in frames])
     head = _RUN_HEAD.pack(_RUN_VERSION, 0, 0, len(frames), crc32c(table, len(frames)))
     return b"".join([head, table, *[f.body for f in frames]])

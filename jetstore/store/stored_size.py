@@ -34,6 +34,8 @@ def memory_sizes(columns: Columns) -> list[int]:
 def _sum_sizes(columns: Columns, fixed: int) -> list[int]:
     subjects, _, payloads = columns
     first = subjects[0]
+    if len(subjects) == 1:
+        return [fixed + len(first) + len(payloads[0])]
     if subjects.count(first) == len(subjects):
         fixed += len(first)
         lens = list(map(len, payloads))

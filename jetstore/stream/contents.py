@@ -161,6 +161,8 @@ class Contents:
         """Store a frame whose messages get first_seq …; the subjects that are now above their limit."""
         subjects, header_lens, payloads = columns
         count = frame.count
+        if count == 1:
+            return self._append_single(first_seq, frame, columns, settings)
         subject = subjects[0]
         if subjects.count(subject) == count:
             subject_bytes = len(subject) * count
@@ -199,6 +201,29 @@ class Contents:
             if limit and added + (row.messages if row else 0) > limit:
                 overfull.append((subject, row.last if row and row.messages == 1 and added == limit == 1 else 0))
         return overfull
+
+    def _append_single(self, seq: int, frame: Frame, columns: Columns, settings: Settings) -> list[Overfull]:
+        """``append`` for a frame of one message: what many streams with little traffic each have."""
+        (subject,), header_lens, (payload,) = columns
+        row = self.row(subject)
+        self.log.append(seq, frame)
+        size = len(subject) + len(payload) + settings.record_overhead_bytes
+        if size + settings.header_overhead_bytes > self.largest_bytes:
+            self.largest_bytes = size + settings.header_overhead_bytes
+        if header_lens and header_lens[0]:
+            size += settings.header_overhead_bytes
+        self.messages += 1
+        self.bytes += size
+        self.last_time_ns = frame.base_time_ns
+        if row is None:
+            self.index.put(subject, IndexRow(seq, seq, 1, size))
+            return []
+        messages = row.messages + 1
+        self.index.put(subject, IndexRow(row.first, seq, messages, size))
+        limit = settings.max_msgs_per_subject
+        if limit and messages > limit:
+            return [(subject, row.last if messages == 2 else 0)]
+        return []
 
     # -- removing -------------------------------------------------------------------------------------------------
 

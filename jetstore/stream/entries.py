@@ -47,6 +47,7 @@ class EntryKind(IntEnum):
     EXHAUSTED = 24
 
 
+_KINDS = {int(kind): kind for kind in EntryKind}
 NOOP = bytes((EntryKind.NOOP,))
 
 
@@ -69,10 +70,10 @@ def entry_kind(data: bytes) -> EntryKind:
     """The kind of an entry. Raises ``FormatUnknown``."""
     if not data:
         return EntryKind.NOOP
-    try:
-        return EntryKind(data[0])
-    except ValueError:
-        raise FormatUnknown("unknown kind of entry", file="entry", offset=0, actual=data[0]) from None
+    kind = _KINDS.get(data[0])
+    if kind is None:
+        raise FormatUnknown("unknown kind of entry", file="entry", offset=0, actual=data[0])
+    return kind
 
 
 def encode_publish(time_ns: int, frames: Sequence[Frame]) -> bytes:

@@ -42,6 +42,7 @@ class ClientServer:
         self.loop = loop
         info.auth_required = options.protocol.auth_required = authenticator.is_required
         router.drops_when_congested = options.no_fast_producer_stall
+        router.flush_output = self.flush
         self.connections: dict[int, ClientConnection] = {}
         """Open ones by cid."""
         self.closed: deque[ConnectionStats] = deque(maxlen=options.max_closed_clients)
@@ -81,6 +82,7 @@ class ClientServer:
     async def stop(self, grace_s: float = 5.0) -> None:
         """Send what is owed to everybody, close, and cut off whoever has not taken it after ``grace_s``."""
         self.stop_listening()
+        self.router.flush_acks()
         self.flush()
         for connection in list(self.connections.values()):
             connection.close(CloseReason.SERVER_SHUTDOWN)

@@ -55,6 +55,10 @@ class Router:
         """Internal deliveries of what the engine itself published: never from inside its own call."""
         self._is_scheduled = False
         self._stream_names: dict[bytes, bytes] = {}
+        self._ack_runs: list[tuple[bytes, Sequence[bytes], Sequence[int]]] = []
+        """PubAcks of this turn of the event loop: stream, reply subjects, sequences."""
+        self.flush_output: Callable[[], None] = lambda: None
+        """Gives what connections have collected to the network; the server sets it."""
 
     @property
     def drops_when_congested(self) -> bool:
@@ -223,13 +227,48 @@ class Router:
             self._route(None, Columns(subjects, replies, header_lens, payloads))
 
     def pub_acks(self, stream: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
-        """One PubAck per reply subject that is not empty."""
+        """One PubAck per reply subject that is not empty. They go out in the loop's next turn, of all streams together:
+
+        what a journal block acknowledges is formatted once for each connection, not once for each stream.
+        """
         if b"" in replies:
             wanted = [at for at, reply in enumerate(replies) if reply]
             replies = [replies[at] for at in wanted]
             seqs = [seqs[at] for at in wanted]
         if replies:
-            self._pub_acks(self._json_name(stream), replies, seqs)
+            if not self._ack_runs:
+                self._call_soon(self.flush_acks)
+            self._ack_runs.append((self._stream_names.get(stream) or self._json_name(stream), replies, seqs))
+
+    def flush_acks(self) -> None:
+        """Send the PubAcks that wait."""
+        runs, self._ack_runs = self._ack_runs, []
+        if not runs:
+            return
+        if len(runs) == 1 or len(runs) * _ACK_GROUPS_MIN <= sum([len(replies) for _, replies, _ in runs]):
+            for name, replies, seqs in runs:
+                self._pub_acks(name, replies, seqs)
+        else:
+            self._mixed_acks(
+                [reply for _, replies, _ in runs for reply in replies],
+                [b'{"stream":"%b","seq":%d}' % (name, seq) for name, _, seqs in runs for seq in seqs],
+            )
+        self.flush_output()
+
+    def _mixed_acks(self, replies: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+        """PubAcks of many streams, few of each."""
+        match = self.sublist.match_all(replies)
+        if match is None:
+            by_inbox: dict[bytes, list[int]] = {}
+            for at, reply in enumerate(replies):
+                by_inbox.setdefault(reply.rpartition(b".")[0], []).append(at)
+            if len(by_inbox) > 1 and len(by_inbox) * _ACK_GROUPS_MIN <= len(replies):
+                for positions in by_inbox.values():
+                    self._mixed_acks([replies[at] for at in positions], [payloads[at] for at in positions])
+                return
+        elif match.is_empty:
+            return
+        self._route(None, Columns(replies, (), (), payloads))
 
     def _pub_acks(self, name: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
         match = self.sublist.match_all(replies)

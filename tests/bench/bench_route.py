@@ -109,7 +109,7 @@ async def main() -> None:
     measure("PUB, round robin over 1,000 handlers", lambda: publisher.data_received(read4))
     replies = [inbox % i for i in numbers]
     seqs = list(range(1_000_000, 1_000_000 + COUNT))
-    measure("pub_acks", lambda: (router.pub_acks(b"ORDERS", replies, seqs), server.flush()))
+    measure("pub_acks", lambda: (router.pub_acks(b"ORDERS", replies, seqs), router.flush_acks()))
     subjects = [b"orders.new"] * COUNT
     ack_replies = [b"$JS.ACK.S.C.1.%d.%d.1700000000000000000.0" % (i, i) for i in numbers]
     bodies = [BODY] * COUNT

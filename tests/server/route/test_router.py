@@ -398,6 +398,7 @@ def test_pub_acks_to_one_inbox(bench: Bench) -> None:
     sink = bench.subscribe(b"_INBOX.me.*", sid=b"4")
     replies = [b"_INBOX.me.%d" % i for i in range(20)]
     bench.router.pub_acks(b"ORDERS", [*replies, b""], list(range(90, 111)))
+    bench.run_soon()
     assert sink.out == b"".join(ack(reply, b"4", b"ORDERS", 90 + i) for i, reply in enumerate(replies))
     assert sink.out_msgs == 20
 
@@ -406,6 +407,7 @@ def test_pub_acks_to_many_clients_keep_each_ones_order(bench: Bench) -> None:
     sinks = [bench.subscribe(b"_INBOX.%d.*" % i) for i in range(5)]
     replies = [b"_INBOX.%d.%d" % (i % 5, i) for i in range(100)]
     bench.router.pub_acks(b"S", replies, list(range(1, 101)))
+    bench.run_soon()
     for at, sink in enumerate(sinks):
         expected = [ack(b"_INBOX.%d.%d" % (at, i), b"1", b"S", i + 1) for i in range(at, 100, 5)]
         assert sink.out == b"".join(expected)
@@ -417,6 +419,7 @@ def test_pub_acks_in_odd_circumstances(bench: Bench) -> None:
     limited = bench.subscribe(b"other")
     bench.router.limit(limited.subscriptions[b"1"], 1)
     bench.router.pub_acks(b'na"me', [b"reply.1", b"nobody", b"reply.2", b"other", b"other"], [1, 2, 3, 4, 5])
+    bench.run_soon()
     assert literal.out == ack(b"reply.1", b"1", b'na\\"me', 1)
     assert wild.out == ack(b"reply.1", b"1", b'na\\"me', 1) + ack(b"reply.2", b"1", b'na\\"me', 3)
     assert limited.out == ack(b"other", b"1", b'na\\"me', 4)
@@ -424,10 +427,44 @@ def test_pub_acks_in_odd_circumstances(bench: Bench) -> None:
     bench.router.pub_acks(b"S", [], [])
 
 
+def test_pub_acks_of_many_streams_go_out_together(bench: Bench) -> None:
+    sinks = [bench.subscribe(b"_INBOX.%d.*" % i, sid=b"%d" % i) for i in range(3)]
+    limited = bench.subscribe(b"_INBOX.other")
+    bench.router.limit(limited.subscriptions[b"1"], 1)
+    flushed: list[int] = []
+    bench.router.flush_output = lambda: flushed.append(1)
+    expected = {sink.name: b"" for sink in sinks}
+    for number in range(60):
+        stream, to = b's"%d' % number, number % 3
+        bench.router.pub_acks(stream, [b"_INBOX.%d.%d" % (to, number)], [number + 1])
+        expected[sinks[to].name] += ack(b"_INBOX.%d.%d" % (to, number), b"%d" % to, b's\\"%d' % number, number + 1)
+    bench.router.pub_acks(b"last", [b"_INBOX.other", b"_INBOX.other", b"nobody"], [1, 2, 3])
+    assert not any(sink.out for sink in sinks)
+    bench.run_soon()
+    assert {sink.name: sink.out for sink in sinks} == expected
+    assert limited.out == ack(b"_INBOX.other", b"1", b"last", 1)
+    assert flushed == [1]
+
+
+@pytest.mark.parametrize("acks", [3, 200])
+def test_pub_acks_of_many_streams_to_one_inbox(bench: Bench, acks: int) -> None:
+    sink = bench.subscribe(b"_INBOX.me.*", sid=b"4")
+    for number in range(acks):
+        bench.router.pub_acks(b"s%d" % number, [b"_INBOX.me.%d" % number], [number])
+    bench.run_soon()
+    assert sink.out == b"".join(ack(b"_INBOX.me.%d" % n, b"4", b"s%d" % n, n) for n in range(acks))
+    assert sink.out_msgs == acks
+    bench.router.pub_acks(b"S", [b"_INBOX.gone.1"], [1])
+    bench.router.pub_acks(b"T", [b"_INBOX.gone.2"], [1])
+    bench.run_soon()
+    assert not bench.soon
+
+
 def test_pub_ack_to_a_handler(bench: Bench) -> None:
     handler = Recorder()
     bench.router.subscribe(b"internal.reply", handler)
     bench.router.pub_acks(b"S", [b"internal.reply"], [1])
+    bench.run_soon()
     bench.run_soon()
     assert handler.log == [("", b'{"stream":"S","seq":1}')]
 
