@@ -42,7 +42,8 @@ def limits(segment_bytes: int = 4 * KIB, frame_bytes: int = 512) -> Limits:
     """Bounds under which a few hundred messages fill files."""
     return Limits(
         entry_bytes_max=8 * KIB,
-        block_bytes_max=32 * KIB,
+        max_payload_bytes=4 * KIB,
+        block_bytes_max=16 * KIB,
         journal_file_bytes=64 * KIB,
         journal_spare_files=1,
         journal_bytes_max=4 * MIB,

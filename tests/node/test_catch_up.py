@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 from catch_up_world import KIB, Feed, Pipe, Replica, limits
+
+from jetstore.errors import Corruption
+from jetstore.node.catch_up.messages import PeerRefused
+from jetstore.node.catch_up.sink import CatchUpIncomplete
+from jetstore.types import RaftIndex, Term
 
 pytestmark = pytest.mark.asyncio
 
@@ -44,7 +50,231 @@ async def test_a_blank_replica_gets_everything() -> None:
     assert await follower.catch_up(pipe) == leader.group.stream.applied_index
     assert_same(leader, follower)
     more = [feed.publish(7), feed.delete(5), feed.purge(filter="s.1"), feed.publish(30)]
+    for data in more:
+        for stream in (leader.group.stream, follower.group.stream):
+            stream.apply(RaftIndex(stream.applied_index + 1), Term(1), data)
+    assert_same(leader, follower)
+    close(leader, follower)
+
+
+async def test_histories_of_files_leave_no_trace_in_heads() -> None:
+    dice = Random(5)
+    one, other = await Replica(bounds=limits(2 * KIB, 300)).open(), await Replica(bounds=limits(9 * KIB, 600)).open()
+    feed = Feed(dice, max_msgs_per_subject=40, max_bytes=20_000)
+    script = [feed.configure(), feed.consumer("C"), feed.consumer("D", filter_subject="s.2")]
+    for _ in range(40):
+        script.append(feed.publish(dice.randrange(1, 25)))
+        script += [feed.delete(dice.randrange(1, 300)) for _ in range(dice.randrange(4))]
+    script += [feed.deliver("C", 1, 200, 240), feed.configure(max_msgs_per_subject=20)]
+    for start in range(0, len(script), 30):
+        part = script[start : start + 30]
+        await one.feed(part)
+        for data in part:
+            await other.feed([data])
+        await one.compact()
+        await one.checkpoint()
+        assert_same(one, other)
+    assert one.group.messages.segment_files() != other.group.messages.segment_files()
+    close(one, other)
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+async def test_only_what_is_lacking_is_fetched(is_checkpointed: bool) -> None:
+    leader, follower, feed = await pair()
+    await follower.feed([feed.configure()])
+    await leader.feed([feed.configure()])
+    shared = [feed.publish(20) for _ in range(10)]
     for replica in (leader, follower):
-        await replica.feed(more)
+        await replica.feed(shared)
+    prefix = follower.group.messages.last_seq
+    if is_checkpointed:
+        await follower.checkpoint()
+    await leader.feed([feed.publish(20) for _ in range(15)] + [feed.delete(seq) for seq in range(50, 90)])
+    pipe = Pipe(leader.source)
+    await follower.catch_up(pipe)
+    assert pipe.ranges == [(prefix + 1, leader.group.messages.last_seq)]
+    assert_same(leader, follower)
+    close(leader, follower)
+
+
+async def churn(leader: Replica, feed: Feed, dice: Random) -> None:
+    """Anything that may happen at a leader while somebody catches up."""
+    what = dice.random()
+    last = leader.group.messages.last_seq
+    if what < 0.35:
+        await leader.feed([feed.publish(dice.randrange(1, 30))])
+    elif what < 0.55:
+        await leader.feed([feed.delete(dice.randrange(1, last + 1)) for _ in range(dice.randrange(1, 20))])
+    elif what < 0.65:
+        await leader.feed([feed.purge(filter=f"s.{dice.randrange(5)}", seq=dice.randrange(1, last + 1))])
+    elif what < 0.7:
+        await leader.feed([feed.purge(seq=dice.randrange(1, last + 1))])
+    elif what < 0.75:
+        await leader.feed([feed.configure(max_msgs_per_subject=dice.randrange(5, 60))])
+    elif what < 0.85:
+        await leader.feed([feed.consumer(f"C{dice.randrange(4)}"), feed.deliver("C1", 1, last // 2, last // 2 + 3)])
+    elif what < 0.93:
+        await leader.compact()
+    else:
+        await leader.checkpoint()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_while_everything_changes(seed: int) -> None:
+    dice = Random(seed)
+    leader, follower, feed = await pair()
+    feed.dice = dice
+    script = [feed.publish(25) for _ in range(15)] + [feed.delete(seq) for seq in range(20, 300, 3)]
+    await leader.feed(script)
+    if seed % 2:
+        await follower.feed([Feed().configure(), *script[: 1 + seed]])
+    pipe = Pipe(leader.source)
+
+    async def before(method: str) -> None:
+        if dice.random() < 0.5:
+            await churn(leader, feed, dice)
+
+    pipe.before = before
+    await follower.catch_up(pipe)
+    pipe.before = None
+    if leader.group.stream.applied_index > follower.group.stream.applied_index:
+        await follower.catch_up(pipe)
+    assert_same(leader, follower)
+    for _ in range(20):
+        await churn(leader, feed, dice)
+    await follower.catch_up(pipe)
+    assert_same(leader, follower)
+    close(leader, follower)
+
+
+@pytest.mark.parametrize("is_crash", [False, True])
+async def test_cut_off_again_and_again_it_goes_on_where_it_was(is_crash: bool) -> None:
+    leader, follower, feed = await pair()
+    await leader.feed([feed.publish(25) for _ in range(30)])
+    whole = Pipe(leader.source)
+    await (await Replica().open()).catch_up(whole)
+    fetched, cuts, firsts = 0, 0, []
+    while True:
+        pipe = Pipe(leader.source)
+        left = 9
+
+        async def before(method: str) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise ConnectionResetError("cut off")
+
+        pipe.before = before
+        try:
+            await follower.catch_up(pipe)
+        except OSError:
+            cuts += 1
+        else:
+            break
+        finally:
+            fetched += pipe.stream_bytes
+            firsts += [first for first, _ in pipe.ranges]
+        if is_crash:
+            follower.abandon()
+            follower.vfs.crash(Random(cuts))
+            follower = await Replica(follower.vfs, follower.limits).open()
+    assert cuts > 4
+    assert firsts == sorted(firsts)
+    assert firsts[-1] > firsts[0]
+    assert fetched < whole.stream_bytes + cuts * 2_000, "what was received was not fetched again"
+    if not is_crash:
+        assert_same(leader, follower)
+    assert leader.records() == follower.records()
+    close(leader, follower)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_wrong_bytes_are_noticed(seed: int) -> None:
+    dice = Random(seed)
+    leader, follower, feed = await pair()
+    await leader.feed([feed.publish(20) for _ in range(6)] + [feed.delete(9), feed.consumer("C")])
+    pipe = Pipe(leader.source)
+    wrong = dice.randrange(12)
+    turned = 0
+
+    def change(method: str, data: bytes) -> bytes:
+        nonlocal wrong, turned
+        wrong -= 1
+        if wrong != -1 or not data:
+            return data
+        turned += 1
+        at = dice.randrange(len(data))
+        return data[:at] + bytes([data[at] ^ (1 << dice.randrange(8))]) + data[at + 1 :]
+
+    pipe.change = change
+    try:
+        await follower.catch_up(pipe)
+    except (Corruption, PeerRefused):
+        assert turned
+        assert follower.group.stream.messages == 0, "nothing was installed"
+        await follower.catch_up(Pipe(leader.source))
+    else:
+        assert not turned
+    assert_same(leader, follower)
+    close(leader, follower)
+
+
+def damage(replica: Replica, seq: int) -> tuple[int, int]:
+    """Flip a byte of the frame of a stored sequence; the frame's first and last sequence."""
+    log = replica.group.messages
+    segment = log.segment_at(seq)
+    number = log.reader.table(segment).frame_of(log.reader.table(segment).ordinal_of(seq))
+    table = log.reader.table(segment)
+    offset = table.offsets[number] + 60
+    byte = replica.vfs.peek(segment.path)[offset]
+    replica.vfs.poke(segment.path, offset, bytes([byte ^ 1]))
+    log.forget_file(segment.path)  # no longer in the cache
+    log.take_dropped()
+    return table.first_seqs[number], table.seq_of(table.frame_end(number) - 1)
+
+
+async def test_what_a_peer_cannot_read_comes_from_another_one() -> None:
+    leader, follower, feed = await pair()
+    second = await Replica(bounds=limits(6 * KIB)).open()
+    script = [feed.publish(25) for _ in range(20)]
+    await leader.feed(script)
+    await second.feed([Feed().configure(), *script])
+    await leader.checkpoint()
+    bad = [damage(leader, 40), damage(leader, 300)]
+    pipe = Pipe(leader.source)
+    with pytest.raises(CatchUpIncomplete) as lacking:
+        await follower.catch_up(pipe)
+    assert lacking.value.missing == bad
+    assert follower.group.stream.messages == 0
+    pipe = Pipe(second.source)
+    await follower.catch_up(pipe)
+    assert pipe.ranges == bad
+    assert_same(second, follower)
+    close(leader, follower, second)
+
+
+async def test_a_state_that_diverged_is_replaced_as_a_whole() -> None:
+    leader, follower, feed = await pair()
+    await leader.feed([feed.publish(20) for _ in range(8)])
+    other = Feed(Random(99))
+    await follower.feed([other.configure(), *[other.publish(20) for _ in range(8)], other.consumer("X")])
+    await follower.checkpoint()
+    assert follower.group.stream.running.value != leader.group.stream.running.value
+    await leader.feed([feed.publish(1) for _ in range(4)])
+    await follower.catch_up(Pipe(leader.source), keeps_local=False)
+    assert_same(leader, follower)
+    follower.abandon()
+    follower.vfs.crash(Random(1))
+    follower = await Replica(follower.vfs).open()
+    assert follower.records() == leader.records()
+    close(leader, follower)
+
+
+async def test_a_step_back_is_refused() -> None:
+    leader, follower, feed = await pair()
+    await leader.feed([feed.publish(20)])
+    await follower.catch_up(Pipe(leader.source))
+    with pytest.raises(PeerRefused):
+        await follower.catch_up(Pipe(leader.source))
     assert_same(leader, follower)
     close(leader, follower)
