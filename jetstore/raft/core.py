@@ -317,8 +317,9 @@ class RaftCore:
             self._stored_before_truncation(token)
         elif token.index > log.checkpoint_index:
             assert log.stored(token.term, token.index), "a write of another entry counted"
-        if self.leading is not None:
-            self.leading.stored()
+        leading = self.leading
+        if leading is not None:
+            leading.stored()
         elif self.role is Role.CANDIDATE:
             if self._durable_version == self._hard_version and log.durable_index == log.last_index:
                 self.election.stored()
@@ -441,6 +442,8 @@ class RaftCore:
         """
         if message.kind in _FROM_ANYBODY:
             return False
+        if message.kind in _CANVASS and self.log.faulty_index is not None:
+            self.election.ask_for_bytes(message.sender)
         committed = self.configurations.at(self.log.committed_index)
         if message.sender < committed.next_member and message.sender not in committed.members:
             self.send(MessageKind.REMOVED, message.sender, index=self.log.committed_index)

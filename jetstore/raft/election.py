@@ -209,13 +209,18 @@ class Election:
 
     # -- unreadable entries ---------------------------------------------------------------------------------------
 
-    def ask_for_bytes(self) -> None:
-        """Ask every other member for the bytes of the first unreadable entries; when they came, for the next."""
+    def ask_for_bytes(self, stranger: int = 0) -> None:
+        """Ask every other member for the bytes of the first unreadable entries; when they came, for the next.
+
+        Everybody whom this log names, also who was removed since: the bytes are the same. Or only ``stranger``, who is
+        not named, or only by an entry that cannot be read.
+        """
         core = self.core
         log = core.log
+        members = [stranger] if stranger else core.configurations.everybody()
         unreadable = (log.entry(index) for index in log.faulty if log.entry(index).data is None)
         for entry in islice(unreadable, core.options.repair_batch):
             self.asked_index = entry.index
-            for member in core.configurations.everybody():  # also who was removed: the bytes are the same
+            for member in members:
                 if member != core.member:
                     core.send(MessageKind.REPAIR, member, index=entry.index, log_term=entry.term)

@@ -157,7 +157,8 @@ class Leader:
         """Something of this member's own became durable."""
         if self.closed_by:
             self.try_to_open()
-        if self.core.log.durable_index > self.core.log.committed_index:
+        log = self.core.log
+        if log.durable_index > log.committed_index:
             self.maybe_commit()
 
     # -- configuration --------------------------------------------------------------------------------------------

@@ -174,13 +174,13 @@ class RaftLog:
     def applied(self, index: RaftIndex) -> None:
         """Note that everything up to ``index`` is applied; forget bytes that nobody needs any more."""
         assert self.applied_index <= index <= self.committed_index
-        term = self.term_at(index)
-        assert term is not None
-        if index > self.applied_index:
-            applied = self.slice(RaftIndex(self.applied_index + 1), index)
-            self.applied_bytes_total += sum(len(e.data or b"") for e in applied)
-        self.applied_index, self.applied_term = index, term
-        if self.bytes_above_checkpoint > self.resident_bytes_max:
+        if index == self.applied_index:
+            return
+        first_index = self.first_index
+        for entry in self._entries[self.applied_index + 1 - first_index : index + 1 - first_index]:
+            self.applied_bytes_total += len(entry.data or b"")
+        self.applied_index, self.applied_term = index, entry.term
+        if self._bytes_total - self._covered_bytes_total > self.resident_bytes_max:
             self._drop_through(index)
 
     # -- FAULTY slots ---------------------------------------------------------------------------------------------
@@ -296,8 +296,9 @@ class RaftLog:
 
     def _drop(self, count: int) -> None:
         if count > 0:
-            dropped = self._entries[:count]
-            self._prev_term = dropped[-1].term
-            self._dropped_bytes_total += sum(len(e.data or b"") for e in dropped)
-            del self._entries[:count]
+            entries = self._entries
+            self._prev_term = entries[count - 1].term
+            if self.retain_bytes:
+                self._dropped_bytes_total += sum(len(e.data or b"") for e in entries[:count])
+            del entries[:count]
             self.first_index = RaftIndex(self.first_index + count)
