@@ -1,4 +1,4 @@
-"""The exception tree. Four families, never mixed.
+"""The exception tree. Five families, never mixed.
 
 ::
 
@@ -6,6 +6,7 @@
     ├── ApiError             a definite refusal: a JetStream error with code, err_code and description
     ├── NotNow               nothing was stored and never will be by this attempt; trying again later is sensible
     ├── ConfChangeRefused    members cannot change like that: nothing was proposed; the text names what does not fit
+    ├── OutcomeUnknown       what was asked may or may not come about; whoever asked is told nothing definite
     ├── OperatingError       something about the machine: handled where policy lives
     │   ├── DiskFull         a capacity event (ENOSPC on a reservation): new publishes are refused, the rest goes on
     │   ├── DiskPoisoned     a failed write or sync: final for the node, never retried
@@ -41,6 +42,10 @@ class NotNow(JetstoreError):
 
 class ConfChangeRefused(JetstoreError):
     """A change of a group's members that its configuration does not allow. Nothing was proposed."""
+
+
+class OutcomeUnknown(JetstoreError):
+    """A proposal was made and its outcome will not be known here: leadership was lost. Answer nothing definite."""
 
 
 class OperatingError(JetstoreError):

@@ -57,6 +57,10 @@ class Limits:
     api_requests_max: int = 10_000
     """API requests waiting; above: dropped without reply, as nats-server does."""
 
+    raft_retain_bytes: int = 4 * MIB
+    """Applied entries that a member of a larger group keeps in memory for followers; who needs older ones gets a
+    checkpoint."""
+
     # -- journal --------------------------------------------------------------------------------------------------
     journal_file_bytes: int = 16 * MIB
     """Size of one journal file, zeroed in advance; a store keeps the size that it was made with."""

@@ -21,6 +21,7 @@ from jetstore.clock import Clock
 from jetstore.limits import Limits
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.server_limits import ServerLimits
+from jetstore.node.cluster import Cluster
 from jetstore.node.group_commit import SYNC_BUCKETS_S
 from jetstore.node.loop_lag import BUCKETS_S
 from jetstore.node.node import Node, NodeParts
@@ -54,6 +55,8 @@ class Store:
     disk: Disk
     recovery: JournalRecovery
     indexes: Indexes
+    cluster: Cluster | None = None
+    """This node's place among others; None: it is alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Server:
                     loop=world.loop,
                     outlet=self.router,
                     rng=Random(world.rng.random()),
+                    cluster=store.cluster,
                     on_poison=on_poison,
                 )
             )

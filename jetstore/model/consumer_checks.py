@@ -69,7 +69,7 @@ def checked_consumer(
     config = _with_defaults(config, stream, pedantic, account, server)
     if config.durable_name and len(config.durable_name.encode()) > NAME_BYTES_MAX:
         raise api_error("JSConsumerNameTooLongErrF", max=NAME_BYTES_MAX)
-    if config.num_replicas > 1:
+    if config.num_replicas > 1 and server.replicas_max == 1:
         raise api_error("JSStreamReplicasNotSupportedErr")
     if len(config.description.encode()) > DESCRIPTION_BYTES_MAX:
         raise api_error("JSConsumerDescriptionTooLongErrF", max=DESCRIPTION_BYTES_MAX)

@@ -19,3 +19,5 @@ class ServerLimits:
     """Ceiling of, and default for, a consumer's max_ack_pending."""
     max_request_batch: int = 0
     """Ceiling of, and default for, a pull consumer's max_batch."""
+    replicas_max: int = 1
+    """Nodes that may have a member of a stream's group; 1 = a standalone server."""

@@ -251,9 +251,11 @@ def _check_overlap(config: StreamConfig, existing: Mapping[str, StreamConfig]) -
             raise api_error("JSStreamSubjectOverlapErr")
 
 
-def _check_replicas(config: StreamConfig) -> None:
-    if config.num_replicas > 1:
+def _check_replicas(config: StreamConfig, server: ServerLimits) -> None:
+    if config.num_replicas > 1 and server.replicas_max == 1:
         raise api_error("JSStreamReplicasNotSupportedErr")
+    if config.num_replicas > server.replicas_max:
+        raise api_error("JSClusterNoPeersErrF", err=f"no suitable peers for placement, {server.replicas_max} nodes")
 
 
 def admit_create(
@@ -268,7 +270,7 @@ def admit_create(
     10065 (subject overlap).
     """
     account = account or AccountLimits()
-    _check_replicas(config)
+    _check_replicas(config, server or ServerLimits())
     current = existing.get(config.name)
     if current is not None:
         if is_same_stream(current, config):
@@ -309,7 +311,9 @@ def admit_update(
         raise _invalid("message TTL status can not be disabled")
     if _durable_mode(config) != _durable_mode(current):
         raise _invalid("stream configuration update can not change persist mode")
-    _check_replicas(config)
+    _check_replicas(config, server or ServerLimits())
+    if config.num_replicas != current.num_replicas:
+        raise _invalid("changing the number of replicas of a stream is not supported by this version of jetstore")
     limits = config.consumer_limits
     if limits != current.consumer_limits:
         violators = [consumer.name for consumer in consumers if _violates(consumer, config)]

@@ -166,5 +166,8 @@ class Cluster:
         self.host.node_down(node_id)
         self._changed.set()
 
+    def on_bulk(self, node_id: str, is_up: bool) -> None:
+        """Requests to that node are possible, or are not any more."""
+
     def on_alarm(self, node_id: str, text: str) -> None:
         self.host.node_down(node_id)

@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
-from jetstore.errors import ApiError, Corruption, NotNow
+from jetstore.errors import ApiError, Corruption, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.node.group_commit import Block, GroupCommit
+from jetstore.node.raft_host import RaftHost
 from jetstore.raft.core import HardState, RaftCore, Token
 from jetstore.raft.log import Entry, RaftLog
-from jetstore.raft.membership import Configuration
+from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
+from jetstore.raft.ready import Event, Fenced, LeaderChanged, ReadState, Removed
 from jetstore.store.journal.entries import encode_entries
 from jetstore.store.ports import GroupRecovery, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
@@ -25,16 +28,37 @@ from jetstore.types import GroupUid, RaftIndex, Term
 log = structlog.get_logger(__name__)
 
 MEMBER = 1
-"""This node's member number in every group, as long as groups have one voter."""
+"""This node's member number in the groups of a standalone server."""
+ALONE = Configuration.founding([("local", 0)])
+"""The configuration of such a group."""
 
 APPLY_SLICE_S = 0.008
 """Apply runs at most about this long before other callbacks of the event loop get their turn."""
+
+
+CONFIRM_TIMEOUT_S = 5.0
+"""A read that no quorum has confirmed by then is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What makes a group one of several nodes."""
+
+    host: RaftHost
+    member: int
+    configuration: Configuration
+    """That it was founded with; the state and the log carry later ones."""
+    boot: int
+    """Starts of this node."""
+    random_below: Callable[[int], int]
 
 
 class StateMachine(Protocol):
     """A deterministic state machine: what a group's entries mean."""
 
     applied_index: RaftIndex
+    raft_configuration: bytes
+    """The group's members as of ``applied_index``, kept with the state; b"" = those it was founded with."""
 
     def apply(self, index: RaftIndex, term: Term, data: bytes, cache: Any = None) -> Any:
         """Take the entry; its outcome, the same on every replica."""
@@ -55,8 +79,9 @@ class Group:
         loop: asyncio.AbstractEventLoop,
         on_applied: Callable[[Group], None] | None = None,
         on_pause: Callable[[Group], None] | None = None,
+        replication: Replication | None = None,
     ) -> None:
-        """A group as recovery found it, or (``recovery`` None) a new one whose first record founds it."""
+        """A group as recovery found it, or (``recovery`` None) a new one. Without ``replication`` it has one member."""
         self.uid = uid
         self.name = name
         self.machine = machine
@@ -65,22 +90,33 @@ class Group:
         self._commit = commit
         self._on_applied = on_applied
         self._on_pause = on_pause
-        self._founding = recovery is None
+        self._host = replication.host if replication is not None else None
         recovered = recovery or GroupRecovery(uid)
+        configuration = replication.configuration if replication is not None else ALONE
+        if machine.raft_configuration:
+            configuration = decode_configuration(machine.raft_configuration)
         self.core = RaftCore(
-            member=MEMBER,
-            configuration=Configuration.founding([("local", 0)]),
+            member=replication.member if replication is not None else MEMBER,
+            configuration=configuration,
             hard_state=HardState(recovered.term, recovered.vote),
             log=RaftLog(
                 checkpoint_index=recovered.checkpoint_index,
                 checkpoint_term=recovered.checkpoint_term,
                 entries=[Entry(e.term, e.index, e.data, e.message_count) for e in recovered.entries],
                 resident_bytes_max=limits.journal_reappend_bytes,
+                retain_bytes=limits.raft_retain_bytes if replication is not None else 0,
             ),
-            random_below=lambda below: 0,
+            random_below=replication.random_below if replication is not None else lambda below: 0,
+            boot=replication.boot if replication is not None else 0,
         )
         assert machine.applied_index == recovered.checkpoint_index, "the state machine must stand at the checkpoint"
         self._waiters: deque[tuple[Term, RaftIndex, Callable[[Any], None]]] = deque()
+        self._promises: dict[asyncio.Future[Any], None] = {}
+        """Futures that ``propose`` gave out and that are not resolved."""
+        self._is_leading = False
+        """As far as the hooks were told."""
+        self._is_serving = False
+        self._apply_soon = False
         self._extra_records: list[tuple[Record, Callable[[], None]]] = []
         self._reappend = False
         self._is_composing = False
@@ -96,18 +132,26 @@ class Group:
     # -- life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Found the group if it is new, then stand for election."""
-        if self._founding:
-            self.add_record(Record(Kind.GROUP, self.uid, Term(0), Term(0), RaftIndex(0), RaftIndex(0), 0, 1, b""))
+        """Take part: stand for election at once if nobody else votes, or when no leader is heard."""
+        if self._host is not None:
+            self._host.add(self)
+        if self.core.configuration.voters == {self.core.member}:
+            self.core.campaign()
+        self.advance()
+
+    def campaign(self) -> None:
+        """Stand for election now."""
         self.core.campaign()
-        self._commit.want(self)
+        self.advance()
 
     def stop(self) -> None:
         """Accept nothing more. What waits is dropped unanswered: its outcome is unknown."""
         self.stopped = True
         if not self.ended.done():
             self.ended.set_result(None)
-        self._waiters.clear()
+        if self._host is not None:
+            self._host.discard(self.uid)
+        self._drop_waiters()
         if not self._serving.done():
             self._serving.cancel()
 
@@ -130,16 +174,18 @@ class Group:
     def propose(self, data: bytes, cache: object = None) -> asyncio.Future[Any]:
         """The outcome of applying ``data`` once it is durable and committed.
 
-        Raises NotNow if this member cannot propose (then nothing was proposed). The future is never resolved if the
-        node stops before the outcome is known.
+        Raises NotNow if this member cannot propose (then nothing was proposed). The future fails with OutcomeUnknown if
+        this member stops leading before the outcome is known.
         """
         future: asyncio.Future[Any] = self.loop.create_future()
 
         def resolve(outcome: Any) -> None:
+            self._promises.pop(future, None)
             if not future.done():
                 future.set_result(outcome)
 
         self.propose_with(data, resolve, cache=cache)
+        self._promises[future] = None
         return future
 
     def propose_with(
@@ -153,6 +199,15 @@ class Group:
             self._waiters.append((entry.term, entry.index, on_outcome))
         if not self._is_composing:
             self._commit.want(self)
+
+    def _drop_waiters(self) -> None:
+        """Whoever waits for an outcome is told nothing: it may still come about, under another leader."""
+        self._waiters.clear()
+        promises, self._promises = self._promises, {}
+        for future in promises:
+            if not future.done():
+                future.set_exception(OutcomeUnknown(f"{self.name}: leadership was lost"))
+                future.exception()  # nobody has to look
 
     async def call(self, data: bytes, cache: object = None) -> Any:
         """Propose and wait; an ``ApiError`` outcome is raised."""
@@ -213,18 +268,97 @@ class Group:
                 records.append(
                     Record(Kind.HARD, self.uid, hard.term, Term(0), RaftIndex(0), RaftIndex(0), 0, hard.vote, b"")
                 )
+            for entry in ready.repairs:
+                count, at = entry.message_count, entry.index
+                body = encode_entries([(count, entry.data or b"")])
+                records.append(Record(Kind.REPAIR, self.uid, entry.term, Term(0), at, at, count, 0, body))
             records += self._entry_records(ready.entries, ready.prev_term)
             more = more or core.has_ready()
         if records:
             block.add(self, records, self._stored, token)
+        if self._host is not None:  # the followers' disks work at the same time as ours
+            messages = core.take_messages()
+            if messages:
+                self._host.send(self, messages)
         return more
 
     def _stored(self, token: Token | None) -> None:
         """A part of ours is durable: what was ready under this token (None: only entries that were durable before)."""
-        if token is not None:
-            self.core.stored(token)
-            if self.core.has_ready():
-                self._commit.want(self)
+        if token is None or self.stopped:
+            return
+        self.core.stored(token)
+        if self._host is not None or not self._is_leading:
+            self.advance()
+
+    # -- after an input of the core -----------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Hand on everything that the core has to say (``raft_host.Replica``)."""
+        core = self.core
+        if self.stopped:
+            return
+        if core.is_leader != self._is_leading or (self._is_serving and not core.is_leader):
+            self._role_changed()
+        if self._host is not None:
+            messages = core.take_messages()
+            if messages:
+                self._host.send(self, messages)
+            self._host.touched(self)
+        if core.events:
+            for event in core.take_events():
+                self.on_event(event)
+        if core.has_ready():
+            self._commit.want(self)
+        log_ = core.log
+        if min(log_.committed_index, log_.durable_index) > log_.applied_index and not self._apply_soon:
+            self._apply_soon = True
+            self.loop.call_soon(self._apply_now)
+
+    def _apply_now(self) -> None:
+        self._apply_soon = False
+        self.apply_committed()
+
+    def _role_changed(self) -> None:
+        self._is_leading = self.core.is_leader
+        if not self._is_leading:
+            self._is_serving = False
+            self._drop_waiters()
+            self.on_resigned()
+
+    def on_event(self, event: Event) -> None:
+        """Something that the core asks for or tells."""
+        if isinstance(event, ReadState):
+            confirmed = event.context
+            assert isinstance(confirmed, asyncio.Future)
+            if not confirmed.done():
+                confirmed.set_result(event.index is not None and self.core.log.applied_index >= event.index)
+        elif isinstance(event, LeaderChanged):
+            log.info("group has another leader", group=self.name, leader=event.leader, term=event.term)
+        elif isinstance(event, Fenced | Removed):
+            log.error("group member does not count any more", group=self.name, reason=str(event))
+
+    async def confirm(self) -> None:
+        """Return once it is sure that this member still leads: its state has all that was acknowledged before the call.
+
+        Raises NotNow if it is not sure. Immediate where nobody else votes. Source: thesis §6.4, read index.
+        """
+        if not self.serves or self.is_faulty:
+            raise NotNow("not the leader, or not up to date")
+        if self.core.configuration.all_voters == {self.core.member}:
+            return
+        confirmed: asyncio.Future[bool] = self.loop.create_future()
+        self._promises[confirmed] = None
+        self.core.read_index(confirmed)
+        self.advance()
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                is_sure = await confirmed
+        except (TimeoutError, OutcomeUnknown):
+            raise NotNow("leadership could not be confirmed") from None
+        finally:
+            self._promises.pop(confirmed, None)
+        if not is_sure or not self.serves:
+            raise NotNow("leadership could not be confirmed")
 
     def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
         """One ENTRIES record per run of one term."""
@@ -266,10 +400,14 @@ class Group:
             self.after_apply()
             if self._on_applied is not None:
                 self._on_applied(self)
-        if self.core.serves and not self._serving.done():
-            self._serving.set_result(None)
+        if self.core.serves and not self._is_serving and not self.is_faulty:
+            self._is_serving = True
+            if not self._serving.done():
+                self._serving.set_result(None)
             log.info("group serves", group=self.name, term=self.core.term, index=self.core.log.applied_index)
             self.on_serving()
+        if self._host is not None and not self.stopped:
+            self.advance()
 
     def hold(self) -> None:
         """Apply nothing until ``release``: the state is being replaced."""
@@ -285,7 +423,7 @@ class Group:
         """From now on this is the state; it stands where the log does. Whatever waited is never answered."""
         self.machine = machine
         self.paused_by = None
-        self._waiters.clear()
+        self._drop_waiters()
 
     def _apply_more(self) -> None:
         self._apply_scheduled = False
@@ -294,7 +432,7 @@ class Group:
     def _pause(self, error: Corruption) -> None:
         """Apply never skips: it stands still at this entry until the store is repaired."""
         self.paused_by = error
-        self._waiters.clear()  # their outcome is unknown: nobody is told anything
+        self._drop_waiters()
         if not self._serving.done():  # a damaged group must not keep the node from starting
             self._serving.set_result(None)
         log.error("apply paused", group=self.name, error=str(error))
@@ -303,7 +441,10 @@ class Group:
 
     def _apply(self, entry: Entry) -> None:
         assert entry.data is not None
-        outcome = self.machine.apply(entry.index, entry.term, entry.data, entry.cache)
+        data = entry.data
+        if is_configuration(data):  # the core's own business; the state only carries it along
+            self.machine.raft_configuration, data = data, b""
+        outcome = self.machine.apply(entry.index, entry.term, data, entry.cache)
         self.core.applied(entry.index)
         waiters = self._waiters
         if waiters and waiters[0][1] <= entry.index:
@@ -316,7 +457,10 @@ class Group:
         """Hook: a slice of entries was applied."""
 
     def on_serving(self) -> None:
-        """Hook: this member leads and is up to date, for the first time since start."""
+        """Hook: this member leads and is up to date, for the first time in this term."""
+
+    def on_resigned(self) -> None:
+        """Hook: this member no longer leads. What it proposed and did not see applied has an unknown outcome."""
 
 
 def _call_each(callbacks: list[Callable[[], None]]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from jetstore.errors import NotNow
 from jetstore.hot.frame import encode_frames
 from jetstore.model.api_errors import api_error
 from jetstore.model.json import encode
@@ -120,6 +121,11 @@ class Ingest:
         self._has_headers = False
         self._bytes = self.in_flight_messages = self.in_flight_bytes = 0
 
+    def resign(self) -> None:
+        """This member no longer leads: what waits was never proposed, and is told so; the rest is never answered."""
+        self._refuse(self._replies, encode_error(self._name, api_error("JSClusterNotAvailErr")))
+        self.forget()
+
     def _entry_cut(self) -> int:
         """How many of the waiting messages make one entry: as many as fit, at least one."""
         bound = self._group.limits.entry_bytes_max
@@ -163,7 +169,12 @@ class Ingest:
             if wants_answer and group.answers:
                 self._answer(outcome, replies)
 
-        group.propose_with(data, applied, message_count=count, cache=frames)
+        try:
+            group.propose_with(data, applied, message_count=count, cache=frames)
+        except NotNow:  # leadership is being handed over, or too much is under way
+            self.in_flight_messages -= count
+            self.in_flight_bytes -= size
+            self._refuse(replies, encode_error(self._name, api_error("JSClusterNotAvailErr")))
         return size
 
     # -- answers --------------------------------------------------------------------------------------------------

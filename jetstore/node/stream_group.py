@@ -10,11 +10,11 @@ from typing import Any
 import structlog
 
 from jetstore.clock import Clock
-from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow
+from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
-from jetstore.node.delivery import LEADERSHIP_CHANGE, Delivery
-from jetstore.node.group import Group
+from jetstore.node.delivery import LEADERSHIP_CHANGE, SERVER_SHUTDOWN, Delivery
+from jetstore.node.group import Group, Replication
 from jetstore.node.group_commit import GroupCommit
 from jetstore.node.ingest import Ingest
 from jetstore.node.opening import CheckpointedLog
@@ -29,6 +29,8 @@ from jetstore.types import GroupUid
 
 log = structlog.get_logger(__name__)
 
+CONFIG_WAIT_S = 10.0
+"""How long a request waits for a configuration to be applied; after that nobody knows what became of it."""
 EXPIRY_SLACK_S = 0.05
 """Clock-driven removals wait at least this long, so that messages of about the same age go in one entry."""
 INDEX_SLICE_ROWS = 2_000
@@ -62,6 +64,7 @@ class StreamGroup(Group):
         admission: Callable[[], ApiError | None],
         on_applied: Callable[[Group], None],
         on_pause: Callable[[Group], None],
+        replication: Replication | None = None,
     ) -> None:
         """As ``Group``; ``admission`` says why the node takes no publishes now, or None."""
         super().__init__(
@@ -74,6 +77,7 @@ class StreamGroup(Group):
             loop=loop,
             on_applied=on_applied,
             on_pause=on_pause,
+            replication=replication,
         )
         self.stream = stream
         assert isinstance(stream.log, CheckpointedLog)
@@ -95,6 +99,11 @@ class StreamGroup(Group):
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
         self._expiring = False
         self._expiry_held_until_s = 0.0
+        self.on_led: Callable[[StreamGroup], None] | None = None
+        """Called when this member begins to lead."""
+        self.config_proposed = 0
+        """Version of the configuration that was proposed while leading."""
+        self._config_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self.index_rebuilds = 0
         """How often the index was made again from the messages since start."""
         self.damage: dict[tuple[str, int], str] = {}
@@ -104,13 +113,45 @@ class StreamGroup(Group):
 
     def stop(self) -> None:
         """Leave the router and stop; deliveries say goodbye first."""
+        self._retire(SERVER_SHUTDOWN)
+        for _, waiter in self._config_waiters:
+            if not waiter.done():
+                waiter.set_exception(OutcomeUnknown(f"{self.name} has stopped"))
+        super().stop()
+
+    def on_resigned(self) -> None:
+        """Somebody else leads, or nobody: leave the router. Publishes that wait were not proposed, and are told so."""
+        self._retire(LEADERSHIP_CHANGE)
+        self.ingest.resign()
+
+    def _retire(self, line: bytes) -> None:
         for subscription in self._subscriptions.values():
             subscription.close()
         self._subscriptions.clear()
+        self._subscribed_version = -1
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
-        self.delivery.stop()
-        super().stop()
+            self._expiry_timer = None
+        self._expiring = False
+        self.config_proposed = 0
+        self.delivery.stop(line)
+
+    async def configured(self, version: int) -> None:
+        """Wait until this version of the configuration, or a later one, is applied here.
+
+        Raises OutcomeUnknown if that takes longer than ``CONFIG_WAIT_S``, or the group stops.
+        """
+        if self.stream.config_version >= version:
+            return
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._config_waiters.append((version, waiter))
+        try:
+            async with asyncio.timeout(CONFIG_WAIT_S):
+                await waiter
+        except TimeoutError:
+            raise OutcomeUnknown(f"configuration {version} of {self.name} is not applied yet") from None
+        finally:
+            self._config_waiters = [pair for pair in self._config_waiters if pair[1] is not waiter]
 
     def on_serving(self) -> None:
         """Subscribe to the stream's subjects and start delivering."""
@@ -118,6 +159,8 @@ class StreamGroup(Group):
         self._subscribe()
         self.delivery.start()
         self._schedule_expiry()
+        if self.on_led is not None:
+            self.on_led(self)
 
     def note_damage(self, error: Corruption) -> None:
         """Stored messages turned out to be unreadable: say so once, and in the health of the node from then on."""
@@ -184,11 +227,11 @@ class StreamGroup(Group):
 
     def fill(self, budget_bytes: int) -> bool:
         """Propose the publishes that wait (``Group.compose`` calls this)."""
-        return self.ingest.fill(budget_bytes) if self.core.is_leader else False
+        return self.ingest.fill(budget_bytes) if self.core.serves else False
 
     def refusal(self) -> ApiError | None:
         """Why a publish is refused before it is proposed, or None."""
-        if self.stopped or self.is_faulty or not self.core.is_leader:
+        if self.is_faulty or not self.serves:
             return api_error("JSClusterNotAvailErr")
         return self._admission()
 
@@ -202,6 +245,10 @@ class StreamGroup(Group):
 
     def after_apply(self) -> None:
         """Follow configuration changes, wake consumers, move the expiry timer."""
+        if self._config_waiters:
+            for version, waiter in self._config_waiters:
+                if version <= self.stream.config_version and not waiter.done():
+                    waiter.set_result(None)
         if self._subscribed_version != self.stream.config_version and (self.is_faulty or self.serves):
             self._subscribe()  # with a fault, too: what was applied up to it says which publishes are to be refused
         if self.serves and not self.is_faulty:

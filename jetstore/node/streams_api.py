@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
-from jetstore.errors import Corruption
+from jetstore.errors import Corruption, NotNow
 from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
 from jetstore.model.api_errors import api_error
@@ -28,8 +28,8 @@ from jetstore.model.stream_checks import admit_create, admit_update
 from jetstore.node.node import Node
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.ports import Message
-from jetstore.stream.entries import encode_config, encode_purge
 from jetstore.stream.entries import encode_delete as encode_delete_message
+from jetstore.stream.entries import encode_purge
 
 
 class StreamsApi:
@@ -65,8 +65,13 @@ class StreamsApi:
             self._parsed = {name: parsed[name] for name in configs}
         return configs
 
+    def _require_meta(self) -> None:
+        """Only who leads the metadata knows what exists now. Raises 10008 elsewhere."""
+        if not self._node.meta.serves:
+            raise api_error("JSClusterNotAvailErr")
+
     def account_info(self) -> AccountInfo:
-        """Usage and limits now."""
+        """Usage and limits now, as this node knows them."""
         memory = storage = reserved_memory = reserved_storage = consumers = 0
         for group in self._node.streams.values():
             config = group.stream.config
@@ -95,6 +100,7 @@ class StreamsApi:
     async def create_stream(self, config: StreamConfig) -> StreamInfo:
         """Create it; an identical existing one is returned as it is."""
         node = self._node
+        self._require_meta()
         async with node.meta_lock:
             if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
                 return self._info(self._group(config.name))
@@ -102,21 +108,26 @@ class StreamsApi:
             if refusal is not None:
                 raise refusal
             entry = meta_entries.encode_create(
-                config.name, config.to_json(), node.clock.wall_ns(), node.meta.machine.next_uid
+                config.name,
+                config.to_json(),
+                node.clock.wall_ns(),
+                node.meta.machine.next_uid,
+                node.members_for(config.num_replicas),
             )
-            await node.meta.call(entry)
+            assignment = await node.meta.call(entry)
             group = self._group(config.name)
-            await group.serving()
-            await node.bring_config_up(group)
-        return self._info(group)
+            await group.configured(assignment.version)
+        return group.stream.info(StreamInfoRequest())
 
     async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
         """Replace the configuration."""
         node = self._node
+        self._require_meta()
         async with node.meta_lock:
             group = self._group(config.name)
-            stream = group.require_serving()
-            assert stream.config is not None
+            stream = group.require_serving() if node.cluster is None else group.stream
+            if stream.config is None or group.is_faulty:
+                raise api_error("JSClusterNotAvailErr")
             config = admit_update(
                 stream.config,
                 config,
@@ -128,12 +139,13 @@ class StreamsApi:
             )
             async with group.lock:
                 assignment = await node.meta.call(meta_entries.encode_update(config.name, config.to_json()))
-                await group.call(encode_config(assignment.version, assignment.created_ns, config))
-        return self._info(group)
+                await group.configured(assignment.version)
+        return group.stream.info(StreamInfoRequest())
 
     async def delete_stream(self, name: str) -> None:
         """Remove the stream, its consumers and its messages."""
         node = self._node
+        self._require_meta()
         async with node.meta_lock:
             if name not in node.meta.machine.streams:
                 raise api_error("JSStreamNotFoundErr")
@@ -141,12 +153,15 @@ class StreamsApi:
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
+        self._require_meta()
         configs = self._configs()
         return [configs[name] for name in sorted(configs)]
 
     async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
         """Info after everything acknowledged before the call."""
-        return self._info(self._group(name), request)
+        group = self._group(name)
+        await _confirm(group)
+        return self._info(group, request)
 
     def _info(self, group: StreamGroup, request: StreamInfoRequest | None = None) -> StreamInfo:
         return group.require_serving().info(request or StreamInfoRequest())
@@ -164,6 +179,7 @@ class StreamsApi:
         try:
             if 0 < request.seq <= group.stream.log.last_seq and not request.next_by_subj and group.is_faulty:
                 return group.stream.get_message(request)  # by sequence, reads go on up to the fault; beyond, who knows
+            await _confirm(group)
             return group.require_serving().get_message(request)
         except Corruption as error:
             group.note_damage(error)
@@ -183,8 +199,15 @@ class StreamsApi:
         return group is not None and group.stream.config is not None and group.stream.config.allow_direct
 
     async def direct_get(self, name: str, request: MessageGet) -> Message:
-        """The one selected message; 10037 if there is none."""
-        return await self.get_message(name, request)
+        """The one selected message; 10037 if there is none. As this member knows it: leadership is not confirmed."""
+        group = self._group(name)
+        try:
+            if group.is_faulty:
+                return await self.get_message(name, request)
+            return group.require_serving().get_message(request)
+        except Corruption as error:
+            group.note_damage(error)
+            raise
 
     async def direct_get_batch(self, name: str, request: MessageGet) -> tuple[Sequence[Message], int, int]:
         """Several messages; see ``server/jsapi/ports.py``."""
@@ -235,6 +258,7 @@ class StreamsApi:
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
         """Info after everything acknowledged before the call."""
         group = self._group(stream)
+        await _confirm(group)
         self._require_consumer(group, consumer)
         return group.delivery.consumer_info(consumer)
 
@@ -269,3 +293,11 @@ class StreamsApi:
             check_reset(state.config, seq, first)
             outcome = await group.call(encode_reset(consumer, group.now_ns(), seq))
         return await self.consumer_info(stream, consumer), outcome.result.seq
+
+
+async def _confirm(group: StreamGroup) -> None:
+    """Return once this member is known to lead. Raises 10008."""
+    try:
+        await group.confirm()
+    except NotNow:
+        raise api_error("JSClusterNotAvailErr") from None

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from jetstore.clock import Clock
-from jetstore.errors import ApiError, Corruption, DiskFull, NotNow, OperatingError
+from jetstore.errors import ApiError, Corruption, DiskFull, NotNow, OperatingError, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error, error_json
 from jetstore.model.infos import ApiStats
@@ -177,6 +177,8 @@ class ApiHandler:
             self._reply(endpoint, request, None, api_error("JSInsufficientResourcesErr"))
         except ApiError as error:
             self._reply(endpoint, request, None, error)
+        except OutcomeUnknown:
+            return  # it may still come about: whoever asked is told nothing definite
         except NotNow:
             self._reply(endpoint, request, None, api_error("JSClusterNotAvailErr"))
         except Corruption as error:

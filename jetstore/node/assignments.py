@@ -1,0 +1,288 @@
+"""The groups of this node: exactly those that the applied metadata gives it a member of.
+
+Whoever appears in the metadata is opened (what the journal knows of it was found at start) or begins anew (its founding
+record went into the block of the entry that created it); whoever disappears is buried: tombstone first, then the files.
+A group that the metadata names and the journal does not know is damage: it is alarmed and answered for, never founded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jetstore.errors import Corruption, NotNow
+from jetstore.meta.state import StreamAssignment, encode_skip
+from jetstore.model.stream import StreamConfig
+from jetstore.node.delivery import CONSUMER_DELETED
+from jetstore.node.group import MEMBER, Group, Replication
+from jetstore.node.lost import LostStream
+from jetstore.node.meta_group import Members, MetaGroup
+from jetstore.node.stream_group import StreamGroup
+from jetstore.raft.membership import Configuration
+from jetstore.store.ports import GroupRecovery, Kind, Record
+from jetstore.stream.entries import encode_config
+from jetstore.types import META_GROUP, GroupUid, RaftIndex, Term
+
+if TYPE_CHECKING:
+    from jetstore.node.node import Node
+
+log = structlog.get_logger(__name__)
+
+
+class Assignments:
+    """Follows the metadata. ``streams`` and ``lost`` are what this node has, by name."""
+
+    def __init__(self, node: Node) -> None:
+        """Nothing is open before ``meta_applied`` sees metadata that is current."""
+        self._node = node
+        self.streams: dict[str, StreamGroup] = {}
+        self.lost: dict[str, LostStream] = {}
+        """Streams that the metadata names and the store does not hold any more: alarmed, never founded again."""
+        self._recovered: dict[GroupUid, GroupRecovery] = {}
+        """What the journal knew at start of groups that are not open."""
+        self._unnamed: set[GroupUid] = set()
+        """Groups with a founding record that no applied metadata has named yet."""
+        self._tombstones: set[GroupUid] = set()
+        """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
+        self._is_following = False
+        """The metadata was current once since start: groups come and go with it."""
+
+    @property
+    def _meta(self) -> MetaGroup:
+        return self._node.meta
+
+    def recovered(self, groups: dict[GroupUid, GroupRecovery]) -> None:
+        """What the journal knew at start."""
+        self._recovered = {uid: recovery for uid, recovery in groups.items() if uid != META_GROUP}
+
+    # -- following ------------------------------------------------------------------------------------------------
+
+    def meta_applied(self) -> None:
+        """Entries of the metadata were applied."""
+        if self._is_following:
+            self._follow()
+        elif self._meta.is_current:
+            self._is_following = True
+            self._begin()
+
+    def _begin(self) -> None:
+        """The metadata is as new as anybody's, for the first time since start: what it does not name has to go."""
+        node, machine = self._node, self._meta.machine
+        assigned = {assignment.uid for assignment in machine.streams.values() if self._member(assignment.members)}
+        for uid in sorted(set(self._recovered) - assigned):
+            if not self._recovered.pop(uid).generation:  # its tombstone stands; its files may not all be gone
+                self._tombstones.add(uid)
+                self._remove_files(uid)
+            elif uid < machine.next_uid:
+                self._entomb(uid)
+            else:
+                self._unnamed.add(uid)
+                if node.cluster is None:  # nobody else may still name it
+                    self._meta.propose_with(encode_skip(uid), None)
+        self._follow()
+        for finding in node.parts.indexes.findings:
+            log.warning("index rebuilt", finding=finding)
+        node.files.quarantine_unknown(assigned | self._unnamed | {META_GROUP}, node.clock.wall_ns())
+
+    def _follow(self) -> None:
+        machine = self._meta.machine
+        assigned = {name: a for name, a in machine.streams.items() if self._member(a.members)}
+        here: dict[str, StreamGroup | LostStream] = {**self.streams, **self.lost}
+        for name, group in here.items():
+            if name not in assigned or assigned[name].uid != group.uid:
+                self._forget(name)
+                self._entomb(group.uid)
+        for name, assignment in assigned.items():
+            if name not in here or here[name].uid != assignment.uid:
+                self._open(assignment)
+        for uid in sorted(uid for uid in self._unnamed if uid < machine.next_uid):
+            self._unnamed.discard(uid)
+            self._entomb(uid)
+        for group in self.streams.values():
+            self.bring_config_up(group)
+
+    def found(self, uid: GroupUid, members: Members) -> Record | None:
+        """The founding record of this node's member of a new group (``MetaGroup.found``)."""
+        member = self._member(members)
+        if not member:
+            return None
+        self._unnamed.add(uid)
+        return founding_record(uid, member)
+
+    def _member(self, members: Members) -> int:
+        """This node's member number among the founding members; 0 = none."""
+        cluster = self._node.cluster
+        if cluster is None:
+            return MEMBER if not members else 0
+        own = (cluster.identity.node_id, cluster.identity.incarnation)
+        return members.index(own) + 1 if own in members else 0
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    def try_lost_again(self) -> None:
+        """Open what could not be read: the device may have recovered."""
+        for name in [name for name, lost in self.lost.items() if lost.uid in self._recovered]:
+            assignment = self.lost[name].assignment
+            self._forget(name)
+            self._open(assignment)
+
+    def _open(self, assignment: StreamAssignment) -> None:
+        uid = assignment.uid
+        recovered = self._recovered.pop(uid, None)
+        is_new = recovered is None
+        try:
+            if is_new and uid not in self._unnamed:
+                raise Corruption("the journal does not know the group", file="journal", offset=0)
+            group = self._group(assignment, recovered)
+        except Corruption as error:
+            if recovered is not None:
+                self._recovered[uid] = recovered
+            self.lost[assignment.name] = LostStream(assignment, error, self._node.outlet)
+            log.error("stream damaged", stream=assignment.name, uid=uid, error=str(error))
+            return
+        self._unnamed.discard(uid)
+        if group.paused_by is None:
+            group.start()
+        if is_new and self._meta.core.is_leader:
+            group.campaign()  # who creates leads first
+        if group.is_faulty:
+            log.error(
+                "stream faulty",
+                stream=group.name,
+                index=group.core.log.faulty_index,
+                last_index=group.core.log.last_index,
+            )
+            if self._node.cluster is None:
+                group.announce_fault()
+
+    def _group(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> StreamGroup:
+        """The driver of a stream's group, recovered or (None) new. Not started yet."""
+        node = self._node
+        head: bytes | None = None
+        is_newer = False
+        if recovered is not None:
+            before = recovered.checkpoint_index
+            head, recovered = node.files.head_of(recovered)
+            is_newer = recovered.checkpoint_index != before
+        storage = str(assignment.config.get("storage", "file"))
+        group = StreamGroup(
+            uid=assignment.uid,
+            name=assignment.name,
+            stream=node.files.open_stream(assignment.uid, storage, head),
+            recovery=recovered,
+            commit=node.commit,
+            limits=node.limits,
+            loop=node.loop,
+            clock=node.clock,
+            outlet=node.outlet,
+            rng=node.parts.rng,
+            admission=node.admission,
+            on_applied=lambda applied: node.storage.note_applied(group),
+            on_pause=self._paused,
+            replication=self._replication(assignment),
+        )
+        group.on_led = self.bring_config_up
+        problem = recovery_problem(recovered, is_alone=node.cluster is None)
+        if problem:
+            group.paused_by = Corruption(f"the log of stream {group.name} {problem}", file="journal", offset=0)
+        if recovered is not None and is_newer:  # a head without its CKPT line: from now on it counts
+            group.add_record(reset_record(recovered))
+        self.streams[assignment.name] = group
+        node.storage.add(group)
+        return group
+
+    def _replication(self, assignment: StreamAssignment) -> Replication | None:
+        cluster = self._node.cluster
+        if cluster is None:
+            return None
+        return Replication(
+            host=cluster.host,
+            member=self._member(assignment.members),
+            configuration=Configuration.founding(assignment.members),
+            boot=cluster.identity.boot_counter,
+            random_below=self._node.parts.rng.randrange,
+        )
+
+    def bring_config_up(self, group: StreamGroup) -> None:
+        """Propose the desired configuration to the stream's own group if that has not been done; a leader's duty."""
+        assignment = self._meta.machine.streams.get(group.name)
+        if assignment is None or assignment.uid != group.uid or not group.serves or group.is_faulty:
+            return
+        if max(group.stream.config_version, group.config_proposed) >= assignment.version:
+            return
+        config = StreamConfig.from_json(assignment.config)
+        try:
+            group.propose_with(encode_config(assignment.version, assignment.created_ns, config), None)
+        except NotNow:
+            return  # whoever leads next does it
+        group.config_proposed = assignment.version
+
+    # -- the end of a group ---------------------------------------------------------------------------------------
+
+    def _forget(self, name: str) -> None:
+        """A stream is gone: stop its group, take it off the router."""
+        group = self.streams.pop(name, None)
+        if group is not None:
+            group.delivery.stop(CONSUMER_DELETED)
+            group.stop()
+            self._node.storage.discard(group.uid)
+        lost = self.lost.pop(name, None)
+        if lost is not None:
+            lost.close()
+
+    def _entomb(self, uid: GroupUid) -> None:
+        """Write the group's tombstone; its files go once that is durable."""
+
+        def durable() -> None:
+            self._tombstones.add(uid)
+            self._remove_files(uid)
+
+        self._meta.add_record(founding_record(uid, 0), durable)
+
+    def meta_checkpointed(self) -> None:
+        """The metadata checkpoint proves that these uids are dead: the journal need not carry that any more."""
+        if self._tombstones:
+            forgotten, self._tombstones = sorted(self._tombstones), set()
+            self._node.parts.disk.call("forget_groups", forgotten).add_done_callback(seen)
+
+    def _remove_files(self, uid: GroupUid) -> None:
+        self._node.storage.discard(uid)
+        for command in ("remove_group_dir", "index_drop"):
+            self._node.parts.disk.call(command, uid).add_done_callback(seen)
+
+    def _paused(self, group: Group) -> None:
+        """A group stands still and takes no publishes: files that only it needs must not fill the journal."""
+        standing = [other.uid for other in self.streams.values() if other.is_faulty]
+        self._node.parts.disk.call("leave_uncounted", standing).add_done_callback(seen)
+
+
+def founding_record(uid: GroupUid, member: int) -> Record:
+    """The GROUP line of a member (0 = the group's tombstone)."""
+    return Record(Kind.GROUP, uid, Term(0), Term(0), RaftIndex(0), RaftIndex(0), 0, member, b"")
+
+
+def reset_record(recovered: GroupRecovery) -> Record:
+    """The RESET line of the checkpoint that a group was opened from."""
+    index, term = recovered.checkpoint_index, recovered.checkpoint_term
+    return Record(Kind.RESET, recovered.uid, term, Term(0), index, index, 0, recovered.checkpoint_hash, b"")
+
+
+def recovery_problem(recovered: GroupRecovery | None, *, is_alone: bool) -> str:
+    """Why a group must not take part, from what the journal lost of it; "" = it may."""
+    if recovered is None:
+        return ""
+    if recovered.is_stopped:
+        return "has a line of an unknown kind"
+    if not recovered.last_known:
+        return "has lost its last entries"
+    if not recovered.hard_state_known and not is_alone:  # it may have voted: a lone voter has nobody to contradict
+        return "has lost its vote"
+    return ""
+
+
+def seen(future: asyncio.Future[Any]) -> None:
+    """A failure to tidy up is not lost: a poisoned disk fails the journal, too, and the next start tidies up again."""
+    if not future.cancelled():
+        future.exception()
