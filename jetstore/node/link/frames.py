@@ -120,6 +120,11 @@ class FrameReader:
         self._view[: len(unread)] = unread
         self._start, self._end = 0, len(unread)
 
+    def discard(self) -> None:
+        """Forget what is not read; the connection is over."""
+        self._start = self._end = 0
+        self._needed = HEAD_BYTES
+
     def updated(self, size: int) -> None:
         """The transport wrote this many bytes at the start of the last ``get_buffer()``."""
         self._end += size

@@ -15,7 +15,7 @@ import asyncio
 import struct
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from jetstore.node.link.bulk import BulkClient
 from jetstore.node.link.bulk_server import BulkServer
@@ -144,8 +144,7 @@ class Link(asyncio.BufferedProtocol):
     # -- transport events -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         transport.set_write_buffer_limits(high=self.owner.limits.link_frame_bytes)
         if self.state is State.CLOSED:  # given up before it came about
             transport.abort()
@@ -161,9 +160,13 @@ class Link(asyncio.BufferedProtocol):
         self._timer = self.loop.call_later(self.owner.limits.link_hello_timeout_s, self._hello_is_late)
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if self.state is State.CLOSED:  # the rest of a segment: read and forgotten
+            self._reader.discard()
         return self._reader.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.state is State.CLOSED:
+            return
         self.in_bytes += nbytes
         self._heard_at_s = self.loop.time()
         reader = self._reader
