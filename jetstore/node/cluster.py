@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -57,11 +56,13 @@ class Cluster:
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
         rng: Random,
-        durable_lsn: Callable[[], int],
+        journal_lsn: int,
     ) -> None:
-        """Nothing is opened before ``start``."""
+        """Nothing is opened before ``start``. ``journal_lsn`` is that of the last durable block of the opened journal."""
         self.options = options
         self.identity = identity
+        self.journal_lsn = journal_lsn
+        """Last durable block of this node's journal; the node moves it on."""
         self._vfs = vfs
         self._loop = loop
         link_options = LinkOptions(
@@ -71,7 +72,7 @@ class Cluster:
             incarnation=identity.incarnation,
             boot_counter=identity.boot_counter,
             boot_nonce=identity.boot_nonce,
-            durable_lsn=durable_lsn,
+            durable_lsn=lambda: self.journal_lsn,
             cluster_id=identity.cluster_id,
             routes=options.routes,
             advertise=options.advertise,

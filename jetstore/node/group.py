@@ -206,7 +206,7 @@ class Group:
         promises, self._promises = self._promises, {}
         for future in promises:
             if not future.done():
-                future.set_exception(OutcomeUnknown(f"{self.name}: leadership was lost"))
+                future.set_exception(OutcomeUnknown(f"{self.name} leads or applies no longer"))
                 future.exception()  # nobody has to look
 
     async def call(self, data: bytes, cache: object = None) -> Any:
@@ -333,7 +333,7 @@ class Group:
             if not confirmed.done():
                 confirmed.set_result(event.index is not None and self.core.log.applied_index >= event.index)
         elif isinstance(event, LeaderChanged):
-            log.info("group has another leader", group=self.name, leader=event.leader, term=event.term)
+            log.debug("group has another leader", group=self.name, leader=event.leader, term=event.term)
         elif isinstance(event, Fenced | Removed):
             log.error("group member does not count any more", group=self.name, reason=str(event))
 

@@ -313,5 +313,7 @@ class Node:
 
     def _on_status(self, status: JournalStatus) -> None:
         self.storage.relieve(status)
+        if self.cluster is not None:
+            self.cluster.journal_lsn = status.lsn
         if self.commit.blocks % TRIM_EVERY_BLOCKS == 0:
             self.storage.trim_memory()

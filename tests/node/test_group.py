@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jetstore.errors import Corruption, DiskPoisoned, NotNow
+from jetstore.errors import Corruption, DiskPoisoned, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
@@ -199,8 +199,8 @@ async def test_apply_pauses_at_unreadable_input_and_refuses_from_then_on() -> No
     answers = [group.propose(b"a"), group.propose(b"unreadable"), group.propose(b"c")]
     await bench.finish()
     assert answers[0].result() == b"A"
-    assert not answers[1].done()
-    assert not answers[2].done()
+    assert isinstance(answers[1].exception(), OutcomeUnknown)
+    assert isinstance(answers[2].exception(), OutcomeUnknown)
     assert group.is_faulty
     with pytest.raises(NotNow):
         group.propose(b"d")
