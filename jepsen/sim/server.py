@@ -10,6 +10,8 @@ from jepsen.sim.machine import Boot
 from jetstore.errors import DiskPoisoned
 from jetstore.limits import Limits
 from jetstore.model.server_limits import ServerLimits
+from jetstore.node.cluster import Cluster, ClusterOptions
+from jetstore.node.link.ports import Route
 from jetstore.node.open_store import open_store
 from jetstore.store.disk import InlineDisk
 from jetstore.store.memory_index import FileIndexes, FileIndexWriter
@@ -19,7 +21,7 @@ from server.config.options import JetStreamOptions, Options
 
 PORT = 4222
 """Where each machine serves clients."""
-REPLICATES = False
+REPLICATES = True
 """Whether ``serve_node`` with peers is one replica among others; without, each machine has a server of its own."""
 CLUSTER_PORT = 6222
 """Where each machine's node-to-node links arrive."""
@@ -46,13 +48,26 @@ async def serve_node(boot: Boot) -> None:
         if not failed.done():
             failed.set_result(error)
 
-    journal, recovery, _ = open_store(boot.vfs, limits, boot.name, boot.rng.randbytes)
+    journal, recovery, identity = open_store(boot.vfs, limits, boot.name, boot.rng.randbytes)
     boot.findings = list(recovery.findings)
     writer = Writer(boot.vfs, journal, limits, FileIndexWriter(boot.vfs).commands())
     disk = InlineDisk(loop, writer, boot.latency_s)
     disk.on_poison = poisoned
-    world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits())
-    server = Server(options_of(boot, limits), world, Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs)), poisoned)
+    cluster = None
+    if REPLICATES and boot.peers:
+        cluster = Cluster(
+            ClusterOptions("sim", boot.host, CLUSTER_PORT, tuple(Route(peer, CLUSTER_PORT) for peer in boot.peers)),
+            identity,
+            vfs=boot.vfs,
+            limits=limits,
+            loop=loop,
+            rng=Random(boot.rng.getrandbits(64)),
+            journal_lsn=journal.position.lsn,
+        )
+    replicas_max = len(boot.peers) + 1 if cluster is not None else 1
+    world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits(replicas_max=replicas_max))
+    store = Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs), cluster)
+    server = Server(options_of(boot, limits), world, store, poisoned)
     boot.server = server
     await server.start()
     boot.ready()
