@@ -9,6 +9,7 @@
     ├── OutcomeUnknown       what was asked may or may not come about; whoever asked is told nothing definite
     ├── OperatingError       something about the machine: handled where policy lives
     │   ├── DiskFull         a capacity event (ENOSPC on a reservation): new publishes are refused, the rest goes on
+    │   ├── ReadBackFailed   what was just written cannot be read: it does not count, what was before does
     │   ├── DiskPoisoned     a failed write or sync: final for the node, never retried
     │   └── StoreLocked      another process holds the store
     ├── IndexDoubt           a derived index cannot prove its answer: its owner rebuilds it from the log
@@ -54,6 +55,10 @@ class OperatingError(JetstoreError):
 
 class DiskFull(OperatingError):
     """No space for a reservation or a temporary file. Nothing counted was lost; resumes by itself."""
+
+
+class ReadBackFailed(OperatingError):
+    """A checkpoint file was written and synced, and the disk does not give it back: what stood before still counts."""
 
 
 class DiskPoisoned(OperatingError):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from jetstore.errors import DiskFull
+from jetstore.errors import DiskFull, ReadBackFailed
 from jetstore.limits import Limits
 from jetstore.node.group import Group
 from jetstore.store.ports import Checkpoint, Disk, JournalStatus, Kind, Record
@@ -22,7 +22,7 @@ from jetstore.types import GroupUid, RaftIndex, Term
 log = structlog.get_logger(__name__)
 
 FULL_PAUSE_S = 1.0
-"""After a flush or checkpoint found no space, how long until the next one is tried."""
+"""After a flush or checkpoint found no space, or could not be read back: how long until the next one is tried."""
 
 
 class Checkpointable(Protocol):
@@ -179,6 +179,11 @@ class Storage:
                         "no space for a checkpoint", group=member.group.name if member else uid, error=str(error)
                     )
                     await asyncio.sleep(FULL_PAUSE_S)
+                except ReadBackFailed as error:
+                    log.error(
+                        "checkpoint cannot be read back", group=member.group.name if member else uid, error=str(error)
+                    )
+                    await asyncio.sleep(FULL_PAUSE_S)
                 finally:
                     self._wanted.pop(uid, None)
 
@@ -186,7 +191,8 @@ class Storage:
         """Make one group's applied state durable and let the journal forget what it covers. One at a time.
 
         Does nothing if nothing was applied since the last one, unless ``is_forced`` (files have changed).
-        Raises DiskFull if there was no space; then everything is as it was.
+        Raises DiskFull if there was no space, ReadBackFailed if the disk does not give it back; then everything is as
+        it was.
         """
         async with self._one_at_a_time:  # a log and an index remember one capture: a second would confirm the first
             await self._checkpoint(member, is_forced)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
-from jetstore.errors import Corruption, DiskFull, FormatUnknown
+from jetstore.errors import Corruption, DiskFull, FormatUnknown, ReadBackFailed
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid
 
@@ -79,7 +79,10 @@ def make_group_dir(vfs: Vfs, uid: GroupUid) -> None:
 
 
 def write_head(vfs: Vfs, uid: GroupUid, head: bytes, *, is_installed: bool = False) -> int:
-    """Both copies durable and read back; the head's hash. DiskFull: at least one whole head is there as before."""
+    """Both copies durable and read back; the head's hash.
+
+    DiskFull, ReadBackFailed: at least one whole head is there as before.
+    """
     for name in HEAD_NAMES:
         write_framed(vfs, uid, KIND_HEAD, f"{group_dir(uid)}/{name}", head, FLAG_INSTALLED if is_installed else 0)
     return head_hash(head)
@@ -143,7 +146,11 @@ def write_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes, 
         vfs.close(handle)
     vfs.rename(temp, path)
     vfs.fsync_dir(path.rpartition("/")[0])
-    if read_framed(vfs, uid, kind, path) != content:
+    try:
+        found = read_framed(vfs, uid, kind, path)
+    except OSError as error:  # a read error is damage of what it covers, not of the node
+        raise ReadBackFailed(f"{path} cannot be read back: {error}") from error
+    if found != content:
         raise Corruption("read back differs", file=path, offset=FRAME_BYTES)
 
 

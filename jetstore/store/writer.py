@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from jetstore.errors import DiskFull, DiskPoisoned, JetstoreError
+from jetstore.errors import DiskFull, DiskPoisoned, JetstoreError, ReadBackFailed
 from jetstore.limits import Limits
 from jetstore.store import checkpoint_files
 from jetstore.store.checkpoint_files import FULL_ERRNOS, KIND_MANIFEST, write_framed
@@ -85,7 +85,7 @@ class Writer:
             self._commands[name] = command
 
     def execute(self, method: str, args: Sequence[Any]) -> Any:
-        """Run one command. Raises DiskFull or DiskPoisoned only (and what an extension command refused with)."""
+        """Run one command. Raises DiskFull, ReadBackFailed or DiskPoisoned only, and what an extension refused with."""
         if self.poison is not None:
             raise self.poison
         command = self._commands.get(method)
@@ -93,7 +93,7 @@ class Writer:
             raise self._poisoned(f"unknown writer command {method!r}")
         try:
             return command(*args)
-        except DiskFull:
+        except (DiskFull, ReadBackFailed):
             raise
         except JetstoreError as error:
             if method in self._own:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jetstore.errors import DiskFull
+from jetstore.errors import DiskFull, ReadBackFailed
 from jetstore.limits import Limits
 from jetstore.node.storage import Storage
 from jetstore.store.ports import Checkpoint, Kind, Record
@@ -192,3 +192,17 @@ async def test_a_second_checkpoint_waits_for_the_first_and_finds_nothing_left_to
     await disk.finish()
     await asyncio.wait_for(asyncio.gather(*tasks), 5)
     assert disk.names().count("write_checkpoint") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_checkpoint_that_cannot_be_read_back_is_tried_again_when_it_is_wanted_again() -> None:
+    disk, storage, member = make()
+    running = asyncio.get_running_loop().create_task(storage.run())
+    storage.want_checkpoint(GroupUid(2))
+    await settle()
+    await disk.finish()  # the flush
+    assert await disk.finish(ReadBackFailed("EIO")) == "write_checkpoint"
+    assert not running.done()
+    assert member.records == []
+    assert not storage.is_full
+    running.cancel()

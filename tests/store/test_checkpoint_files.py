@@ -10,7 +10,7 @@ from journal_model import JOURNAL_ID, small_limits
 
 from jepsen.sim.faults import SimCrash, fault
 from jepsen.sim.vfs import SimVfs
-from jetstore.errors import Corruption, DiskFull, DiskPoisoned
+from jetstore.errors import Corruption, DiskFull, DiskPoisoned, ReadBackFailed
 from jetstore.store.checkpoint_files import (
     HEAD_NAMES,
     chunk_path,
@@ -158,6 +158,27 @@ def test_any_other_failure_poisons_for_good(op: str) -> None:
             writer.execute(method, args)
     with pytest.raises(DiskPoisoned):
         writer.idle()
+
+
+def test_a_disk_that_does_not_read_fails_the_checkpoint_only() -> None:
+    """Method: every read below groups/ fails from some call on; the old checkpoint counts, and later a new one."""
+    for nth in range(1, 12):
+        vfs, writer = checkpointed()
+        chunks = {"c2": b"y"}
+        vfs.inject(fault("pread", "groups/*", error=errno.EIO, nth=nth, sticky=True))
+        try:
+            writer.execute("write_checkpoint", [UID, b"new head", chunks, {"s1": 300}])
+        except ReadBackFailed:
+            pass
+        else:
+            assert nth > 3
+        vfs.heal()
+        copies, _ = read_heads(vfs, UID)
+        assert copies
+        assert {copy.content for copy in copies} <= {b"old head", b"new head"}
+        writer.execute("append", [[]])
+        writer.execute("write_checkpoint", [UID, b"new head", chunks, {"s1": 300}])
+        assert {copy.content for copy in read_heads(vfs, UID)[0]} == {b"new head"}
 
 
 def test_enospc_of_a_sync_poisons() -> None:
