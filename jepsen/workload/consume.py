@@ -36,21 +36,22 @@ class Consumer:
         self.took(operation, messages)
         return messages
 
-    async def settle(self, message: Msg, how: str, *, sync: bool) -> None:
-        """Ack, nak or term one delivery; confirmed (``sync``) or into the blue."""
+    async def settle(self, message: Msg, how: str, *, sync: bool) -> bool:
+        """Ack, nak or term one delivery; confirmed (``sync``) or into the blue. Whether it was confirmed."""
         words = {"ack": b"+ACK", "nak": b"-NAK", "term": b"+TERM"}
         operation = self.begin(how, seq=AckToken.parse(message.reply).stream_seq)
         try:
             if sync:
                 await self.client.request(message.reply, words[how], timeout_s=3.0)
                 operation.ok()
-            else:
-                self.client.publish(message.reply, words[how])
-                operation.info("not confirmed")
+                return True
+            self.client.publish(message.reply, words[how])
+            operation.info("not confirmed")
         except (NotSent, NoResponders) as error:
             operation.fail(str(error))
         except Unknown as error:
             operation.info(str(error))
+        return False
 
     def touch(self, message: Msg) -> None:
         """Say that work is in progress."""
