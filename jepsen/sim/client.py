@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 HEADER_LINE = b"NATS/1.0"
 
@@ -318,11 +318,24 @@ class Client(asyncio.Protocol):
         return got
 
 
-async def connect(name: str, port: int, *, host: str = "127.0.0.1", timeout_s: float = 5.0) -> Client:
+C = TypeVar("C", bound=Client)
+
+
+@overload
+async def connect(name: str, port: int, *, host: str = ..., timeout_s: float = ...) -> Client: ...
+
+
+@overload
+async def connect(name: str, port: int, *, host: str = ..., timeout_s: float = ..., make: type[C]) -> C: ...
+
+
+async def connect(
+    name: str, port: int, *, host: str = "127.0.0.1", timeout_s: float = 5.0, make: type[Client] = Client
+) -> Client:
     """A connected client. ``NotSent`` if there is no server, ``Unknown`` if it does not answer."""
     loop = asyncio.get_running_loop()
     try:
-        _, client = await loop.create_connection(lambda: Client(name), host, port)
+        _, client = await loop.create_connection(lambda: make(name), host, port)
     except OSError as error:
         raise NotSent(str(error)) from None
     try:

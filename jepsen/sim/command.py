@@ -14,6 +14,7 @@ from jepsen.sim.run import Report, draw_nodes, run_seed
 from jepsen.sim.scenarios import SCENARIOS, play_scenario
 from jepsen.sim.server import REPLICATES
 from jepsen.sim.shrink import shrink
+from jepsen.sim.speed import measure
 
 __all__ = ["add_to", "quiet", "replay_command", "run"]
 
@@ -35,6 +36,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--only", type=_numbers, default=None, metavar="I,J", help="with --seed: just these events")
     parser.add_argument("--publishes", type=int, default=None, metavar="N", help="at most N publishes per stream")
     parser.add_argument("--scenario", action="append", default=[], choices=[*sorted(SCENARIOS), "all"], help="play it")
+    parser.add_argument("--speed", action="store_true", help="measure the simulator itself, with 1, 3 and 5 nodes")
     parser.add_argument("--matrix", action="store_true", help="which fault met which transition, how often")
     parser.add_argument("--nodes", type=int, default=None, choices=(1, 3, 5), help="machines (default: the seed says)")
     parser.add_argument("--workload", action="append", default=[], choices=sorted(WORKLOADS), help="only these")
@@ -54,6 +56,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def run(options: argparse.Namespace) -> int:
     """0 = every seed passed, 1 = some failed."""
+    if options.speed:
+        quiet()
+        for nodes in (1, 3, 5):
+            print(measure(nodes), flush=True)
+        return 0
     if options.scenario:
         return _play(options)
     if options.seed is not None:

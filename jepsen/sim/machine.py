@@ -233,6 +233,11 @@ class Machine:
         probe = self._probe()
         return ([], []) if probe is None else (probe.promises(), probe.hashes())
 
+    def leads(self, stream: str) -> bool:
+        """Whether its process believes that it leads the stream ("" = the metadata)."""
+        probe = self._probe()
+        return probe is not None and probe.leads(stream)
+
     def contents(self, stream: str) -> dict[int, Seen] | None:
         """The stream as this machine holds it; None without a replica here."""
         probe = self._probe()

@@ -19,6 +19,9 @@ class Probe(Protocol):
     def hashes(self) -> list[AppliedHash]:
         """New since the last question."""
 
+    def leads(self, stream: str) -> bool:
+        """Whether this node believes that it leads the stream; "" = the metadata."""
+
     def contents(self, stream: str) -> dict[int, Seen] | None:
         """All messages of a stream as this node holds them; None without a replica here."""
 

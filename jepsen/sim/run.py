@@ -125,6 +125,11 @@ def conduct(run: Run) -> None:
     world.close()
 
 
+def plan_replicas(plan: Plan) -> int:
+    """Members of each stream's group."""
+    return 3 if plan.nodes == 5 and plan.publishes_max % 2 else plan.nodes
+
+
 def _add(totals: dict[str, int], counts: dict[str, int]) -> None:
     for name, count in counts.items():
         totals[name] = totals.get(name, 0) + count
@@ -200,6 +205,12 @@ class Run:
         is_replicated = any(machine.replicates for machine in world.machines)
         if len(world.machines) > 1 and not is_replicated:  # as many lone servers: each workload has its own
             world.homes = {name: at % len(world.machines) for at, name in enumerate(self.plan.workloads)}
+        if is_replicated:
+            self.world.streams = {
+                "P": "PROBE",
+                **{name: workload.name for name, workload in zip(self.plan.workloads, self.workloads, strict=True)},
+            }
+            self.world.replicas = plan_replicas(self.plan)
         self.recorder.start()
         for name, workload in zip(self.plan.workloads, self.workloads, strict=True):
             await persist(setting, f"{name}setup", workload.setup, tries=8 if is_replicated else 5)
@@ -270,11 +281,14 @@ class Run:
         """A stream is made and takes a message, now that nothing is wrong."""
         probe = self.history.begin(0, "probe")
 
-        async def work(client: Client) -> None:
+        async def create(client: Client) -> None:
             await client.api("STREAM.CREATE.PROBE", {"name": "PROBE", "subjects": ["probe"]})
+
+        async def publish(client: Client) -> None:
             probe.args["seq"] = (await client.request("probe", b"alive")).json()["seq"]
 
-        await persist(self.setting, "probe", work, tries=12)
+        await persist(self.setting, "Pcreate", create, tries=12)
+        await persist(self.setting, "Publish", publish, tries=12)
         probe.ok()
 
     async def _converge(self) -> None:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from jepsen.sim.machine import Boot
+from jepsen.sim.node_probe import NodeProbe
 from jetstore.errors import DiskPoisoned
 from jetstore.limits import Limits
 from jetstore.model.server_limits import ServerLimits
@@ -69,6 +70,8 @@ async def serve_node(boot: Boot) -> None:
     store = Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs), cluster)
     server = Server(options_of(boot, limits), world, store, poisoned)
     boot.server = server
+    if cluster is not None and server.node is not None:
+        boot.probe = NodeProbe(boot, server.node)
     await server.start()
     boot.ready()
     ends: list[asyncio.Future[Any]] = [failed, boot.stop_wanted]

@@ -22,6 +22,7 @@ from typing import Any
 
 from jepsen.history import RaftState
 from jepsen.sim.client import Client, NotSent, Unknown, connect
+from jepsen.sim.cluster_client import connect_to_leader
 from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.server import CLUSTER_PORT, PORT, serve_node
@@ -83,8 +84,12 @@ class World:
             for name in names
         )
         self.rng = rng
+        self._client_rng = Random(rng.getrandbits(64))
         self.homes: dict[str, int] = {}
         """Where clients go whose names start with this letter; others go to each machine in turn."""
+        self.streams: dict[str, str] = {}
+        """Clients whose names start with this letter look for the leader of this stream."""
+        self.replicas = nodes
         self.damaged: set[str] = set()
         self.on_tell: Callable[[str], None] = lambda what: None
         self._clients = 0
@@ -99,6 +104,8 @@ class World:
 
     async def connect(self, name: str, node: int | None = None) -> Client:
         """A connection to that machine (default: each in turn). ``NotSent`` or ``Unknown`` if there is none."""
+        if node is None and name[:1] in self.streams:
+            return await connect_to_leader(self, self._client_rng, name, self.streams[name[:1]])
         if node is None:
             node = self.homes.get(name[:1])
         if node is None:
@@ -128,6 +135,22 @@ class World:
             except (NotSent, Unknown):
                 await asyncio.sleep(0.05)
         raise AssertionError("nobody answers")
+
+    # -- what clients ask (``jepsen.sim.cluster_client.Guide``) -----------------------------------------------------
+
+    @property
+    def hosts(self) -> list[str]:
+        """Of all machines."""
+        return [machine.host for machine in self.machines]
+
+    def claim_to_lead(self, stream: str) -> list[str]:
+        """Hosts whose processes believe that they lead it."""
+        return [machine.host for machine in self.machines if machine.leads(stream)]
+
+    def stream_in(self, words: list[str]) -> str:
+        """The stream that one of the words names."""
+        known = frozenset(self.streams.values())
+        return next((word for word in words if word in known), "?")
 
     # -- what nemeses use (``jepsen.nemesis.target.Cluster``) -------------------------------------------------------
 

@@ -51,6 +51,8 @@ class Setting:
 class Workload(Protocol):
     """One workload in one run."""
 
+    name: str
+    """Of its stream."""
     final: FinalStream | None
     """Its stream as it was read at the end."""
 
