@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 from typing import Any
@@ -173,7 +174,8 @@ class Replica:
         self.commit.stop()
         self.disk.abandon()
         self.group.stop()
-        self.files.close()
+        with contextlib.suppress(SimCrash):
+            self.files.close()
 
     async def checkpoint(self) -> None:
         await self.wait(self.storage.checkpoint(self.group))

@@ -33,7 +33,8 @@ def assert_same(one: Replica, other: Replica) -> None:
     assert one.group.stream.running.value == other.group.stream.running.value
     assert one.records() == other.records()
     rows = [replica.group.stream.contents.matching(None) for replica in (one, other)]
-    assert [row[:1] + row[1][1:] for row in rows[0]] == [row[:1] + row[1][1:] for row in rows[1]]
+    one_rows, other_rows = ([(subject, row[1:]) for subject, row in found] for found in rows)
+    assert one_rows == other_rows, "first is a lower bound, all else is exact"
 
 
 def close(*replicas: Replica) -> None:
@@ -169,6 +170,7 @@ async def test_cut_off_again_and_again_it_goes_on_where_it_was(is_crash: bool) -
             await follower.catch_up(pipe)
         except OSError:
             cuts += 1
+            assert cuts < 100, "it makes no progress"
         else:
             break
         finally:
