@@ -58,7 +58,7 @@ class Cluster:
         rng: Random,
         journal_lsn: int,
     ) -> None:
-        """Nothing is opened before ``start``. ``journal_lsn`` is that of the last durable block of the opened journal."""
+        """Nothing is opened before ``start``. ``journal_lsn``: of the last durable block of the opened journal."""
         self.options = options
         self.identity = identity
         self.journal_lsn = journal_lsn

@@ -20,7 +20,7 @@ from jetstore.node.raft_host import RaftHost
 from jetstore.raft.core import HardState, RaftCore, Token
 from jetstore.raft.log import Entry, RaftLog
 from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
-from jetstore.raft.ready import Event, Fenced, LeaderChanged, ReadState, Removed
+from jetstore.raft.ready import CheckpointFetch, Event, Fenced, LeaderChanged, ReadState, Removed
 from jetstore.store.journal.entries import encode_entries
 from jetstore.store.ports import GroupRecovery, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
@@ -92,7 +92,8 @@ class Group:
         self._on_pause = on_pause
         self._host = replication.host if replication is not None else None
         recovered = recovery or GroupRecovery(uid)
-        configuration = replication.configuration if replication is not None else ALONE
+        self.founding = replication.configuration if replication is not None else ALONE
+        configuration = self.founding
         if machine.raft_configuration:
             configuration = decode_configuration(machine.raft_configuration)
         self.core = RaftCore(
@@ -332,6 +333,9 @@ class Group:
             assert isinstance(confirmed, asyncio.Future)
             if not confirmed.done():
                 confirmed.set_result(event.index is not None and self.core.log.applied_index >= event.index)
+        elif isinstance(event, CheckpointFetch):
+            if self._host is not None:
+                self._host.on_checkpoint_wanted(self.uid, event)
         elif isinstance(event, LeaderChanged):
             log.debug("group has another leader", group=self.name, leader=event.leader, term=event.term)
         elif isinstance(event, Fenced | Removed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jetstore.meta.state import MetaState, created_by
-from jetstore.node.group import Group
+from jetstore.node.group import Group, StateMachine
 from jetstore.raft.log import Entry
 from jetstore.store.ports import Checkpoint, Disk, Record
 from jetstore.types import GroupUid, RaftIndex, Term
@@ -37,8 +37,19 @@ class MetaGroup(Group):
     @property
     def is_current(self) -> bool:
         """Whether an entry of the term in effect is applied here: what went before it in the log, too."""
-        log = self.core.log
-        return log.applied_index > log.checkpoint_index and log.applied_term == self.core.term
+        return self.core.log.applied_term == self.core.term
+
+    def founding_records(self, machine: MetaState) -> list[Record]:
+        """Those of groups that this node did not hear of while it was behind: they go before the RESET."""
+        applied = self.machine.applied_index
+        new = [a for a in machine.streams.values() if a.created_index > applied]
+        records = [self.found(assignment.uid, assignment.members) for assignment in sorted(new, key=lambda a: a.uid)]
+        return [record for record in records if record is not None]
+
+    def replace_machine(self, machine: StateMachine) -> None:
+        super().replace_machine(machine)
+        if self._on_applied is not None:
+            self._on_applied(self)
 
     # -- files (storage.Checkpointable) ---------------------------------------------------------------------------
 

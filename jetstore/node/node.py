@@ -22,6 +22,7 @@ from jetstore.limits import Limits
 from jetstore.meta.state import MetaState
 from jetstore.model.api_errors import api_error
 from jetstore.node.assignments import Assignments, founding_record, recovery_problem, reset_record
+from jetstore.node.behind import Behind
 from jetstore.node.cluster import Cluster
 from jetstore.node.compactor import Compactor
 from jetstore.node.group import Group, Replication
@@ -84,6 +85,8 @@ class Node:
         self.limits, self.loop, self.clock, self.outlet = parts.limits, parts.loop, parts.clock, parts.outlet
         self.commit = GroupCommit(parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self.fail)
         self.cluster = parts.cluster
+        self.behind: Behind | None = None
+        """What fetches states from peers; None: a standalone server."""
         self.lag = LoopLag(parts.loop)
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
         self.scrub = Scrub(
@@ -111,6 +114,7 @@ class Node:
         for finding in recovery.findings:
             log.warning("journal finding", finding=finding)
         if self.cluster is not None:
+            self.behind = Behind(self, self.cluster)
             await self.cluster.start()
         self._own(self.storage.run())
         self._own(self.compactor.run())
@@ -159,6 +163,8 @@ class Node:
             self.meta.stop()
         if self.cluster is not None:
             self.cluster.abandon()
+        if self.behind is not None:
+            self.behind.stop()
         for task in self._tasks:
             task.cancel()
         self.files.close()

@@ -25,6 +25,7 @@ import structlog
 
 from jetstore.raft.core import RaftCore
 from jetstore.raft.message import Message
+from jetstore.raft.ready import CheckpointFetch
 from jetstore.types import GroupUid, RaftIndex
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ QUIET_TICKS = 20
 SUSPECT_DELAY_S = (0.01, 0.05)
 """After the link to a leader's node is lost: when its followers stand for election (a random moment in between)."""
 STRAYS_LOGGED_MAX = 10
+EARLY_MESSAGES_MAX, EARLY_GROUPS_MAX = 4, 256
+"""Kept of messages for a group that is not here (yet), and of how many such groups."""
 STRANGERS_MAX = 10_000
 """Members remembered that no configuration here names."""
 
@@ -69,6 +72,10 @@ class RaftHost:
         """Connected nodes and their incarnations."""
         self._came_from: dict[tuple[GroupUid, int], str] = {}
         """Where members live that the configuration here does not name (it may be older than theirs)."""
+        self._early: dict[GroupUid, list[tuple[str, Message]]] = {}
+        """The last messages for groups that are not here, which may be on their way."""
+        self.on_checkpoint_wanted: Callable[[GroupUid, CheckpointFetch], None] = lambda uid, event: None
+        """Called when a group's log cannot be continued by its leader."""
         self._timer: asyncio.TimerHandle | None = None
         self.strays = 0
         """Messages for groups or members that are not here, or from nodes that the member does not live on."""
@@ -90,6 +97,13 @@ class RaftHost:
         """This group has, or may get, members on other nodes."""
         self._groups[group.uid] = group
         self._awake[group.uid] = group
+        early = self._early.pop(group.uid, None)
+        if early:
+            self._loop.call_soon(self._replay, group.uid, early)
+
+    def _replay(self, uid: GroupUid, early: list[tuple[str, Message]]) -> None:
+        for node_id, message in early:
+            self.on_raft(node_id, [(uid, message)])
 
     def discard(self, uid: GroupUid) -> None:
         """The group is gone."""
@@ -147,8 +161,11 @@ class RaftHost:
         touched: dict[GroupUid, Replica] = {}
         for uid, message in batch:
             group = self._groups.get(uid)
-            if group is None or message.to != group.core.member:
-                self.strays += 1  # not founded yet, or gone: the sender will say it again
+            if group is None:
+                self._keep_early(node_id, uid, message)
+                continue
+            if message.to != group.core.member:
+                self.strays += 1
                 continue
             where = group.core.configuration.members.get(message.sender)
             if where is None:
@@ -165,6 +182,20 @@ class RaftHost:
         for group in touched.values():
             group.advance()
             self.touched(group)
+
+    def _keep_early(self, node_id: str, uid: GroupUid, message: Message) -> None:
+        """The group may be opened in a moment: its creation is being applied here. (What is lost is said again.)"""
+        self.strays += 1
+        kept = self._early.setdefault(uid, [])
+        kept.append((node_id, message))
+        if len(kept) > EARLY_MESSAGES_MAX:
+            del kept[0]
+        if len(self._early) > EARLY_GROUPS_MAX:
+            del self._early[next(iter(self._early))]
+
+    def home_of(self, uid: GroupUid, member: int) -> str:
+        """The node that a member which no configuration here names has spoken from; "" = unknown."""
+        return self._came_from.get((uid, member), "")
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 

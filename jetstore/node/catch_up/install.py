@@ -110,7 +110,7 @@ async def install_meta(group: MetaGroup, storage: Storage, disk: Disk, head: byt
                 restored(checkpoint.index, checkpoint.term, machine.raft_configuration)
                 group.replace_machine(machine)
 
-            await _switch(group, disk, checkpoint, switch)
+            await _switch(group, disk, checkpoint, switch, lambda: group.founding_records(machine))
     finally:
         group.release()
 
@@ -124,13 +124,24 @@ def _require(group: Group, index: int, keeps_local: bool) -> None:
         raise NotNow(f"{group.name} has applied {applied} already, the fetched state stands at {index}")
 
 
-async def _switch(group: Group, disk: Disk, checkpoint: Checkpoint, switch: Callable[[], None]) -> None:
-    """Write the head, then RESET; once that is durable, and before anything else of the group is, switch."""
+async def _switch(
+    group: Group,
+    disk: Disk,
+    checkpoint: Checkpoint,
+    switch: Callable[[], None],
+    before: Callable[[], Iterable[Record]] = tuple,
+) -> None:
+    """Write the head, then RESET; once that is durable, and before anything else of the group is, switch.
+
+    The records of ``before`` go into the same block, in front of RESET.
+    """
     uid, index, term = checkpoint.uid, checkpoint.index, checkpoint.term
     head_hash = await disk.call("write_checkpoint", uid, checkpoint.head, checkpoint.chunks, checkpoint.segments, True)
     if group.stopped:
         raise NotNow(f"{group.name} has ended")
     durable: asyncio.Future[None] = group.loop.create_future()
+    for record in before():
+        group.add_record(record)
 
     def reset_durable() -> None:
         switch()

@@ -1,0 +1,162 @@
+"""Groups of this node whose logs their leader can no longer continue: each fetches a state from a peer.
+
+The core says that a checkpoint is needed (``CheckpointFetch``) as often as it likes; here is one run a group at a time,
+a pause after each that failed, and other members asked in turn. What a run received stays for the next one. The other
+side, what peers ask of this node, is registered with the links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jetstore.errors import JetstoreError
+from jetstore.node.catch_up import messages
+from jetstore.node.catch_up.exports import Export, MetaExport, StreamExport
+from jetstore.node.catch_up.messages import PeerRefused
+from jetstore.node.catch_up.sink import CatchUpSink
+from jetstore.node.catch_up.source import CatchUpSource
+from jetstore.node.group import Group
+from jetstore.node.link.links import Links
+from jetstore.node.link.ports import NotConnected
+from jetstore.node.meta_group import MetaGroup
+from jetstore.node.stream_group import StreamGroup
+from jetstore.raft.membership import decode_configuration
+from jetstore.raft.ready import CheckpointFetch
+from jetstore.types import META_GROUP, GroupUid, RaftIndex, Term
+
+if TYPE_CHECKING:
+    from jetstore.node.cluster import Cluster
+    from jetstore.node.node import Node
+
+log = structlog.get_logger(__name__)
+
+RETRY_S = 0.25
+"""After a run that failed."""
+RUNS_AT_ONCE = 4
+"""Groups that catch up at the same time; the others wait for their turn."""
+
+
+class LinkPeer:
+    """A node, as a catch-up sees it (``catch_up.messages.Peer``)."""
+
+    def __init__(self, links: Links, node_id: str) -> None:
+        self._links = links
+        self._node_id = node_id
+
+    async def request(self, method: str, payload: bytes) -> bytes:
+        """Its answer."""
+        try:
+            return await self._links.request(self._node_id, method, payload)
+        except (NotConnected, JetstoreError) as error:
+            raise PeerRefused(str(error)) from error
+
+    async def stream(self, method: str, payload: bytes) -> AsyncIterator[bytes]:
+        """Chunks of its answer."""
+        try:
+            async with self._links.stream(self._node_id, method, payload) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except (NotConnected, JetstoreError) as error:
+            raise PeerRefused(str(error)) from error
+
+
+class Behind:
+    """Built by a node that has a cluster."""
+
+    def __init__(self, node: Node, cluster: Cluster) -> None:
+        """Begins to answer peers; fetches when ``wanted``."""
+        self._node = node
+        self._cluster = cluster
+        self._links = cluster.links
+        self._sink = CatchUpSink(disk=node.parts.disk, vfs=node.parts.vfs, limits=node.limits, storage=node.storage)
+        self._source = CatchUpSource(self._export, node.loop)
+        self._tasks: dict[GroupUid, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(RUNS_AT_ONCE)
+        self.installed_total = 0
+        for method in (messages.BEGIN, messages.TAKE, messages.DONE):
+            self._links.register(method, self._answering(method))
+        for method in (messages.RANGE, messages.STATE):
+            self._links.register_stream(method, self._streaming(method))
+        cluster.host.on_checkpoint_wanted = self.wanted
+
+    def stop(self) -> None:
+        """Fetch nothing more."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    # -- what peers ask -------------------------------------------------------------------------------------------
+
+    def _answering(self, method: str):  # type: ignore[no-untyped-def]
+        async def answer(node_id: str, payload: bytes) -> bytes:
+            return await self._source.request(method, payload)
+
+        return answer
+
+    def _streaming(self, method: str):  # type: ignore[no-untyped-def]
+        async def chunks(node_id: str, payload: bytes) -> AsyncGenerator[bytes, None]:
+            async for chunk in self._source.stream(method, payload):
+                yield chunk
+
+        return chunks
+
+    def _export(self, uid: GroupUid) -> Export | None:
+        node = self._node
+        if uid == META_GROUP:
+            return MetaExport(lambda: node.meta.machine)
+        for group in node.streams.values():
+            if group.uid == uid and not group.stopped:
+                return StreamExport(uid, lambda group=group: group.stream)  # type: ignore[misc]
+        return None
+
+    # -- what this node needs -------------------------------------------------------------------------------------
+
+    def wanted(self, uid: GroupUid, event: CheckpointFetch) -> None:
+        """A group's core asked for a checkpoint."""
+        group = self._group(uid)
+        if group is None or uid in self._tasks:
+            return
+        task = self._tasks[uid] = self._node.loop.create_task(self._catch_up(group, event))
+        task.add_done_callback(lambda done: self._done(uid, done))
+
+    def _group(self, uid: GroupUid) -> MetaGroup | StreamGroup | None:
+        if uid == META_GROUP:
+            return self._node.meta
+        return next((group for group in self._node.streams.values() if group.uid == uid), None)
+
+    def _done(self, uid: GroupUid, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(uid, None)
+        if not task.cancelled() and task.exception() is not None:
+            self._node.fail(task.exception())
+
+    async def _catch_up(self, group: MetaGroup | StreamGroup, event: CheckpointFetch) -> None:
+        """One run; a pause if it failed. The core asks again if it is still needed."""
+        async with self._turns:
+            if group.stopped:
+                return
+            node_id = self._node_of(group, event.source)
+            try:
+                if not node_id:
+                    raise PeerRefused(f"member {event.source} is nowhere")
+                peer = LinkPeer(self._links, node_id)
+
+                def restored(index: RaftIndex, term: Term, configuration: bytes) -> None:
+                    known = decode_configuration(configuration) if configuration else group.founding
+                    group.core.restored(index, term, known)
+
+                if isinstance(group, MetaGroup):
+                    await self._sink.catch_up_meta(group, peer, restored, min_index=event.index)
+                else:
+                    await self._sink.catch_up(group, peer, restored, min_index=event.index)
+                self.installed_total += 1
+                group.advance()
+            except (JetstoreError, OSError) as error:
+                log.warning("catch-up failed", group=group.name, source=event.source, error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    def _node_of(self, group: Group, member: int) -> str:
+        where = group.core.configuration.members.get(member)
+        return where.node if where is not None else self._cluster.host.home_of(group.uid, member)
