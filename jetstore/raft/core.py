@@ -14,28 +14,28 @@ Several Readies may be on their way to disk at once; completions arrive in order
 (a vote, an acknowledgement) appears only after ``stored``; a leader's appends appear at once, parallel to its own disk,
 and it counts its own copy only when that is durable.
 
-Who does what: this file holds term, vote and role, and hands messages on by kind. ``election.py`` wins a term,
-``leader.py`` is what exists only while leading it, ``follower.py`` takes what a leader sends. Source: Raft paper §5–6,
-Ongaro's thesis §3, 4, 6, 9.6, 10; ``docs/raft.md`` is the manual.
+Who does what: this file holds term, vote and role. ``inbox.py`` decides what is heard and hands it on; ``election.py``
+wins a term, ``leader.py`` is what exists only while leading it, ``follower.py`` takes what a leader sends, and
+``writes.py`` keeps the order of disk and messages. Source: Raft paper §5–6, Ongaro's thesis §3, 4, 6, 9.6, 10;
+``docs/raft.md`` is the manual.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from jetstore.errors import ConfChangeRefused, NotNow
 from jetstore.raft.configurations import Configurations
 from jetstore.raft.election import Election
 from jetstore.raft.follower import Follower
+from jetstore.raft.inbox import step
 from jetstore.raft.leader import Leader
 from jetstore.raft.log import Entry, RaftLog
 from jetstore.raft.membership import KIND as CONFIGURATION_KIND
 from jetstore.raft.membership import ConfChange, Configuration
-from jetstore.raft.message import Answer, Message, MessageKind
+from jetstore.raft.message import Message, MessageKind
 from jetstore.raft.options import RaftOptions
 from jetstore.raft.ready import (
-    CheckpointFetch,
     Event,
     HardState,
     LeaderChanged,
@@ -45,26 +45,12 @@ from jetstore.raft.ready import (
     Status,
     Token,
 )
-from jetstore.raft.repair import answer
+from jetstore.raft.writes import Writes
 from jetstore.types import RaftIndex, Term
 
 __all__ = ["HardState", "RaftCore", "RaftOptions", "Ready", "Role", "Status", "Token"]
 
 CONFIGURATION_BYTE = bytes((CONFIGURATION_KIND,))
-_FROM_LEADER = frozenset((MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT, MessageKind.TIMEOUT_NOW))
-_FROM_ANYBODY = _FROM_LEADER | {MessageKind.REPAIR, MessageKind.REPAIR_RESPONSE, MessageKind.REMOVED}
-"""Heard whoever the sender is: a leader may be newer than the configuration here, and bytes are bytes."""
-_CANVASS = frozenset((MessageKind.PRE_VOTE, MessageKind.VOTE))
-_COUNTED = frozenset(
-    (
-        MessageKind.PRE_VOTE_RESPONSE,
-        MessageKind.VOTE_RESPONSE,
-        MessageKind.APPEND_RESPONSE,
-        MessageKind.HEARTBEAT_RESPONSE,
-        MessageKind.READ_INDEX,
-    )
-)
-"""Heard from members of the configuration only (R9)."""
 
 
 class RaftCore:
@@ -104,20 +90,11 @@ class RaftCore:
         self.is_quiescent = False
         self.is_removed = False
         self.configurations = Configurations(configuration, log)
-        self.election = Election(self)
-        self.follower = Follower(self)
+        self.election: Election = Election(self)
+        self.follower: Follower = Follower(self)
         self.leading: Leader | None = None
         """What exists only while this member leads."""
-        self._hard_version = 0  # counts changes of (term, vote)
-        self._handed_version = 0
-        self._durable_version = 0
-        self._handed_index = log.last_index  # entries up to here were handed out by ready()
-        self._repairs: list[Entry] = []
-        self._handed_number = 0  # tokens handed out
-        self._stored_number = 0  # and handed back
-        self._caps: list[tuple[int, RaftIndex]] = []  # (token number, index): up to that token nothing later counts
-        self._held: deque[tuple[int, Message]] = deque()
-        self._messages: list[Message] = []
+        self.writes = Writes(self)
         self.events: list[Event] = []
         self._told_leader = (0, self.term)
         self._configuration_done = log.checkpoint_index  # configurations up to here were seen committed
@@ -242,8 +219,7 @@ class RaftCore:
         Entries beyond it stay if they continue it. ``index`` must not be below what is applied here.
         """
         stays = self.log.restored(index, term)
-        self._forget_writes_from(RaftIndex(self.log.last_index + 1) if stays else RaftIndex(index + 1))
-        self._handed_index = max(index, min(self._handed_index, self.log.last_index))
+        self.writes.restored(index, stays=stays)
         self.configurations.restored(configuration)
         if term > self.term or (self.leading is not None and not stays):
             self.become_follower(max(term, self.term), 0)  # a later leader committed what this one never had
@@ -268,76 +244,23 @@ class RaftCore:
 
     def has_ready(self) -> bool:
         """Whether ``ready()`` would list something to write."""
-        return (
-            self.log.last_index > self._handed_index
-            or self._handed_version != self._hard_version
-            or bool(self._repairs)
-        )
+        return self.writes.has_ready()
 
     def ready(self, max_bytes: int | None = None) -> Ready:
         """Everything to write that was not handed out before (at least one entry, then up to ``max_bytes``)."""
-        log = self.log
-        hard_state = None
-        if self._handed_version != self._hard_version:
-            hard_state = HardState(self.term, self.vote)
-            self._handed_version = self._hard_version
-        repairs: tuple[Entry, ...] = ()
-        if self._repairs:
-            repairs = tuple(entry for entry in self._repairs if log.term_at(entry.index) == entry.term)
-            self._repairs = []
-        first = RaftIndex(self._handed_index + 1)
-        entries: list[Entry] = []
-        if first <= log.last_index:
-            if max_bytes is None:
-                entries = log.slice(first, log.last_index)
-            else:
-                entries = log.slice_bytes(first, log.last_index, max_bytes)
-            prev_term = log.term_at(self._handed_index)
-            assert prev_term is not None
-            self._handed_index = entries[-1].index
-            last_term, last_index = entries[-1].term, entries[-1].index
-        else:
-            prev_term = last_term = Term(0)
-            last_index = RaftIndex(0)
-        self._handed_number += 1
-        token = Token(self._handed_number, hard_state, self._handed_version, last_term, last_index, repairs)
-        return Ready(hard_state, entries, prev_term, token, repairs)
+        return self.writes.ready(max_bytes)
 
     def stored(self, token: Token) -> None:
         """What ``ready()`` listed under this token is durable."""
-        assert token.number == self._stored_number + 1, "completions must come in the order of their Readies"
-        self._stored_number = token.number
-        if token.hard_state is not None:
-            self._durable_version = token.hard_version
-            self._release_held()
-        log = self.log
-        for entry in token.repaired:
-            log.repaired(entry.index, entry.term)
-        if self._caps:
-            self._stored_before_truncation(token)
-        elif token.index > log.checkpoint_index:
-            assert log.stored(token.term, token.index), "a write of another entry counted"
+        self.writes.stored(token)
         leading = self.leading
         if leading is not None:
             leading.stored()
         elif self.role is Role.CANDIDATE:
-            if self._durable_version == self._hard_version and log.durable_index == log.last_index:
+            if self.writes.is_hard_state_durable and self.log.durable_index == self.log.last_index:
                 self.election.stored()
         elif token.index or token.repaired:
             self.follower.stored()
-
-    def _stored_before_truncation(self, token: Token) -> None:
-        """A write that was under way when the log was cut: its entries from there on are others now (ABA).
-
-        Also when the same (term, index) has come back since: in the journal, the cut stands between.
-        """
-        log = self.log
-        counts_to = min((index for number, index in self._caps if token.number <= number), default=token.index)
-        index = min(counts_to, token.index)
-        term = log.term_at(index)
-        if index > log.checkpoint_index and term is not None:
-            log.stored(term, index)
-        self._caps = [cap for cap in self._caps if cap[0] > token.number]
 
     def to_apply(self) -> list[Entry]:
         """Committed and durable entries in order, up to a FAULTY one.
@@ -354,8 +277,7 @@ class RaftCore:
         """What may be sent now. A leader's new entries are put into appends here, so one call carries a whole batch."""
         if self.leading is not None:
             self.leading.flush()
-        messages, self._messages = self._messages, []
-        return messages
+        return self.writes.take_messages()
 
     def take_events(self) -> list[Event]:
         """What happened, or is asked of the driver, since the last call."""
@@ -416,87 +338,9 @@ class RaftCore:
 
     def step(self, message: Message) -> None:
         """A message from another member arrived; any order, any delay, any number of times."""
-        assert message.to == self.member, f"a message to member {message.to} at member {self.member}"
-        kind = message.kind
-        if message.sender not in self.configuration.members and self._ignores_stranger(message):
-            return
-        if self.is_quiescent and not message.is_quiescent:
-            self.wake()
-        if message.term > self.term:
-            if kind in _CANVASS and self.election.protects_leader(message):
-                return
-            if kind is MessageKind.PRE_VOTE or (kind is MessageKind.PRE_VOTE_RESPONSE and not message.is_rejected):
-                pass  # nobody's term changes by a pre-vote
-            else:
-                self.become_follower(message.term, message.sender if kind in _FROM_LEADER else 0)
-        elif message.term < self.term:
-            self._answer_late(message)
-            return
-        _HANDLERS[kind](self, message)
+        step(self, message)
 
-    def _ignores_stranger(self, message: Message) -> bool:
-        """Whether a message from outside the configuration is not to be heard.
-
-        Candidates and leaders are: their configuration may be newer than the one here. Unless the committed one here
-        proves that the sender was removed: then it is told.
-        """
-        if message.kind in _FROM_ANYBODY:
-            return False
-        if message.kind in _CANVASS and self.log.faulty_index is not None:
-            self.election.ask_for_bytes(message.sender)
-        committed = self.configurations.at(self.log.committed_index)
-        if message.sender < committed.next_member and message.sender not in committed.members:
-            self.send(MessageKind.REMOVED, message.sender, index=self.log.committed_index)
-            return True
-        return message.kind in _COUNTED
-
-    def _answer_late(self, message: Message) -> None:
-        """A message of an older term: whoever sent it learns the newer one."""
-        kind = message.kind
-        if kind in _FROM_LEADER:
-            self.send(MessageKind.HEARTBEAT_RESPONSE, message.sender)
-        elif kind is MessageKind.PRE_VOTE:
-            self.send(MessageKind.PRE_VOTE_RESPONSE, message.sender, is_rejected=True)
-        elif kind is MessageKind.VOTE:
-            self.send(MessageKind.VOTE_RESPONSE, message.sender, is_rejected=True)
-        elif kind is MessageKind.REPAIR:
-            self._handle_repair(message)
-        elif kind is MessageKind.REPAIR_RESPONSE:  # the bytes of an entry are the same in every term
-            self._handle_repair_response(message)
-        elif kind is MessageKind.REMOVED:
-            self._handle_removed(message)
-
-    def _handle_repair(self, message: Message) -> None:
-        reply, entries, covered = answer(self.log, message.index, message.log_term)
-        self.send(
-            MessageKind.REPAIR_RESPONSE,
-            message.sender,
-            index=message.index,
-            log_term=message.log_term,
-            answer=reply,
-            entries=entries,
-            commit=covered,
-        )
-
-    def _handle_repair_response(self, message: Message) -> None:
-        index, term = message.index, message.log_term
-        if not self.log.unreadable(index, term):
-            return
-        if message.answer is Answer.HAVE:
-            (entry,) = message.entries
-            assert (entry.index, entry.term) == (index, term), "the bytes of another entry"
-            self.repair(entry)
-            if index == self.election.asked_index:
-                self.election.ask_for_bytes()
-        elif message.answer is Answer.COMPACTED:
-            self.events.append(CheckpointFetch(message.sender, max(index, message.commit), Term(0)))
-        if self.leading is not None and message.term == self.term:
-            self.leading.heard_answer(message)
-
-    def _handle_removed(self, message: Message) -> None:
-        self._removed(message.index)
-
-    def _removed(self, index: RaftIndex) -> None:
+    def removed(self, index: RaftIndex) -> None:
         """The configuration that is committed at ``index`` does not name this member any more: stand no longer."""
         if not self.is_removed:
             self.is_removed = True
@@ -505,18 +349,11 @@ class RaftCore:
     def send(self, kind: MessageKind, to: int, **fields: object) -> None:
         """Send in this member's term, once the term and vote that it implies are durable (R10)."""
         message = Message(kind, self.member, to, self.term, boot=self.boot, **fields)  # type: ignore[arg-type]
-        self.post(message)
+        self.writes.post(message)
 
     def post(self, message: Message) -> None:
         """The same for a message that is complete."""
-        if self._durable_version == self._hard_version:
-            self._messages.append(message)
-        else:
-            self._held.append((self._hard_version, message))
-
-    def _release_held(self) -> None:
-        while self._held and self._held[0][0] <= self._durable_version:
-            self._messages.append(self._held.popleft()[1])
+        self.writes.post(message)
 
     # -- rules that the parts share -------------------------------------------------------------------------------
 
@@ -548,7 +385,7 @@ class RaftCore:
 
     def become_leader(self) -> None:
         """This term is won, and that this member voted for itself is durable (R6)."""
-        assert self._durable_version == self._hard_version, "leader before its vote is durable"
+        assert self.writes.is_hard_state_durable, "leader before its vote is durable"
         assert self.vote == self.member
         self.role = Role.LEADER
         self.leader = self.member
@@ -559,11 +396,8 @@ class RaftCore:
     def set_hard_state(self, term: Term, vote: int) -> None:
         """Change term or vote in memory; what is sent from now on waits until it is durable."""
         assert term > self.term or (term == self.term and self.vote in (0, vote)), "one vote per term (R6)"
-        if term > self.term:  # nobody needs to vote for what this member no longer stands for
-            self._messages = [message for message in self._messages if message.kind not in _CANVASS]
-            self._held = deque(held for held in self._held if held[1].kind not in _CANVASS)
+        self.writes.hard_state_changed(is_new_term=term > self.term)
         self.term, self.vote = term, vote
-        self._hard_version += 1
 
     def advance_commit(self, index: RaftIndex) -> bool:
         """Note that everything up to ``index`` is committed; whether that is news."""
@@ -581,7 +415,7 @@ class RaftCore:
             self._configuration_done = self.configurations.index
         configuration = self.configurations.at(committed)
         if self.member not in configuration.members and self.member < configuration.next_member:
-            self._removed(committed)
+            self.removed(committed)
 
     def append_from_leader(self, entries: Iterable[Entry]) -> None:
         """Take entries that follow the log's last one."""
@@ -594,20 +428,14 @@ class RaftCore:
     def truncate_from(self, index: RaftIndex) -> None:
         """Remove what never was committed: memory now, the journal with the next entries written at ``index``."""
         self.log.truncate_from(index)
-        self._handed_index = min(self._handed_index, RaftIndex(index - 1))
-        self._forget_writes_from(index)
+        self.writes.truncated(index)
         if self.configurations.truncated(index):
             self.configuration_changed()
-
-    def _forget_writes_from(self, index: RaftIndex) -> None:
-        """What is being written of entries ≥ ``index`` counts for nothing any more, even if it comes back (ABA)."""
-        if self._stored_number < self._handed_number:
-            self._caps.append((self._handed_number, RaftIndex(index - 1)))
 
     def repair(self, entry: Entry) -> None:
         """Put the bytes of an unreadable slot back, to be written as a REPAIR record."""
         self.log.repair(entry)
-        self._repairs.append(entry)
+        self.writes.repairs.append(entry)
         if self.configurations.repaired():
             self.configuration_changed()
 
@@ -621,32 +449,3 @@ class RaftCore:
         if now != self._told_leader:
             self._told_leader = now
             self.events.append(LeaderChanged(*now))
-
-
-def _to_leader(name: str) -> Callable[[RaftCore, Message], None]:
-    """A handler of what only a leader hears."""
-
-    def handle(core: RaftCore, message: Message) -> None:
-        if core.leading is not None:
-            getattr(core.leading, name)(message)
-
-    return handle
-
-
-_HANDLERS: dict[MessageKind, Callable[[RaftCore, Message], None]] = {
-    MessageKind.PRE_VOTE: lambda core, m: core.election.handle_vote(m),
-    MessageKind.PRE_VOTE_RESPONSE: lambda core, m: core.election.handle_pre_vote_response(m),
-    MessageKind.VOTE: lambda core, m: core.election.handle_vote(m),
-    MessageKind.VOTE_RESPONSE: lambda core, m: core.election.handle_vote_response(m),
-    MessageKind.APPEND: lambda core, m: core.follower.handle_append(m),
-    MessageKind.APPEND_RESPONSE: _to_leader("handle_append_response"),
-    MessageKind.HEARTBEAT: lambda core, m: core.follower.handle_heartbeat(m),
-    MessageKind.HEARTBEAT_RESPONSE: _to_leader("handle_heartbeat_response"),
-    MessageKind.SNAPSHOT: lambda core, m: core.follower.handle_snapshot(m),
-    MessageKind.TIMEOUT_NOW: lambda core, m: core.election.handle_timeout_now(m),
-    MessageKind.READ_INDEX: _to_leader("handle_read_index"),
-    MessageKind.READ_INDEX_RESPONSE: lambda core, m: core.follower.handle_read_index_response(m),
-    MessageKind.REPAIR: RaftCore._handle_repair,
-    MessageKind.REPAIR_RESPONSE: RaftCore._handle_repair_response,
-    MessageKind.REMOVED: RaftCore._handle_removed,
-}

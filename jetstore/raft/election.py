@@ -86,22 +86,35 @@ class Election:
 
     def _may_stand(self) -> bool:
         core = self.core
-        return not core.is_removed and core.configurations.may_vote(core.member, core.log.committed_index)
+        return core.configurations.may_vote(core.member, core.log.committed_index)
 
     def _is_lone_voter(self) -> bool:
         return self.core.configuration.all_voters == {self.core.member}
 
     def _stand(self) -> None:
         core = self.core
-        if not self._may_stand() or core.configurations.hidden() > 1:
+        if core.is_removed:
             return
-        if self._is_lone_voter():
-            self._stand_for_real(is_forced=False)
-            return
-        core.become_follower(core.term, 0)
-        core.role = Role.PRE_CANDIDATE
-        self.votes = {core.member: True}
+        if self._may_stand() and core.configurations.hidden() <= 1:
+            if self._is_lone_voter():
+                self._stand_for_real(is_forced=False)
+                return
+            core.become_follower(core.term, 0)
+            core.role = Role.PRE_CANDIDATE
+            self.votes = {core.member: True}
+        elif self._is_lone_voter():
+            self._commit_what_precedes()
+        # Who may not stand asks all the same: it may have been removed, and be told; or have bytes that another needs.
         self._canvass(MessageKind.PRE_VOTE, Term(core.term + 1), is_forced=False)
+
+    def _commit_what_precedes(self) -> None:
+        """A lone voter's log is what was committed; entries that may hide other voters end what it can know of that."""
+        core = self.core
+        log = core.log
+        if log.faulty_index is not None:
+            index = RaftIndex(log.faulty_index - 1)
+            if core.configurations.at(index).all_voters == {core.member}:
+                core.advance_commit(index)
 
     def _stand_for_real(self, *, is_forced: bool) -> None:
         core = self.core

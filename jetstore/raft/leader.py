@@ -26,6 +26,9 @@ from jetstore.types import RaftIndex
 if TYPE_CHECKING:
     from jetstore.raft.core import RaftCore
 
+UNREADABLE = "unreadable entries are being resolved"
+"""Why a leader takes no proposals."""
+
 
 class Leader:
     """One leader's term."""
@@ -57,7 +60,7 @@ class Leader:
         if self.core.log.faulty_index is None:
             self._open()
             return
-        self.closed_by = "unreadable entries are being resolved"
+        self.closed_by = UNREADABLE
         if self.is_alone:  # its log is what was committed: nothing will be dropped, and what is readable is applied
             self.term_start_index = self.append(b"").index
         self.core.election.ask_for_bytes()
@@ -300,6 +303,7 @@ class Leader:
 
     def _end_transfer(self) -> None:
         self.transfer_to = 0
+        self.closed_by = UNREADABLE
         self.try_to_open()
 
     def leave_office(self) -> None:
