@@ -52,6 +52,7 @@ class Compaction:
         assert segment.has_footer
         assert segment.table is None
         self.segment = segment
+        self._source = segment.path
         stem, _, number = segment.name.removesuffix(".seg").partition("-")
         self.name = f"{stem}-{int(number or 0) + 1}.seg"
         self.path = f"{segments_dir(log.uid)}/{self.name}"
@@ -76,7 +77,7 @@ class Compaction:
         """
         reader, segment = self._log.reader, self.segment
         frame_count, table_sizes = reader.ask(segment, lambda table: (table.frame_count, table.payload_sizes))
-        while self._next_frame < frame_count and budget_bytes > 0 and not segment.is_dropped:
+        while self._next_frame < frame_count and budget_bytes > 0 and not self._is_stale:
             number = self._next_frame
             self._next_frame += 1
             first, last = reader.ask(segment, partial(_span, number=number))
@@ -84,10 +85,15 @@ class Compaction:
                 continue
             self._take(number)
             budget_bytes -= table_sizes[number]
-        if self._next_frame >= frame_count or segment.is_dropped:
+        if self._next_frame >= frame_count or self._is_stale:
             self._emit()
             self._is_done = True
         return self._is_done
+
+    @property
+    def _is_stale(self) -> bool:
+        """The segment has left the log, or a repair has rewritten it meanwhile: what was read may be half of each."""
+        return self.segment.is_dropped or self.segment.path != self._source
 
     def _take(self, number: int) -> None:
         """Add the live records of a frame to those that wait."""
@@ -136,7 +142,7 @@ class Compaction:
 
     def finish(self) -> None:
         """The file was written: it takes the old one's place."""
-        if self.segment.is_dropped or not self._table.message_count:
+        if self._is_stale or not self._table.message_count:
             self.abandon()
             return
         footer_bytes = len(encode_footer(self._table, self._log.uid, self._last_seq))

@@ -73,6 +73,8 @@ class Received:
         self._at = self._end = 0
         """The region that is being received: what comes next is behind ``_at``; ``_at == _end`` between regions."""
         self._is_gap = False
+        self.fixed_base = 0
+        """Not 0: everything goes into one file with this base, whatever its size."""
         self._current: SegmentFile | None = None
         self._limits = limits
         self._sizes_of = file_sizes if storage == "file" else memory_sizes
@@ -152,7 +154,7 @@ class Received:
         if segment is not None:
             table = segment.table
             assert table is not None
-            if (
+            if self.fixed_base or (
                 table.end_offset + frame_bytes <= self._limits.segment_bytes
                 and table.subject_count < SUBJECTS_MAX
                 and table.frame_count < FRAMES_MAX
@@ -160,9 +162,10 @@ class Received:
             ):
                 return segment
             self.seal()
-        name = f"{first:020d}-{self.number}.seg"
+        base = self.fixed_base or first
+        name = f"{base:020d}-{self.number}.seg"
         path = f"{segments_dir(self.uid)}/{name}"
-        segment = SegmentFile(name, path, first, table=SegmentTable(path, first, SEGMENT_HEAD_BYTES))
+        segment = SegmentFile(name, path, base, table=SegmentTable(path, base, SEGMENT_HEAD_BYTES))
         segment.was_taken = True
         self._files.append(segment)
         self._current = segment

@@ -7,7 +7,7 @@ for the next run, with the same peer or another one. See ``messages.py`` for wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,6 +17,7 @@ from jetstore.limits import Limits
 from jetstore.node.catch_up import messages
 from jetstore.node.catch_up.install import Restored, install_meta, install_stream
 from jetstore.node.catch_up.messages import Peer, decode, encode
+from jetstore.node.catch_up.repair import repair_ranges
 from jetstore.node.storage import Storage
 from jetstore.store.install_files import Received, free_number
 from jetstore.store.install_manifest import manifest_path
@@ -108,7 +109,7 @@ class CatchUpSink:
     async def _freeze(self, group: StreamGroup) -> None:
         """What is stored here ends with a segment of its own: whatever is applied later does not grow into it."""
         files = group.messages.segment_files()
-        if files and not files[-1].is_sealed:
+        if files and not files[-1].is_sealed and not group.stream.is_torn:
             group.messages.seal_last()
             await self._storage.checkpoint(group, is_forced=True)
 
@@ -220,6 +221,12 @@ class CatchUpSink:
                 raise Corruption("the bytes of a state", file="peer", offset=0, expected=size, actual=len(data))
         await self._ask(peer, messages.DONE, session=session)
         return data
+
+    async def repair_ranges(
+        self, group: StreamGroup, peer: Peer, ranges: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
+        """Repair damage in stored records of these closed ranges; see ``repair.repair_ranges``."""
+        return await repair_ranges(group, self._storage, self._disk, self._vfs, self._limits, peer, ranges)
 
     # -- metadata -----------------------------------------------------------------------------------------------------
 

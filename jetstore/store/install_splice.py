@@ -1,0 +1,158 @@
+"""A segment with unreadable records is rewritten under a new name with what a peer sent in their place.
+
+``SegmentRepair``: ``examine`` its frames in steps, fetch the ranges in ``bad``, ``supply`` what came, and, once nothing
+is ``lacking``, have ``writes`` written and ``finish``. The log then reads from the new file; the old one goes after the
+next checkpoint, like after a compaction. Readable frames are taken over as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jetstore.errors import Corruption
+from jetstore.store.footer import SealedTable
+from jetstore.store.install_files import Received
+from jetstore.store.install_records import Record
+from jetstore.store.segment import decode_payload
+from jetstore.store.segment_files import SegmentFile
+from jetstore.store.segment_table import SegmentTable
+
+if TYPE_CHECKING:
+    from jetstore.limits import Limits
+    from jetstore.store.message_log import SegmentedLog, Write
+
+
+def damaged_segments(log: SegmentedLog, ranges: Iterable[tuple[int, int]]) -> list[SegmentFile]:
+    """The segments that hold sequences of these closed ranges, in order."""
+    wanted = [(first, last) for first, last in ranges if first <= last]
+    return [
+        segment
+        for segment in log.segment_files()
+        if any(first <= segment.last_seq and last >= segment.base_seq for first, last in wanted)
+    ]
+
+
+class SegmentRepair:
+    """See the module docstring. The segment must be sealed and written; the log may go on meanwhile."""
+
+    def __init__(self, log: SegmentedLog, segment: SegmentFile, limits: Limits, number: int) -> None:
+        """``number`` makes the new file's name unique."""
+        assert segment.is_sealed
+        assert not segment.memory, "frames were not written"
+        self.segment = segment
+        self._source = segment.path
+        self.bad: list[tuple[int, int]] = []
+        """Closed ranges with live messages that cannot be read. Complete after ``examine``."""
+        self.is_damaged = False
+        """Anything at all is not as it was written: also what only dead records, or no record, depend on."""
+        self._log = log
+        self._limits = limits
+        self._number = number
+        self._good: list[Record] = []
+        self._next_frame = 0
+        self._supplied: list[Record] = []
+        self._lacking: set[int] = set()
+        self._made: Received | None = None
+
+    def examine(self, budget_bytes: int) -> bool:
+        """Read about this much more of the segment; True when it was read to its end."""
+        reader, segment = self._log.reader, self.segment
+        if self.is_stale:
+            return True
+        if not self._next_frame:
+            self._look_around()
+        count = reader.ask(segment, lambda table: table.frame_count)
+        while self._next_frame < count and budget_bytes > 0:
+            number = self._next_frame
+            self._next_frame += 1
+            first, last, size = reader.ask(segment, partial(_span, number=number))
+            budget_bytes -= size
+            try:
+                head, payload = reader.read_frame(segment, number)
+                reader.verify(segment, head, payload)
+            except Corruption:
+                self._add_bad(first, last)
+            else:
+                self._good.append((head, payload))
+        if self._next_frame < count:
+            return False
+        self.bad.sort()
+        for first, last in self.bad:
+            self._lacking.update(self._live(first, last))
+        return True
+
+    @property
+    def is_stale(self) -> bool:
+        """The segment has left the log, or compaction has rewritten it: this repair is of no use."""
+        return self.segment.is_dropped or self.segment.path != self._source
+
+    def _look_around(self) -> None:
+        """Head, footer, and what a table that had to be made from the frames could not find."""
+        reader, segment = self._log.reader, self.segment
+        try:
+            reader.check_head(segment)
+        except Corruption:
+            self.is_damaged = True
+        table = reader.table(segment)
+        if segment.has_footer and (not isinstance(table, SealedTable) or table.verify()):
+            self.is_damaged = True
+        for bad in reader.ask(segment, lambda found: list(found.bad)):
+            self._add_bad(bad.first_seq, bad.last_seq)
+
+    def _add_bad(self, first: int, last: int) -> None:
+        self.is_damaged = True
+        if self._live(first, last):
+            self.bad.append((first, last))
+
+    def _live(self, first: int, last: int) -> list[int]:
+        first, last = max(first, self._log.first_seq), min(last, self._log.last_seq)
+        return self._log.dead.absent(first, last, last - first + 1) if first <= last else []
+
+    def supply(self, record: Record) -> None:
+        """Records of the bad ranges, verified on their way. Raises ``Corruption`` if they are of others."""
+        head, payload = record
+        seqs = decode_payload(head, payload).seqs
+        if not any(first <= seqs[0] and seqs[-1] <= last for first, last in self.bad):
+            raise Corruption("records that were not asked for", file="range", offset=0, actual=(seqs[0], seqs[-1]))
+        self._supplied.append(record)
+        self._lacking.difference_update(seqs)
+
+    def lacking(self) -> list[int]:
+        """Live sequences that nobody has supplied."""
+        return sorted(seq for seq in self._lacking if self._log.is_live(seq))
+
+    def writes(self) -> list[Write]:
+        """The whole new file. Nothing refers to it yet."""
+        assert not self.lacking()
+        base = self.segment.base_seq
+        made = Received(self._log.uid, self._limits, storage=self._log.storage, number=self._number, first_seq=base)
+        made.fixed_base = base
+        made.begin(base, self.segment.last_seq)
+        for record in sorted([*self._good, *self._supplied], key=lambda found: found[0].first_seq):
+            made.take(record)
+        made.seal()
+        self._made = made
+        return made.take_writes()
+
+    def finish(self) -> bool:
+        """The new file was written and takes the old one's place; False if that is not there any more."""
+        assert self._made is not None
+        if not self._made.files:
+            return False
+        file = self._made.files[0]
+        if self.is_stale:
+            self._log.forget_file(file.path)
+            return False
+        self._log.replace_file(
+            self.segment, file.name, messages=file.messages, file_bytes=file.file_bytes, last_seq=file.last_seq
+        )
+        self.segment.has_footer = True
+        self.segment.table = None
+        return True
+
+
+def _span(table: SegmentTable, number: int) -> tuple[int, int, int]:
+    """First and last sequence of a frame, and the length of its payload."""
+    return table.first_seqs[number], table.seq_of(table.frame_end(number) - 1), table.payload_sizes[number]

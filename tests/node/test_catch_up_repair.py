@@ -1,0 +1,127 @@
+"""Bad frames of stored records, repaired from a peer: by sequence, verified, and durable; nothing else changes."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from catch_up_world import KIB, Feed, Pipe, Replica, limits
+from test_catch_up import assert_same, close, damage
+
+from jepsen.sim.faults import SimCrash
+from jetstore.errors import Corruption
+
+pytestmark = pytest.mark.asyncio
+
+
+async def twins(*, messages: int = 20) -> tuple[Replica, Replica, Feed]:
+    """Two replicas with the same log and other files; checkpointed."""
+    one, other = await Replica(bounds=limits(3 * KIB)).open(), await Replica(bounds=limits(5 * KIB, 300)).open()
+    feed = Feed()
+    script = [feed.configure(), *[feed.publish(20) for _ in range(messages)]]
+    script += [feed.delete(seq) for seq in range(100, 140, 3)]
+    for replica in (one, other):
+        await replica.feed(script)
+        await replica.checkpoint()
+    return one, other, feed
+
+
+async def test_a_bad_frame_stops_being_bad() -> None:
+    one, other, _ = await twins()
+    before = one.records()
+    bad = [damage(one, seq) for seq in (40, 115, 301)]
+    for first, _ in bad:
+        with pytest.raises(Corruption):
+            one.group.messages.read(first)
+    paths = {segment.path for segment in one.group.messages.segment_files()}
+    pipe = Pipe(other.source)
+    assert await one.sink.repair_ranges(one.group, pipe, bad) == []
+    assert pipe.ranges == bad, "only the bad frames are fetched"
+    assert one.records() == before
+    assert_same(one, other)
+    now = {segment.path for segment in one.group.messages.segment_files()}
+    assert len(now - paths) == len({one.group.messages.segment_at(first).path for first, _ in bad})
+    assert not any(one.vfs.exists(path) for path in paths - now)
+    one.abandon()
+    one.vfs.crash()
+    again = await Replica(one.vfs, one.limits).open()
+    assert again.records() == before
+    assert again.group.messages.findings == []
+    close(again, other)
+
+
+async def test_damaged_heads_and_footers_and_what_is_not_written_yet() -> None:
+    one, other, feed = await twins()
+    segments = one.group.messages.segment_files()
+    for segment, offset in ((segments[0], 5), (segments[1], segments[1].file_bytes - 20)):
+        byte = one.vfs.peek(segment.path)[offset]
+        one.vfs.poke(segment.path, offset, bytes([byte ^ 4]))
+        one.group.messages.forget_file(segment.path)
+    one.group.messages.take_dropped()
+    more = [feed.publish(9)]
+    for replica in (one, other):
+        await replica.feed(more)
+    whole = [(1, one.group.messages.last_seq)]
+    assert await one.sink.repair_ranges(one.group, Pipe(other.source), whole) == []
+    found: list[Corruption] = []
+    while not one.group.messages.scrub(1 << 20, found):
+        pass
+    assert found == []
+    assert_same(one, other)
+    close(one, other)
+
+
+async def test_what_the_peer_has_not_stays_bad_and_is_named() -> None:
+    one, other, feed = await twins()
+    first, last = damage(one, 40)
+    damage(one, 300)
+    purge = feed.purge(seq=last + 1)
+    await other.feed([purge])
+    assert await one.sink.repair_ranges(one.group, Pipe(other.source), [(1, 310)]) == [(first, last)]
+    with pytest.raises(Corruption):
+        one.group.messages.read(first)
+    assert one.group.messages.read(300) is not None, "the other segment was repaired"
+    close(one, other)
+
+
+async def test_wrong_records_are_refused() -> None:
+    one, other, _ = await twins()
+    first, last = damage(one, 60)
+    pipe = Pipe(other.source)
+    pipe.change = lambda method, data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+    with pytest.raises(Corruption):
+        await one.sink.repair_ranges(one.group, pipe, [(first, last)])
+    with pytest.raises(Corruption):
+        one.group.messages.read(first)
+    close(one, other)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_power_cut_in_between_loses_nothing(seed: int) -> None:
+    one, other, _ = await twins(messages=8)
+    before = one.records()
+    bad = damage(one, 50)
+    one.abandon()
+    one.vfs.crash()
+    disk = one.vfs
+    boundary = seed
+    while True:
+        member = await Replica(disk.clone(), one.limits).open()
+        boundary += 6
+        member.vfs.crash_at(member.vfs.boundaries + boundary)
+        is_done = False
+        try:
+            await member.wait(member.sink.repair_ranges(member.group, Pipe(other.source), [bad]))
+            is_done = True
+        except SimCrash:
+            pass
+        member.abandon()
+        member.vfs.crash(Random(boundary))
+        again = await Replica(member.vfs, one.limits).open()
+        if not is_done:
+            await again.sink.repair_ranges(again.group, Pipe(other.source), [bad])
+        assert again.records() == before
+        again.abandon()
+        if is_done:
+            break
+    close(other)
