@@ -165,7 +165,7 @@ class Link(asyncio.BufferedProtocol):
         return self._reader.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.state is State.CLOSED:
+        if self.is_closed:
             return
         self.in_bytes += nbytes
         self._heard_at_s = self.loop.time()
@@ -177,14 +177,14 @@ class Link(asyncio.BufferedProtocol):
             for kind, body in reader.frames():
                 self.in_frames += 1
                 self._take(kind, body)
-                if self.state is State.CLOSED:
+                if self.is_closed:
                     return
             if self.state is not State.HELLO:
                 self.owner.on_read_end(self)
         except Refused as refusal:
             self._refuse(refusal)
         except FrameError as error:
-            if self.state is not State.CLOSED:
+            if not self.is_closed:
                 self.owner.on_bad_frame(self, str(error))
                 self.abort(f"bad frame: {error}")
 
@@ -287,6 +287,11 @@ class Link(asyncio.BufferedProtocol):
         self.close(refusal.text)
 
     # -- sending --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Over; nothing of it counts any more."""
+        return self.state is State.CLOSED
 
     @property
     def pending_bytes(self) -> int:

@@ -54,7 +54,7 @@ def test_three_nodes(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
                 await asyncio.sleep(0)
         await until(lambda: all(len(a.heard.messages(b.id)) == 50 for a in nodes for b in nodes if a is not b))
         assert all(notes(a.heard.messages(b.id)) == list(range(50)) for a in nodes for b in nodes if a is not b)
-        await until(lambda: all(peer.raft and peer.raft.rtt_s for peer in nodes[0].links.status().peers))
+        await until(lambda: all(peer.raft and peer.raft.rtt_s is not None for peer in nodes[0].links.status().peers))
         await stop(*nodes)
 
     run(story, factory)
