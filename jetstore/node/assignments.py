@@ -166,6 +166,8 @@ class Assignments:
             before = recovered.checkpoint_index
             head, recovered = node.files.head_of(recovered)
             is_newer = recovered.checkpoint_index != before
+            if is_newer:
+                node.files.secure(recovered)  # before files that only an older checkpoint names are removed
         storage = str(assignment.config.get("storage", "file"))
         group = StreamGroup(
             uid=assignment.uid,

@@ -209,6 +209,8 @@ class Node:
             before = recovered.checkpoint_index
             head, recovered = self.files.head_of(recovered)
             is_newer = recovered.checkpoint_index != before
+            if is_newer:
+                self.files.secure(recovered)
             if head is not None:
                 machine = MetaState.restore(head)
         meta = MetaGroup(

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from jetstore.errors import Corruption, FormatUnknown
+from jetstore.errors import Corruption, DiskFull, FormatUnknown, ReadBackFailed
 from jetstore.limits import Limits
-from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, read_chunk, read_heads
+from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, read_chunk, read_heads, write_head
 from jetstore.store.index_layers import LayeredIndex, index_chunk_names
 from jetstore.store.log_checkpoint import LogParts, log_chunk_names
 from jetstore.store.message_log import SegmentedLog
@@ -125,6 +125,24 @@ class GroupFiles:
             expected=recovery.checkpoint_hash,
             actual=[copy.hash for copy in copies],
         )
+
+    def secure(self, recovery: GroupRecovery) -> None:
+        """Make both copies the head that ``recovery`` is seen from, durable, before anything follows from it.
+
+        Its CKPT line is missing, so nothing has proved that its name is durable: after a kill, or a failed sync of the
+        directory, the page cache shows it all the same. Raises Corruption if it cannot be read back.
+        """
+        uid = recovery.uid
+        copies, _ = read_heads(self._vfs, uid)
+        copy = next((copy for copy in copies if copy.hash == recovery.checkpoint_hash), None)
+        if copy is None:
+            raise Corruption("the newest checkpoint is not readable any more", file=group_dir(uid), offset=0)
+        try:
+            write_head(self._vfs, uid, copy.content, is_installed=copy.is_installed)
+        except DiskFull:  # then the copy that is there
+            self._vfs.fsync_dir(group_dir(uid))
+        except ReadBackFailed as error:
+            raise Corruption(str(error), file=group_dir(uid), offset=0) from error
 
     def open_stream(self, uid: GroupUid, storage: str, head: bytes | None) -> Stream:
         """The stream as of a head, over its segments and index. Raises Corruption if they do not belong together."""

@@ -1,0 +1,48 @@
+"""Goal: a checkpoint whose CKPT line is missing counts only once both its copies are durable under their names.
+
+Method: the sync of the directory fails right after a head's rename, so the page cache shows a name that the disk does
+not have. The server ends, starts again, goes on; then the power is cut and only what was synced is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from damaged_store import body, create, current_server, play_over, put
+
+from jepsen.sim.client import Client
+from jepsen.sim.faults import fault
+from jepsen.sim.world import World
+
+MESSAGES = 10
+
+
+@pytest.mark.parametrize("group", [1, 2], ids=["metadata", "stream"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize(("op", "where"), [("fsync_dir", ""), ("rename", "/HEAD.*")], ids=["sync", "rename"])
+def test_nothing_follows_from_a_name_that_is_not_durable(op: str, where: str, nth: int, group: int) -> None:
+    async def checkpoint(world: World, client: Client) -> None:
+        await create(client)
+        await put(client, 1, MESSAGES)
+        server = current_server(world)
+        member = server.node.streams["S"] if group == 2 else server.node.meta
+        world.machine.vfs.inject(fault(op, f"groups/{group}{where}", nth=nth))
+        server.node.storage.want_checkpoint(member.uid)
+        await asyncio.sleep(1)
+
+    async def go_on(world: World, client: Client) -> None:
+        await put(client, MESSAGES + 1, MESSAGES + 3)
+        await asyncio.sleep(0.2)
+
+    async def read(world: World, client: Client) -> None:
+        for number in range(1, MESSAGES + 4):
+            answer = await client.api("STREAM.MSG.GET.S", {"seq": number})
+            assert answer["message"]["subject"] == f"s.{number % 3}", body(number)
+        await put(client, MESSAGES + 4, MESSAGES + 4)
+        assert current_server(world).node.health_problem() == ""
+
+    vfs, _ = play_over(None, checkpoint)
+    vfs, _ = play_over(vfs, go_on)
+    vfs.crash()
+    play_over(vfs, read)
