@@ -70,22 +70,16 @@ def check_completeness(states: Iterable[RaftState]) -> list[str]:
 
 
 def check_monotone(states: Iterable[RaftState]) -> list[str]:
-    """R5: a term never falls, a commit and what is applied never within one process; applied ≤ commit ≤ last."""
-    terms: dict[tuple[str, str, str, int], RaftState] = {}
+    """R5: term, commit and what is applied never fall within one process; applied ≤ commit ≤ last. (Over restarts only
+    what was promised counts: ``check_promises``. What was in memory may be forgotten.)"""
     before: dict[tuple[str, int, str, int], RaftState] = {}
     problems = []
     for state in states:
-        life = (state.node, state.incarnation, state.group, state.member)
-        if life in terms and state.term < terms[life].term:
-            problems.append(
-                f"raft: R5 term of {state.group} fell from {terms[life].term} to {state.term} on {_tell(state)}"
-            )
-        terms[life] = state
         process = (state.node, state.boot, state.group, state.member)
         earlier = before.get(process)
         before[process] = state
         if earlier is not None:
-            for name in ("commit", "applied"):
+            for name in ("term", "commit", "applied"):
                 then, now = getattr(earlier, name), getattr(state, name)
                 if now < then:
                     problems.append(f"raft: R5 {name} of {state.group} fell from {then} to {now} on {_tell(state)}")
@@ -98,37 +92,49 @@ def check_monotone(states: Iterable[RaftState]) -> list[str]:
 
 
 def check_votes(states: Iterable[RaftState], promises: Iterable[RaftPromise] = ()) -> list[str]:
-    """R6: one vote per term and incarnation, restarts included."""
-    votes: dict[tuple[str, str, str, int, int], tuple[int, str]] = {}
+    """R6: one vote per term: within a process, and for ever after a message that left has told it."""
+    told: dict[tuple[str, str, str, int, int], RaftPromise] = {}
+    held: dict[tuple[str, int, str, int, int], RaftState] = {}
     problems = []
-    told: list[RaftPromise | RaftState] = [*states, *promises]
-    for fact in sorted(told, key=lambda fact: fact.at_ns):
+    for fact in in_order(states, promises):
         if not fact.vote:
             continue
-        key = (fact.node, fact.incarnation, fact.group, fact.member, fact.term)
-        first, where = votes.setdefault(key, (fact.vote, _tell(fact)))
-        if first != fact.vote:
+        first: RaftPromise | RaftState
+        life = (fact.node, fact.incarnation, fact.group, fact.member, fact.term)
+        if isinstance(fact, RaftState):
+            first = held.setdefault((fact.node, fact.boot, fact.group, fact.member, fact.term), fact)
+            first = told.get(life, first)
+        else:
+            first = told.setdefault(life, fact)
+        if first.vote != fact.vote:
             problems.append(
                 f"raft: R6 {_tell(fact)} votes for {fact.vote} in term {fact.term} of {fact.group}, "
-                f"and had voted for {first}: {where}"
+                f"and had voted for {first.vote}: {_tell(first)}"
             )
     return problems
 
 
+def in_order(states: Iterable[RaftState], promises: Iterable[RaftPromise]) -> list[RaftPromise | RaftState]:
+    """Both by time; what was promised at a moment stands before what was believed then."""
+    facts: list[RaftPromise | RaftState] = [*promises, *states]
+    facts.sort(key=lambda fact: fact.at_ns)
+    return facts
+
+
 def check_committed_stays(states: Iterable[RaftState]) -> list[str]:
-    """R7: what a node knew as committed stays in its log or below its first index (bytes: ``check_hashes``)."""
-    highest: dict[tuple[str, str, str, int], RaftState] = {}
+    """R7: what a process knew as committed it never cuts off again (bytes: ``check_hashes``)."""
+    highest: dict[tuple[str, int, str, int], RaftState] = {}
     problems = []
     for state in states:
-        life = (state.node, state.incarnation, state.group, state.member)
-        known = highest.get(life)
+        process = (state.node, state.boot, state.group, state.member)
+        known = highest.get(process)
         if known is not None and state.last_index < known.commit:
             problems.append(
                 f"raft: R7 {_tell(state)} ends at {state.last_index} in {state.group}, "
                 f"and knew {known.commit} as committed: {_tell(known)}"
             )
         if known is None or state.commit >= known.commit:
-            highest[life] = state
+            highest[process] = state
     return problems
 
 
@@ -169,12 +175,10 @@ def check_configurations(states: Iterable[RaftState]) -> list[str]:
 def check_promises(states: Iterable[RaftState], promises: Iterable[RaftPromise]) -> list[str]:
     """R10, R11: what a message implied is there in every later life of the same disk: the term, and an evidenced end of
     the log that is at least as new."""
-    facts: list[RaftPromise | RaftState] = [*promises, *states]
-    facts.sort(key=lambda fact: fact.at_ns)
     terms: dict[tuple[str, str, str, int], RaftPromise] = {}
     ends: dict[tuple[str, str, str, int], RaftPromise] = {}
     problems = []
-    for fact in facts:
+    for fact in in_order(states, promises):
         life = (fact.node, fact.incarnation, fact.group, fact.member)
         if isinstance(fact, RaftPromise):
             if life not in terms or terms[life].term < fact.term:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from random import Random
 
@@ -31,18 +30,21 @@ def measure(nodes: int, operations_per_s: float = 100.0) -> str:
             done += 1
             await asyncio.sleep(rng.expovariate(operations_per_s / CLIENTS))
 
+    async def leader(stream: str) -> int:
+        while True:
+            for number, machine in enumerate(world.machines):
+                if machine.leads(stream):
+                    return number
+            await asyncio.sleep(0.05)
+
     async def story() -> float:
         await world.all_up()
-        client = await world.up()
-        config = {"name": "S", "subjects": ["s.>"], "num_replicas": nodes if world.machine.replicates else 1}
-        for _ in range(100):
-            answer = await client.request("$JS.API.STREAM.CREATE.S", json.dumps(config).encode())
-            if b'"error"' not in answer.data:
-                break
-            await asyncio.sleep(0.1)
-        clients = [
-            await world.connect(f"w{number}", None if world.machine.replicates else 0) for number in range(CLIENTS)
-        ]
+        is_replicated = world.machine.replicates
+        config = {"name": "S", "subjects": ["s.>"], "num_replicas": nodes if is_replicated else 1}
+        creator = await world.connect("create", await leader("") if is_replicated else 0)
+        await creator.api("STREAM.CREATE.S", config)
+        where = await leader("S") if is_replicated else 0
+        clients = [await world.connect(f"w{number}", where) for number in range(CLIENTS)]
         started = time.process_time()
         until_s = world.loop.now() + LIMIT_S
         await asyncio.gather(*(one(client, number, until_s) for number, client in enumerate(clients)))
