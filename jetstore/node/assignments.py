@@ -23,6 +23,7 @@ from jetstore.node.stream_group import StreamGroup
 from jetstore.raft.membership import Configuration
 from jetstore.store.ports import GroupRecovery, Kind, Record
 from jetstore.stream.entries import encode_config
+from jetstore.stream.stream import Stream
 from jetstore.types import META_GROUP, GroupUid, RaftIndex, Term
 
 if TYPE_CHECKING:
@@ -137,6 +138,9 @@ class Assignments:
                 raise Corruption("the journal does not know the group", file="journal", offset=0)
             group = self._group(assignment, recovered)
         except Corruption as error:
+            if recovered is not None and self._node.behind is not None and not _lost_memory(recovered):
+                self._open_without_state(assignment, recovered, error)
+                return
             if recovered is not None:
                 self._recovered[uid] = recovered
             self.lost[assignment.name] = LostStream(assignment, error, self._node.outlet)
@@ -147,7 +151,7 @@ class Assignments:
             group.start()
         if is_new and self._meta.core.is_leader:
             group.campaign()  # who creates leads first
-        if group.is_faulty:
+        if group.core.log.faulty_index is not None or group.paused_by is not None:
             log.error(
                 "stream faulty",
                 stream=group.name,
@@ -158,7 +162,6 @@ class Assignments:
                 group.announce_fault()
 
     def _group(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> StreamGroup:
-        """The driver of a stream's group, recovered or (None) new. Not started yet."""
         node = self._node
         head: bytes | None = None
         is_newer = False
@@ -169,10 +172,31 @@ class Assignments:
             if is_newer:
                 node.files.secure(recovered)  # before files that only an older checkpoint names are removed
         storage = str(assignment.config.get("storage", "file"))
+        group = self._driver(assignment, recovered, node.files.open_stream(assignment.uid, storage, head))
+        problem = recovery_problem(recovered, is_alone=node.cluster is None)
+        if problem:
+            group.paused_by = Corruption(f"the log of stream {group.name} {problem}", file="journal", offset=0)
+        if recovered is not None and is_newer:  # a head without its CKPT line: from now on it counts
+            group.add_record(reset_record(recovered))
+        return group
+
+    def _open_without_state(self, assignment: StreamAssignment, recovered: GroupRecovery, error: Corruption) -> None:
+        """The checkpoint cannot be read, the log can: this member goes on voting and storing, and asks for a state."""
+        assert self._node.behind is not None
+        log.error("stream damaged, its state is fetched", stream=assignment.name, uid=assignment.uid, error=str(error))
+        storage = str(assignment.config.get("storage", "file"))
+        group = self._driver(assignment, recovered, self._node.files.placeholder(recovered, storage))
+        group.bar()
+        group.start()
+        self._node.behind.lost(group)
+
+    def _driver(self, assignment: StreamAssignment, recovered: GroupRecovery | None, stream: Stream) -> StreamGroup:
+        """The driver of a stream's group, recovered or (None) new. Not started yet."""
+        node = self._node
         group = StreamGroup(
             uid=assignment.uid,
             name=assignment.name,
-            stream=node.files.open_stream(assignment.uid, storage, head),
+            stream=stream,
             recovery=recovered,
             commit=node.commit,
             limits=node.limits,
@@ -186,11 +210,6 @@ class Assignments:
             replication=self._replication(assignment),
         )
         group.on_led = self.bring_config_up
-        problem = recovery_problem(recovered, is_alone=node.cluster is None)
-        if problem:
-            group.paused_by = Corruption(f"the log of stream {group.name} {problem}", file="journal", offset=0)
-        if recovered is not None and is_newer:  # a head without its CKPT line: from now on it counts
-            group.add_record(reset_record(recovered))
         self.streams[assignment.name] = group
         node.storage.add(group)
         return group
@@ -255,7 +274,15 @@ class Assignments:
             self._node.parts.disk.call(command, uid).add_done_callback(seen)
 
     def _paused(self, group: Group) -> None:
-        """A group stands still and takes no publishes: files that only it needs must not fill the journal."""
+        """A group stands still and takes no publishes: files that only it needs must not fill the journal.
+
+        With peers it need not stay so: somebody else leads, and the state is fetched anew.
+        """
+        behind = self._node.behind
+        if behind is not None and isinstance(group, StreamGroup) and not group.is_barred:
+            group.bar()
+            group.hand_over()
+            behind.lost(group)
         standing = [other.uid for other in self.streams.values() if other.is_faulty]
         self._node.parts.disk.call("leave_uncounted", standing).add_done_callback(seen)
 
@@ -282,6 +309,11 @@ def recovery_problem(recovered: GroupRecovery | None, *, is_alone: bool) -> str:
     if not recovered.hard_state_known and not is_alone:  # it may have voted: a lone voter has nobody to contradict
         return "has lost its vote"
     return ""
+
+
+def _lost_memory(recovered: GroupRecovery) -> bool:
+    """Whether the member must not even vote."""
+    return bool(recovery_problem(recovered, is_alone=False))
 
 
 def seen(future: asyncio.Future[Any]) -> None:

@@ -105,10 +105,10 @@ class Behind:
 
     def _export(self, uid: GroupUid) -> Export | None:
         node = self._node
-        if uid == META_GROUP:
+        if uid == META_GROUP and not node.meta.is_barred:
             return MetaExport(lambda: node.meta.machine)
         for group in node.streams.values():
-            if group.uid == uid and not group.stopped:
+            if group.uid == uid and not (group.stopped or group.is_barred):
                 return StreamExport(uid, lambda group=group: group.stream)  # type: ignore[misc]
         return None
 
@@ -122,6 +122,25 @@ class Behind:
         task = self._tasks[uid] = self._node.loop.create_task(self._catch_up(group, event))
         task.add_done_callback(lambda done: self._done(uid, done))
 
+    def lost(self, group: MetaGroup | StreamGroup) -> None:
+        """This group's state is lost: have it from whoever has it, however long that takes."""
+        task = self._tasks[group.uid] = self._node.loop.create_task(self._have_again(group))
+        task.add_done_callback(lambda done: self._done(group.uid, done))
+
+    async def _have_again(self, group: MetaGroup | StreamGroup) -> None:
+        """Ask the leader, and the others in turn, until a state is installed that is not older than the lost one."""
+        core = group.core
+        turn = 0
+        while group.is_barred and not group.stopped:
+            others = [number for number in core.configuration.all_members if number != core.member]
+            source = core.leader if core.leader not in (0, core.member) else 0
+            if others and (not source or turn % 3 == 2):  # now and then somebody else: the leader may be unable to
+                source = others[turn // 3 % len(others)]
+            turn += 1
+            least = core.log.checkpoint_index
+            if not source or not await self._run(group, source, least, keeps_local=False):
+                await asyncio.sleep(RETRY_S)
+
     def _group(self, uid: GroupUid) -> MetaGroup | StreamGroup | None:
         if uid == META_GROUP:
             return self._node.meta
@@ -134,13 +153,18 @@ class Behind:
 
     async def _catch_up(self, group: MetaGroup | StreamGroup, event: CheckpointFetch) -> None:
         """One run; a pause if it failed. The core asks again if it is still needed."""
+        if not await self._run(group, event.source, event.index, keeps_local=True):
+            await asyncio.sleep(RETRY_S)
+
+    async def _run(self, group: MetaGroup | StreamGroup, source: int, least: RaftIndex, *, keeps_local: bool) -> bool:
+        """Fetch a state ≥ ``least`` from that member and install it; whether that worked."""
         async with self._turns:
             if group.stopped:
-                return
-            node_id = self._node_of(group, event.source)
+                return False
+            node_id = self._node_of(group, source)
             try:
                 if not node_id:
-                    raise PeerRefused(f"member {event.source} is nowhere")
+                    raise PeerRefused(f"member {source} is nowhere")
                 peer = LinkPeer(self._links, node_id)
 
                 def restored(index: RaftIndex, term: Term, configuration: bytes) -> None:
@@ -148,14 +172,17 @@ class Behind:
                     group.core.restored(index, term, known)
 
                 if isinstance(group, MetaGroup):
-                    await self._sink.catch_up_meta(group, peer, restored, min_index=event.index)
+                    await self._sink.catch_up_meta(group, peer, restored, min_index=least)
                 else:
-                    await self._sink.catch_up(group, peer, restored, min_index=event.index)
-                self.installed_total += 1
-                group.advance()
+                    await self._sink.catch_up(group, peer, restored, min_index=least, keeps_local=keeps_local)
             except (JetstoreError, OSError) as error:
-                log.warning("catch-up failed", group=group.name, source=event.source, error=str(error))
-                await asyncio.sleep(RETRY_S)
+                log.warning("catch-up failed", group=group.name, source=source, error=str(error))
+                return False
+            self.installed_total += 1
+            if group.is_barred:
+                group.unbar()
+            group.advance()
+            return True
 
     def _node_of(self, group: Group, member: int) -> str:
         where = group.core.configuration.members.get(member)

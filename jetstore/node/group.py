@@ -129,6 +129,8 @@ class Group:
         self.paused_by: Corruption | None = None
         """Why apply stands still although the log is readable (an input of apply is not)."""
         self._holds = 0
+        self.is_barred = False
+        """Its state is lost and comes from a peer: until then it votes and stores, and neither applies nor leads."""
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -168,7 +170,7 @@ class Group:
     @property
     def is_faulty(self) -> bool:
         """Apply stands still at something unreadable, and so does everything that depends on the newest state."""
-        return self.core.log.faulty_index is not None or self.paused_by is not None
+        return self.core.log.faulty_index is not None or self.paused_by is not None or self.is_barred
 
     # -- proposing ------------------------------------------------------------------------------------------------
 
@@ -326,6 +328,15 @@ class Group:
             self._drop_waiters()
             self.on_resigned()
 
+    def hand_over(self) -> None:
+        """Give leadership to the follower that has most of the log, if this member has it."""
+        core = self.core
+        progress = core.status().progress
+        others = [number for number in core.configuration.voters if number != core.member and number in progress]
+        if core.is_leader and others:
+            core.transfer_leader(max(others, key=lambda number: (progress[number].match_index, -number)))
+            self.advance()
+
     def on_event(self, event: Event) -> None:
         """Something that the core asks for or tells."""
         if isinstance(event, ReadState):
@@ -422,6 +433,16 @@ class Group:
         self._holds -= 1
         if not self._holds:
             self.apply_committed()
+
+    def bar(self) -> None:
+        """What was opened is a placeholder: the state has to come from a peer."""
+        self.is_barred = True
+        self.hold()
+
+    def unbar(self) -> None:
+        """The state has come."""
+        self.is_barred = False
+        self.release()
 
     def replace_machine(self, machine: StateMachine) -> None:
         """From now on this is the state; it stands where the log does. Whatever waited is never answered."""

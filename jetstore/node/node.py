@@ -122,6 +122,8 @@ class Node:
         self.lag.start()
         self.meta = self._open_meta(recovery.groups.get(META_GROUP))
         self.meta.start()
+        if self.meta.is_barred and self.behind is not None:
+            self.behind.lost(self.meta)
         if self.cluster is None:
             await self.meta.serving()
             for group in list(self.streams.values()):
@@ -205,9 +207,17 @@ class Node:
             raise Corruption("the journal does not know the metadata group, but streams", file="journal", offset=0)
         machine = MetaState()
         is_newer = False
+        lost: Corruption | None = None
         if recovered is not None:
             before = recovered.checkpoint_index
-            head, recovered = self.files.head_of(recovered)
+            try:
+                head, recovered = self.files.head_of(recovered)
+            except Corruption as error:
+                if self.behind is None:
+                    raise
+                lost, head = error, None
+                log.error("metadata damaged, it is fetched", error=str(error))
+                machine.applied_index, machine.applied_term = before, recovered.checkpoint_term
             is_newer = recovered.checkpoint_index != before
             if is_newer:
                 self.files.secure(recovered)
@@ -239,6 +249,8 @@ class Node:
         meta.found = self.assignments.found
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
         self.storage.add(meta)
+        if lost is not None:
+            meta.bar()
         return meta
 
     def _meta_replication(self) -> Replication | None:

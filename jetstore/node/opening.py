@@ -168,6 +168,13 @@ class GroupFiles:
         except (KeyError, TypeError, ValueError) as error:  # intact bytes that another version wrote
             raise FormatUnknown(f"stream head: {error!r}", file=group_dir(uid), offset=0) from error
 
+    def placeholder(self, recovery: GroupRecovery, storage: str) -> Stream:
+        """An empty stream where the checkpoint would be, for who waits for a peer's state. Touches no segment."""
+        messages = CheckpointedLog(self._vfs, recovery.uid, self._limits, storage=storage, cache=self.cache)
+        stream = Stream(recovery.uid, messages, self._indexes.open(recovery.uid, None, {}, messages), self._limits)
+        stream.applied_index, stream.applied_term = recovery.checkpoint_index, recovery.checkpoint_term
+        return stream
+
     def quarantine_unknown(self, known: Collection[GroupUid], now_ns: int) -> list[str]:
         """Move directories of groups that nobody knows out of the way; their new names."""
         moved = []

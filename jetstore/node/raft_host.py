@@ -51,6 +51,8 @@ class Replica(Protocol):
 
     uid: GroupUid
     core: RaftCore
+    is_barred: bool
+    """It must not lead: no time passes for it."""
 
     def advance(self) -> None:
         """Hand on everything that the core has to say after an input."""
@@ -119,7 +121,8 @@ class RaftHost:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         for group in list(self._awake.values()):
             core = group.core
-            core.tick()
+            if not group.is_barred:
+                core.tick()
             if core.is_leader and self._has_been_quiet(group):
                 core.quiesce(self._absent(core))
             group.advance()
@@ -224,7 +227,9 @@ class RaftHost:
         return node_id in self._up
 
     def _replace_leader(self, group: Replica, node_id: str) -> None:
-        if self._groups.get(group.uid) is group and node_id not in self._up and self._leads(group, node_id):
+        if self._groups.get(group.uid) is not group or group.is_barred:
+            return
+        if node_id not in self._up and self._leads(group, node_id):
             group.core.campaign()
             group.advance()
             self.touched(group)

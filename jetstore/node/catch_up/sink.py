@@ -19,6 +19,7 @@ from jetstore.node.catch_up.install import Restored, install_meta, install_strea
 from jetstore.node.catch_up.messages import Peer, decode, encode
 from jetstore.node.catch_up.repair import repair_ranges
 from jetstore.node.storage import Storage
+from jetstore.store.checkpoint_files import head_hash
 from jetstore.store.install_files import Received, free_number
 from jetstore.store.install_manifest import manifest_path
 from jetstore.store.install_records import END, Note, RecordParser
@@ -188,6 +189,7 @@ class CatchUpSink:
             pieces.append(bytes(data[at : at + size]))
             at += size
         head, *parts, tail = pieces
+        _check_head(head, taken)
         state = PeerState(uid, head, {row[0]: part for row, part in zip(taken["parts"], parts, strict=True)})
         if (state["index"], state["last_seq"]) != (taken["index"], taken["last_seq"]):
             raise Corruption("the state is not the one announced", file="peer", offset=0)
@@ -235,6 +237,7 @@ class CatchUpSink:
         least = max(min_index, group.machine.applied_index + 1)
         taken = await self._ask(peer, messages.TAKE, uid=group.uid, copied_seq=0, min_index=least)
         head = bytes(await self._fetch_bytes(peer, taken["session"], taken["head_bytes"]))
+        _check_head(head, taken)
         await install_meta(group, self._storage, self._disk, head, restored)
         return int(taken["index"])
 
@@ -264,6 +267,12 @@ class CatchUpSink:
         """What was received is of no use: the manifest goes first, then the files it named."""
         await self._disk.call("remove_files", [manifest_path(uid)])
         await self._disk.call("remove_files", [segment.path for segment in received.files])
+
+
+def _check_head(head: bytes, taken: dict[str, Any]) -> None:  # Any: JSON values
+    """Raises ``Corruption`` unless this is the head that was announced."""
+    if f"{head_hash(head):016x}" != taken["head_hash"]:
+        raise Corruption("the head of a state", file="peer", offset=0, expected=taken["head_hash"])
 
 
 def _is_live_in(state: PeerState, first: int, last: int) -> bool:

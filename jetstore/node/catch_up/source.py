@@ -17,6 +17,7 @@ from jetstore.errors import Corruption, JetstoreError
 from jetstore.node.catch_up import messages
 from jetstore.node.catch_up.exports import Export, Position, Taken
 from jetstore.node.catch_up.messages import CHUNK_BYTES, READ_BYTES, TAIL_BYTES, PeerRefused, decode, encode, refusal
+from jetstore.store.checkpoint_files import head_hash
 from jetstore.store.install_records import END, Note, encode_note
 from jetstore.types import GroupUid
 
@@ -88,6 +89,7 @@ class CatchUpSource:
                 "configuration": taken.configuration.hex(),
                 "running": f"{taken.running:016x}",
                 "head_bytes": len(taken.head),
+                "head_hash": f"{head_hash(taken.head):016x}",
                 "parts": taken.sizes,
                 "tail_bytes": sum(map(len, taken.tail)),
                 **_position(taken.position),

@@ -261,7 +261,10 @@ class Link(asyncio.BufferedProtocol):
         assert self.purpose is not None
         limits = self.owner.limits
         self._reader.body_bytes_max = self.owner.body_bytes_max(self.purpose)
-        self._reader.resting_bytes = max(limits.socket_read_bytes, HEAD_BYTES + limits.link_hello_bytes)
+        at_once = limits.socket_read_bytes
+        if self.purpose is Purpose.RAFT:
+            at_once += limits.link_frame_bytes  # a full frame comes in without the buffer being made anew
+        self._reader.resting_bytes = max(at_once, HEAD_BYTES + limits.link_hello_bytes)
         self.up_since_s = self._checked_at_s = self.loop.time()
         self.state = State.UP
         self._cancel_timer()
