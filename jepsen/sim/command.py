@@ -106,7 +106,7 @@ def replay_command(seed: int, options: argparse.Namespace | None = None) -> str:
         words += [f"--workload {name}" for name in options.workload]
         words += [f"--fault {name}" for name in options.fault]
         words += [flag for flag in FLAGS if vars(options)[flag[2:].replace("-", "_")]]
-        words += [f"--only {','.join(map(str, options.only))}"] * (options.only is not None)
+        words += [f"--only {','.join(map(str, options.only or ()))}"] * (options.only is not None)
         words += [f"--publishes {options.publishes}"] * (options.publishes is not None)
     return " ".join(words)
 
