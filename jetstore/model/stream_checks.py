@@ -7,6 +7,7 @@ streams cannot change in between, ``admit_create`` or ``admit_update``. All are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, Final
 
@@ -245,8 +246,19 @@ def _check_room(
         raise api_error("JSMemoryResourcesExceededErr" if in_memory else "JSStorageResourcesExceededErr")
 
 
+@lru_cache(100_000)
+def _first_token(subject: str) -> str:
+    return subject.partition(".")[0]
+
+
 def _check_overlap(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> None:
+    """First tokens tell most streams apart; only the others are compared in full."""
+    heads = set(map(_first_token, config.subjects))
+    is_open = not heads.isdisjoint(("*", ">"))
+    heads |= {"*", ">"}
     for name, other in existing.items():
+        if not is_open and heads.isdisjoint(map(_first_token, other.subjects)):
+            continue
         if name != config.name and any(collides_any(subject, other.subjects) for subject in config.subjects):
             raise api_error("JSStreamSubjectOverlapErr")
 

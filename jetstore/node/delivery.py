@@ -79,6 +79,8 @@ class Delivery:
         if advisories is None:
             return
         consumers, engines = self._leader.stream.consumers, self._engines
+        if not consumers and not engines:
+            return
         gone = [name for name, engine in engines.items() if consumers.get(name) is not engine.state]
         for name in gone:
             engines.pop(name).stop(CONSUMER_DELETED, is_deleted=True)

@@ -21,7 +21,7 @@ from jetstore.raft.core import HardState, RaftCore, Token
 from jetstore.raft.log import Entry, RaftLog
 from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
 from jetstore.raft.ready import CheckpointFetch, Event, Fenced, LeaderChanged, ReadState, Removed
-from jetstore.store.journal.entries import encode_entries
+from jetstore.store.journal.entries import encode_entries, encode_entry
 from jetstore.store.ports import GroupRecovery, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
 
@@ -377,6 +377,11 @@ class Group:
 
     def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
         """One ENTRIES record per run of one term."""
+        if len(entries) == 1:
+            entry = entries[0]
+            index, count = entry.index, entry.message_count
+            body = encode_entry(count, entry.data or b"")
+            return [Record(Kind.ENTRIES, self.uid, entry.term, prev_term, index, index, count, 0, body)]
         records = []
         start = 0
         while start < len(entries):
@@ -401,21 +406,22 @@ class Group:
             return
         entries = self.core.to_apply()
         if entries:
-            deadline = self.loop.time() + APPLY_SLICE_S
+            last = len(entries) - 1
+            deadline = self.loop.time() + APPLY_SLICE_S if last else 0.0
             for position, entry in enumerate(entries):
                 try:
                     self._apply(entry)
                 except Corruption as error:
                     self._pause(error)
                     break
-                if self.loop.time() > deadline and position + 1 < len(entries):
+                if position < last and self.loop.time() > deadline:
                     self._apply_scheduled = True
                     self.loop.call_soon(self._apply_more)
                     break
             self.after_apply()
             if self._on_applied is not None:
                 self._on_applied(self)
-        if self.core.serves and not self._is_serving and not self.is_faulty:
+        if not self._is_serving and self.core.serves and not self.is_faulty:
             self._is_serving = True
             if not self._serving.done():
                 self._serving.set_result(None)

@@ -253,12 +253,15 @@ class StreamGroup(Group):
             self._subscribe()  # with a fault, too: what was applied up to it says which publishes are to be refused
         if self.serves and not self.is_faulty:
             self.delivery.on_applied()
-            self._schedule_expiry()
+            if self.stream.can_expire:
+                self._schedule_expiry()
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 
     def _next_expiry_ns(self) -> int | None:
         """When the clock has something to remove. What it depends on may be unreadable: then later, again."""
+        if not self.stream.can_expire:
+            return None
         if self.loop.time() < self._expiry_held_until_s:
             return None
         try:

@@ -182,6 +182,11 @@ class Stream:
         self._proposed_time_ns = time_ns + count - 1
         return time_ns
 
+    @property
+    def can_expire(self) -> bool:
+        """Whether the clock alone may ever remove something."""
+        return bool(self.settings.max_age_ns or self.ttls.next_ns())
+
     def next_expiry_ns(self) -> int | None:
         """The earliest time at which an EXPIRE entry would remove something, or None. May be in the past."""
         return removals.next_expiry_ns(self)

@@ -21,6 +21,11 @@ def encode_entries(entries: Iterable[tuple[int, Buffer]]) -> bytes:
     return b"".join(chain.from_iterable((pack(len(data), count), data) for count, data in entries))
 
 
+def encode_entry(message_count: int, data: bytes) -> bytes:
+    """The body for one entry."""
+    return _ENTRY.pack(len(data), message_count) + data
+
+
 def iter_entries(body: Buffer) -> Iterator[tuple[int, bytes]]:
     """(message_count, data) of each entry. ValueError if the body does not end where its last entry ends."""
     view = memoryview(body)
