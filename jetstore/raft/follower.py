@@ -172,6 +172,7 @@ class Follower:
         is_idle = message.commit == log.last_index == log.committed_index and not log.faulty
         if message.is_quiescent and is_idle and message.sequence == self.sequence:
             core.is_quiescent = True  # no answer: it would wake the leader
+            log.release()
             return
         core.wake()
         self._answer(MessageKind.HEARTBEAT_RESPONSE)

@@ -337,6 +337,7 @@ class Leader:
             self.replication.send_heartbeat(member, self.progress[member], is_quiescent=True)
         self.wants_heartbeat = False
         core.is_quiescent = True
+        log.release()
         return True
 
     # -- unreadable entries ---------------------------------------------------------------------------------------

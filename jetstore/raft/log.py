@@ -280,6 +280,11 @@ class RaftLog:
         assert index <= self.applied_index
         self._drop(index - self.first_index + 1)
 
+    def release(self) -> None:
+        """Everybody has everything: keep in memory only what the journal may have to be told again."""
+        covered = self.bytes_above_checkpoint <= self.resident_bytes_max
+        self._drop((self.checkpoint_index if covered else self.applied_index) + 1 - self.first_index)
+
     def _drop_through(self, index: RaftIndex) -> None:
         """Drop up to ``index``, except the newest ``retain_bytes`` of applied entries."""
         count = index - self.first_index + 1
