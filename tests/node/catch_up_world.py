@@ -13,25 +13,28 @@ from jepsen.sim.vfs import SimVfs
 from jetstore.consumer.entries import encode_delivered, encode_set
 from jetstore.hot.frame import encode_frames
 from jetstore.limits import KIB, MIB, Limits
+from jetstore.meta.state import MetaState
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.requests import PurgeRequest
 from jetstore.model.stream import StreamConfig
-from jetstore.node.catch_up.exports import StreamExport
+from jetstore.node.assignments import founding_record, reset_record
+from jetstore.node.catch_up.exports import Export, MetaExport, StreamExport
 from jetstore.node.catch_up.messages import CHUNK_BYTES, RANGE, decode
 from jetstore.node.catch_up.sink import CatchUpSink
 from jetstore.node.catch_up.source import CatchUpSource
 from jetstore.node.compactor import Compactor
 from jetstore.node.group_commit import GroupCommit
+from jetstore.node.meta_group import MetaGroup
 from jetstore.node.opening import GroupFiles
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.disk import InlineDisk
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.memory_index import FileIndexes, FileIndexWriter
-from jetstore.store.ports import Columns, Kind, Message, Record
+from jetstore.store.ports import Columns, GroupRecovery, Message
 from jetstore.store.writer import Writer
 from jetstore.stream import entries
-from jetstore.types import GroupUid, RaftIndex, Term
+from jetstore.types import META_GROUP, GroupUid, RaftIndex, Term
 
 JOURNAL_ID = b"catch-up-replica"
 UID = GroupUid(7)
@@ -99,6 +102,8 @@ class Quiet:
 class Replica:
     """One member's store and group. Lone voters that are fed the same entries in the same order have the same log."""
 
+    uid = UID
+
     def __init__(self, vfs: SimVfs | None = None, bounds: Limits | None = None) -> None:
         self.vfs = vfs or SimVfs()
         self.limits = bounds or limits()
@@ -118,17 +123,33 @@ class Replica:
         )
         self.storage = Storage(self.disk, self.limits, loop)
         self.files = GroupFiles(self.vfs, FileIndexes(self.vfs), self.limits)
-        recovered = recovery.groups.get(UID)
+        recovered = recovery.groups.get(self.uid)
         head = None
         is_newer = False
         if recovered is not None:
             before = recovered.checkpoint_hash
             head, recovered = self.files.head_of(recovered)
             is_newer = recovered.checkpoint_hash != before
-        group = StreamGroup(
-            uid=UID,
+        self.group = group = self.make_group(loop, head, recovered)
+        if recovered is None:
+            group.add_record(founding_record(self.uid, group.core.member))
+        if is_newer:
+            assert recovered is not None
+            group.add_record(reset_record(recovered))
+        self.storage.add(group)
+        self.sink = CatchUpSink(disk=self.disk, vfs=self.vfs, limits=self.limits, storage=self.storage)
+        export = self.export()
+        self.source = CatchUpSource(lambda uid: export if uid == self.uid and not self.group.stopped else None, loop)
+        group.start()
+        await self.wait(group.serving())
+        return self
+
+    def make_group(self, loop: asyncio.AbstractEventLoop, head: bytes | None, recovered: GroupRecovery | None) -> Any:
+        """The group as ``Node`` makes it."""
+        return StreamGroup(
+            uid=self.uid,
             name="S",
-            stream=self.files.open_stream(UID, "file", head),
+            stream=self.files.open_stream(self.uid, "file", head),
             recovery=recovered,
             commit=self.commit,
             limits=self.limits,
@@ -137,21 +158,12 @@ class Replica:
             outlet=Quiet(),
             rng=Random(1),
             admission=lambda: None,
-            on_applied=lambda applied: self.storage.note_applied(group),
+            on_applied=lambda applied: self.storage.note_applied(self.group),
             on_pause=lambda paused: None,
         )
-        self.group = group
-        if is_newer:
-            assert recovered is not None
-            index, term, head_hash = recovered.checkpoint_index, recovered.checkpoint_term, recovered.checkpoint_hash
-            group.add_record(Record(Kind.RESET, UID, term, Term(0), index, index, 0, head_hash, b""))
-        self.storage.add(group)
-        self.sink = CatchUpSink(disk=self.disk, vfs=self.vfs, limits=self.limits, storage=self.storage)
-        export = StreamExport(UID, lambda: self.group.stream)
-        self.source = CatchUpSource(lambda uid: export if uid == UID and not self.group.stopped else None, loop)
-        group.start()
-        await self.wait(group.serving())
-        return self
+
+    def export(self) -> Export:
+        return StreamExport(self.uid, lambda: self.group.stream)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -200,6 +212,34 @@ class Replica:
 
     async def catch_up(self, peer: Any, **options: Any) -> int:
         index: int = await self.wait(self.sink.catch_up(self.group, peer, self.restored, **options))
+        return index
+
+
+class MetaReplica(Replica):
+    """The same for the metadata."""
+
+    uid = META_GROUP
+
+    def make_group(self, loop: asyncio.AbstractEventLoop, head: bytes | None, recovered: GroupRecovery | None) -> Any:
+        meta = MetaGroup(
+            uid=META_GROUP,
+            name="_meta_",
+            machine=MetaState() if head is None else MetaState.restore(head),
+            recovery=recovered,
+            commit=self.commit,
+            limits=self.limits,
+            loop=loop,
+        )
+        meta.on_checkpoint = lambda: None
+        meta.found = lambda uid, members: founding_record(uid, 1)
+        meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
+        return meta
+
+    def export(self) -> Export:
+        return MetaExport(lambda: self.group.machine)
+
+    async def catch_up(self, peer: Any, **options: Any) -> int:
+        index: int = await self.wait(self.sink.catch_up_meta(self.group, peer, self.restored, **options))
         return index
 
 

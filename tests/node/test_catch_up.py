@@ -9,7 +9,7 @@ import pytest
 from catch_up_world import KIB, Feed, Pipe, Replica, limits
 
 from jetstore.errors import Corruption
-from jetstore.node.catch_up.messages import PeerRefused
+from jetstore.node.catch_up.messages import STATE, PeerRefused
 from jetstore.node.catch_up.sink import CatchUpIncomplete
 from jetstore.types import RaftIndex, Term
 
@@ -217,6 +217,40 @@ async def test_wrong_bytes_are_noticed(seed: int) -> None:
         await follower.catch_up(Pipe(leader.source))
     else:
         assert not turned
+    assert_same(leader, follower)
+    close(leader, follower)
+
+
+async def test_every_flipped_byte_of_a_state_is_noticed() -> None:
+    leader, follower, feed = await pair()
+    await leader.feed([feed.publish(9), feed.delete(4), feed.consumer("C")])
+    first = Pipe(leader.source)
+    total = 0
+
+    def count(method: str, data: bytes) -> bytes:
+        nonlocal total
+        total += len(data) if method == STATE else 0
+        return data
+
+    first.change = count
+    await (await Replica().open()).catch_up(first)
+    assert total > 1_000
+    for at in range(0, total, 23):
+        pipe = Pipe(leader.source)
+        left = at
+
+        def change(method: str, data: bytes) -> bytes:
+            nonlocal left
+            if method != STATE:
+                return data
+            left, here = left - len(data), left
+            return data[:here] + bytes([data[here] ^ 2]) + data[here + 1 :] if 0 <= here < len(data) else data
+
+        pipe.change = change
+        with pytest.raises(Corruption):
+            await follower.catch_up(pipe)
+        assert follower.group.stream.applied_index == 1
+    await follower.catch_up(Pipe(leader.source))
     assert_same(leader, follower)
     close(leader, follower)
 
