@@ -116,7 +116,7 @@ class Dialler:
                 await self._connect(make, route)
                 assert link is not None
                 reason = await asyncio.shield(link.settled)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: no name of a host
             reason = str(error) or type(error).__name__
         except asyncio.CancelledError:
             if link is not None:

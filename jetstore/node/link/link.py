@@ -39,7 +39,7 @@ from jetstore.types import Buffer
 if TYPE_CHECKING:
     from jetstore.limits import Limits
 
-_PING = struct.Struct("<d")
+_PING = struct.Struct("<Q")
 _READY = struct.Struct("<Q")
 _HELLO_KINDS = (Kind.HELLO, Kind.READY, Kind.REFUSED)
 
@@ -139,6 +139,8 @@ class Link(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at_s = self.made_at_s
         self._checked_at_s = self.made_at_s
+        """When the last ping was sent."""
+        self._pings = 0
         self._reason = ""
 
     # -- transport events -----------------------------------------------------------------------------------------
@@ -212,7 +214,8 @@ class Link(asyncio.BufferedProtocol):
         elif kind is Kind.PONG:
             if len(body) != _PING.size:
                 raise FrameError("short pong")
-            self.rtt_s = max(0.0, self.loop.time() - _PING.unpack(body)[0])
+            if _PING.unpack(body)[0] == self._pings:
+                self.rtt_s = self.loop.time() - self._checked_at_s
         elif kind is Kind.GOODBYE:
             self.has_heard_goodbye = True
             self.owner.on_goodbye(self)
@@ -338,7 +341,8 @@ class Link(asyncio.BufferedProtocol):
             self._timer = None
             self.abort(f"nothing came for {now - self._heard_at_s:.1f} s")
             return
-        self.send([(Kind.PING, [_PING.pack(now)])])
+        self._pings += 1
+        self.send([(Kind.PING, [_PING.pack(self._pings)])])
         self._timer = self.loop.call_later(limits.link_ping_s, self._ping)
 
     def _cancel_timer(self) -> None:

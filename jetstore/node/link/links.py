@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -21,20 +21,20 @@ from jetstore.node.link.bulk import BulkClient, BulkStream
 from jetstore.node.link.bulk_server import BulkServer, Method
 from jetstore.node.link.dialler import Dialler, Target
 from jetstore.node.link.frames import FrameError, Kind
-from jetstore.node.link.hello import Hello, Purpose, Reason, Refused, check_hello
+from jetstore.node.link.hello import Hello, Purpose, Reason, Refused, check_hello, encode_hello
 from jetstore.node.link.link import Link, State
+from jetstore.node.link.peer import Peer
 from jetstore.node.link.peer_memory import PeerMemory, Sighting, Verdict
 from jetstore.node.link.ports import (
     LinkHandler,
     LinkOptions,
     LinksStatus,
     NotConnected,
-    PeerStatus,
     RequestHandler,
     Route,
     StreamHandler,
 )
-from jetstore.node.link.raft_codec import Addressed, Sender, decode_raft, encode_raft, message_bytes
+from jetstore.node.link.raft_codec import Sender, decode_raft, encode_raft, message_bytes
 from jetstore.raft.message import Message
 from jetstore.types import Buffer, GroupUid
 
@@ -42,27 +42,10 @@ log = structlog.get_logger(__name__)
 
 _TO_SERVER = (Kind.REQUEST, Kind.CREDIT, Kind.CANCEL)
 _TO_CLIENT = (Kind.RESPONSE, Kind.CHUNK, Kind.END, Kind.ERROR)
+_ADVERTISE_BYTES = 64
+"""Kept free in a hello for an address that is not known yet."""
 _FRAME_SLACK_BYTES = 256 * 1024
 """What a frame may have around one largest record."""
-
-
-@dataclass(slots=True)
-class Peer:
-    """Another node. Kept when it is away: counters and memory of it go on."""
-
-    node_id: str
-    hello: Hello
-    current: dict[Purpose, Link] = field(default_factory=dict)
-    retired: list[Link] = field(default_factory=list)
-    queue: list[Addressed] = field(default_factory=list)
-    """Raft messages of this loop turn."""
-    queued_bytes: int = 0
-    received: list[Addressed] = field(default_factory=list)
-    """Raft messages of this read."""
-    messages_in: int = 0
-    messages_out: int = 0
-    messages_dropped: int = 0
-    connects: int = 0
 
 
 class Links:
@@ -103,7 +86,14 @@ class Links:
     # -- start and stop -------------------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> int:
-        """Listen and begin to dial; the port in use (≤ 0 takes a free one). Raises OSError."""
+        """Listen and begin to dial; the port in use (≤ 0 takes a free one).
+
+        Raises OSError; ValueError if names and credentials do not fit a hello.
+        """
+        for route in (None, *self.options.routes):
+            size = len(encode_hello(self.my_hello(Purpose.RAFT, route)))
+            if size + _ADVERTISE_BYTES > self.limits.link_hello_bytes:
+                raise ValueError(f"names and credentials of {size} bytes, {self.limits.link_hello_bytes} fit a hello")
         self._server = await self.loop.create_server(
             lambda: Link(self, None, None), host or None, max(port, 0), ssl=self.options.server_tls
         )
@@ -264,29 +254,8 @@ class Links:
 
     def status(self) -> LinksStatus:
         """For monitoring."""
-        peers = []
-        for node_id, peer in sorted(self.peers.items()):
-            raft, bulk = peer.current.get(Purpose.RAFT), peer.current.get(Purpose.BULK)
-            alarm = self.memory.alarms.get(node_id)
-            peers.append(
-                PeerStatus(
-                    node_id=node_id,
-                    node_name=peer.hello.node_name,
-                    advertise=peer.hello.advertise,
-                    incarnation=peer.hello.incarnation,
-                    boot_counter=peer.hello.boot_counter,
-                    raft=raft.status() if raft is not None else None,
-                    bulk=bulk.status() if bulk is not None else None,
-                    messages_in=peer.messages_in,
-                    messages_out=peer.messages_out,
-                    messages_dropped=peer.messages_dropped,
-                    connects=peer.connects,
-                    requests_pending=bulk.client.pending if bulk is not None and bulk.client is not None else 0,
-                    alarm=alarm.text if alarm is not None else "",
-                )
-            )
         return LinksStatus(
-            peers=peers,
+            peers=[peer.status(self.memory.alarms.get(node_id)) for node_id, peer in sorted(self.peers.items())],
             routes=[(str(target.route), target.node_id) for target in self._targets],
             refused={reason.name.lower(): count for reason, count in sorted(self.refused.items())},
             bad_frames=self.bad_frames,

@@ -88,7 +88,7 @@ class MemoryLinks:
         self._streams: dict[str, StreamHandler] = {}
         self._asked: dict[asyncio.Future[bytes], tuple[str, str]] = {}
         """Requests on their way: node and method."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -163,8 +163,8 @@ class MemoryLinks:
         answer.add_done_callback(lambda done: self._asked.pop(done, None))
         if self.network.reaches(self.node_id, node_id):
             task = self.network.loop.create_task(other._serve(self, method, bytes(payload), answer))
-            other._tasks.add(task)
-            task.add_done_callback(other._tasks.discard)
+            other._tasks[task] = None
+            task.add_done_callback(lambda done: other._tasks.pop(done, None))
             answer.add_done_callback(lambda done: task.cancel() if done.cancelled() else None)
         return answer
 

@@ -239,6 +239,28 @@ def test_a_damaged_frame_ends_the_connection_with_a_warning_that_names_it(purpos
     play(story)
 
 
+def test_a_route_that_is_no_host_does_not_end_the_dialling() -> None:
+    async def story(loop: SimLoop) -> None:
+        a, b = LinkNode(loop, 1), LinkNode(loop, 2)
+        tries = 0
+        connect = loop.create_connection
+
+        async def fails(factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries < 4:
+                raise UnicodeError("label empty or too long")
+            return await connect(factory, host, port, **options)
+
+        loop.create_connection = fails  # type: ignore[method-assign]
+        await b.start()
+        a.dial(b)
+        await until(lambda: is_meshed(a, b))
+        await stop(a, b)
+
+    play(story)
+
+
 def test_a_hello_is_small() -> None:
     async def story(loop: SimLoop) -> None:
         a = LinkNode(loop, 1)
@@ -248,6 +270,15 @@ def test_a_hello_is_small() -> None:
         await until(lambda: who.is_lost)
         assert a.links.status().bad_frames == 1
         await stop(a)
+
+    play(story)
+
+
+def test_names_that_do_not_fit_a_hello_are_refused_at_start() -> None:
+    async def story(loop: SimLoop) -> None:
+        for changes in ({"cluster_name": "C" * 5000}, {"routes": [Route("h", 1, "u", "p" * 5000)]}):
+            with pytest.raises(ValueError, match="fit a hello"):
+                await LinkNode(loop, 1, **changes).start()  # type: ignore[arg-type]
 
     play(story)
 
