@@ -30,12 +30,14 @@ class Follower:
         self._read_number = core.boot << 32  # an answer to a read of before a restart is not one of now
         self._ticks = 0
         self._owes_answer = False
+        self._told_index = RaftIndex(0)
 
     def new_term(self) -> None:
         """What is known of a leader belongs to its term."""
         self.verified_index = RaftIndex(0)
         self.sequence = 0
         self._owes_answer = False
+        self._told_index = RaftIndex(0)
         self.leader_lost()
 
     def leader_lost(self) -> None:
@@ -140,10 +142,11 @@ class Follower:
     def _answer(self, kind: MessageKind) -> None:
         core = self.core
         log = core.log
+        self._told_index = self.match_index
         core.send(
             kind,
             core.leader,
-            index=self.match_index,
+            index=self._told_index,
             hint_index=self._unreadable_index(),
             last_index=log.last_index,
             last_term=log.last_term,
@@ -154,7 +157,8 @@ class Follower:
         """Something became durable: acknowledge it if a leader waits for that."""
         if self._owes_answer and self.core.leader:
             self._owes_answer = not self._is_settled()
-            self._answer(MessageKind.APPEND_RESPONSE)
+            if not self._owes_answer or self.match_index > self._told_index:
+                self._answer(MessageKind.APPEND_RESPONSE)
 
     def restored(self, index: RaftIndex) -> None:
         """An installed checkpoint is committed, so every leader of this term or later has what it covers."""
