@@ -24,7 +24,9 @@ from jetstore.clock import RealClock
 from jetstore.errors import JetstoreError, OperatingError, StoreLocked
 from jetstore.limits import Limits
 from jetstore.model.levels import NATS_VERSION
-from jetstore.node.open_store import open_store
+from jetstore.node.cluster import Cluster, ClusterOptions
+from jetstore.node.link.ports import Route
+from jetstore.node.open_store import check_mode, open_store
 from jetstore.store.disk import ProcessDisk
 from jetstore.store.index import LmdbIndexes
 from jetstore.store.lock import DirectoryLock
@@ -94,15 +96,42 @@ async def open_real_store(options: Options, limits: Limits) -> tuple[Store, Dire
     make_store_root(root)
     lock = await lock_store(root)
     vfs = OsVfs(root)
-    journal, recovery, _ = open_store(vfs, limits, options.server_name, os.urandom)
+    journal, recovery, identity = open_store(vfs, limits, options.server_name, os.urandom)
+    check_mode(identity, recovery, is_clustered=options.cluster.port != 0)
     if journal.files.file_bytes < limits.journal_file_bytes:
         raise OperatingError(
             f"max_payload ({options.max_payload_bytes}) is more than this store's journal files of"
             f" {journal.files.file_bytes} bytes can hold: choose a smaller one or a new store"
         )
     indexes = LmdbIndexes(str(root))
+    journal_lsn = journal.position.lsn
     disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd, extensions=[INDEX_COMMANDS])
-    return Store(vfs, disk, recovery, indexes), lock, disk
+    cluster = None
+    if options.cluster.port:
+        cluster = Cluster(
+            cluster_options(options),
+            identity,
+            vfs=vfs,
+            limits=limits,
+            loop=asyncio.get_running_loop(),
+            rng=Random(int.from_bytes(os.urandom(16))),
+            journal_lsn=journal_lsn,
+        )
+    return Store(vfs, disk, recovery, indexes, cluster), lock, disk
+
+
+def cluster_options(options: Options) -> ClusterOptions:
+    """What the node needs of the ``cluster`` block."""
+    given = options.cluster
+    return ClusterOptions(
+        name=options.cluster_name,
+        host=given.host,
+        port=given.port,
+        routes=tuple(Route(each.host, each.port, each.user, each.password) for each in given.others),
+        advertise=given.advertise,
+        user=given.user,
+        password=given.password,
+    )
 
 
 RESERVE_JOURNAL_FILES = 4
@@ -159,7 +188,7 @@ async def serve(options: Options) -> int:
         RealClock(),
         Random(int.from_bytes(os.urandom(16))),
         limits,
-        options.jetstream.server_limits(memory, storage),
+        options.jetstream.server_limits(memory, storage, replicas_max=len(options.cluster.others) + 1),
     )
     store: Store | None = None
     lock: DirectoryLock | None = None
@@ -182,11 +211,15 @@ async def serve(options: Options) -> int:
     if options.http_port:
         log.info(f"Starting http monitor on {options.http_host or options.host}:{server.http_port}")
     log.info(f"Listening for client connections on {options.host}:{server.info.port}")
+    if store is not None and store.cluster is not None:
+        log.info(f"Listening for route connections on {options.cluster.host}:{store.cluster.port}")
     ports_file: Path | None = None
     if options.ports_file_dir:
         listeners = {"nats": [f"nats://{options.host}:{server.info.port}"]}
         if options.http_port:
             listeners["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
+        if store is not None and store.cluster is not None:
+            listeners["cluster"] = [f"nats://{options.cluster.host}:{store.cluster.port}"]
         ports_file = write_ports_file(options.ports_file_dir, listeners)
     log.info("Server is ready")
     collect_when_idle(server)

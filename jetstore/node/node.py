@@ -275,12 +275,15 @@ class Node:
             self.storage.want_checkpoint(META_GROUP)
 
     def members_for(self, replicas: int) -> Members:
-        """Founding members of a new group: this node, and as many others as it takes."""
+        """Founding members of a new group: this node, and as many others as it takes. Raises 10005 if there are less."""
         cluster = self.cluster
         if cluster is None:
             return ()
         own = cluster.own
         others = [node for node in cluster.identity.founding if node != own]
+        if replicas > len(others) + 1:
+            # The configured routes may be more than the nodes they lead to.
+            raise api_error("JSClusterNoPeersErrF", err=f"no suitable peers for placement, {len(others) + 1} nodes")
         return tuple((node.node_id, node.incarnation) for node in [own, *others][: max(replicas, 1)])
 
     def health_problem(self) -> str:

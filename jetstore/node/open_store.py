@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from jetstore.errors import Corruption
+from jetstore.errors import Corruption, OperatingError
 from jetstore.limits import Limits
 from jetstore.store.identity import Identity, open_identity, save_identity
 from jetstore.store.journal.append import Journal
@@ -36,3 +36,20 @@ def open_store(
         identity = replace(identity, journal_born=True)
         save_identity(vfs, identity)
     return journal, recovery, identity
+
+
+def check_mode(identity: Identity, recovery: JournalRecovery, *, is_clustered: bool) -> None:
+    """Nothing, if this store may be served so. Raises OperatingError, nothing changed.
+
+    Groups of a lone server have members that no other node knows; groups of a cluster need their other members.
+    """
+    if is_clustered and not identity.cluster_id and recovery.groups:
+        raise OperatingError(
+            "this store belongs to a standalone server: a cluster cannot take it over; start without a cluster port,"
+            " or with an empty store directory"
+        )
+    if not is_clustered and identity.cluster_id:
+        raise OperatingError(
+            f"this store belongs to node {identity.node_name} of cluster {identity.cluster_id}: it cannot be served"
+            " alone; start with the cluster's port, name and routes, or with an empty store directory"
+        )

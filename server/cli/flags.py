@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from server.config.options import AuthorizationOptions, Options
+from server.config.errors import ConfigError
+from server.config.options import AuthorizationOptions, ClusterOptions, Options
+from server.config.routes import advertised, parse_listen, parse_route
 
 TRUE_WORDS: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 FALSE_WORDS: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -55,6 +57,9 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag(("pass",), str, "PASSWORD", "Password that clients must present"),
     Flag(("auth",), str, "TOKEN", "Token that clients must present"),
     Flag(("cluster_name",), str, "NAME", "Cluster name"),
+    Flag(("cluster", "cluster_listen"), str, "URL", "[nats://[user:password@]]host:port for other nodes to connect to"),
+    Flag(("routes",), str, "URLS", "Comma-separated nats-route://[user:password@]host:port of the other nodes"),
+    Flag(("cluster_advertise",), str, "ADDRESS", "host:port that other nodes reach this one at"),
     Flag(("h", "help"), bool, "", "This text"),
     Flag(("v", "version"), bool, "", "Version"),
 )
@@ -63,8 +68,8 @@ REFUSED: Final[dict[str, bool]] = {
     # name → takes a value
     **dict.fromkeys(("VV", "DVV", "s", "syslog", "tls", "tlsverify", "no_advertise", "help_tls"), False),
     **dict.fromkeys(("ms", "https_port", "sl", "signal", "client_advertise", "r", "remote_syslog"), True),
-    **dict.fromkeys(("log_size_limit", "max_traced_msg_len", "tlscert", "tlskey", "tlscacert", "routes"), True),
-    **dict.fromkeys(("cluster", "cluster_listen", "cluster_advertise", "connect_retries", "profile"), True),
+    **dict.fromkeys(("log_size_limit", "max_traced_msg_len", "tlscert", "tlskey", "tlscacert"), True),
+    **dict.fromkeys(("connect_retries", "profile"), True),
 }
 
 _BY_NAME: Final = {name: flag for flag in FLAGS for name in flag.names}
@@ -165,7 +170,26 @@ def apply_flags(options: Options, flags: Flags) -> Options:
         changes["authorization"] = AuthorizationOptions(
             user=flags.text("user"), password=flags.text("pass"), timeout_ns=options.authorization.timeout_ns
         )
+    changes["cluster"] = _cluster(options.cluster, flags)
     return replace(options, **changes)  # type: ignore[arg-type]  # names and types are those of the table above
+
+
+def _cluster(cluster: ClusterOptions, flags: Flags) -> ClusterOptions:
+    values = flags.values
+    try:
+        if "cluster" in values:
+            listen = parse_listen(flags.text("cluster"))
+            cluster = replace(cluster, host=listen.host, port=listen.port)
+            if listen.user:
+                cluster = replace(cluster, user=listen.user, password=listen.password)
+        if "routes" in values:
+            routes = [parse_route(each) for each in flags.text("routes").split(",") if each.strip()]
+            cluster = replace(cluster, routes=tuple(routes))
+        if "cluster_advertise" in values:
+            cluster = replace(cluster, advertise=advertised(flags.text("cluster_advertise")))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return cluster
 
 
 def usage() -> str:

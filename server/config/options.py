@@ -7,6 +7,7 @@ from typing import Final
 
 from jetstore.limits import KIB, MIB, Limits, file_bytes_for
 from jetstore.model.server_limits import ServerLimits
+from server.config.routes import RouteOptions, split_address
 
 SECOND: Final = 1_000_000_000
 DEFAULT_PORT: Final = 4222
@@ -39,6 +40,30 @@ class AuthorizationOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """The ``cluster`` block without its name."""
+
+    host: str = "0.0.0.0"
+    port: int = 0
+    """0 = no cluster port: the server is alone."""
+    routes: tuple[RouteOptions, ...] = ()
+    """The other nodes; the server's own address among them does no harm."""
+    advertise: str = ""
+    """host:port that others reach this node at; "" = what it listens on."""
+    user: str = ""
+    password: str = ""
+    """Asked of nodes that connect; both "" = nothing is asked."""
+    timeout_ns: int = 2 * SECOND
+    """How long a node that connects may take to say who it is."""
+
+    @property
+    def others(self) -> tuple[RouteOptions, ...]:
+        """Routes that do not obviously lead back here."""
+        own = {(self.host, self.port), split_address(self.advertise)}
+        return tuple({(r.host, r.port): r for r in self.routes if (r.host, r.port) not in own}.values())
+
+
+@dataclass(frozen=True, slots=True)
 class JetStreamOptions:
     """The ``jetstream`` block."""
 
@@ -57,9 +82,10 @@ class JetStreamOptions:
     max_request_batch: int = 0
     duplicate_window_ns: int = 0
 
-    def server_limits(self, max_memory_bytes: int, max_storage_bytes: int) -> ServerLimits:
+    def server_limits(self, max_memory_bytes: int, max_storage_bytes: int, replicas_max: int = 1) -> ServerLimits:
         """What configurations of streams and consumers are checked against (with the room as resolved)."""
         return ServerLimits(
+            replicas_max=replicas_max,
             max_memory_bytes=max_memory_bytes,
             max_storage_bytes=max_storage_bytes,
             duplicate_window_ns=self.duplicate_window_ns,
@@ -77,7 +103,7 @@ class Options:
     server_name: str = ""
     """"" = the server's id."""
     cluster_name: str = ""
-    """Shown only: without a cluster port the server is a cluster of one."""
+    """Shown only, unless there is a cluster port."""
     http_host: str = ""
     """"" = as ``host``."""
     http_port: int = 0
@@ -99,6 +125,7 @@ class Options:
     ping_max: int = 2
     write_deadline_ns: int = 10 * SECOND
     authorization: AuthorizationOptions = field(default_factory=AuthorizationOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     jetstream: JetStreamOptions = field(default_factory=JetStreamOptions)
     config_file: str = ""
     config_digest: str = ""
@@ -119,6 +146,7 @@ class Options:
             max_control_line_bytes=self.max_control_line_bytes,
             max_pending_bytes=self.max_pending_bytes,
             max_connections=self.max_connections,
+            link_hello_timeout_s=self.cluster.timeout_ns / SECOND,
         )
 
 
@@ -139,4 +167,21 @@ def start_problem(options: Options) -> str:
         return "server name cannot contain spaces"
     if any(character.isspace() for character in options.cluster_name):
         return "cluster name cannot contain spaces"
+    return _cluster_problem(options)
+
+
+def _cluster_problem(options: Options) -> str:
+    cluster = options.cluster
+    if not cluster.port:
+        return "solicited routes require cluster capabilities, e.g. --cluster" if cluster.routes else ""
+    if is_bcrypt(cluster.password):
+        return "bcrypt passwords are not supported by this version of jetstore"
+    if not options.jetstream.enabled:
+        return "a cluster without JetStream is not supported by this version of jetstore: add -js"
+    if not options.server_name:
+        return "jetstream cluster requires `server_name` to be set"
+    if not options.cluster_name:
+        return "jetstream cluster requires `cluster.name` to be set"
+    if not cluster.others:
+        return "JetStream cluster requires configured routes or solicited leafnode for the system account"
     return ""

@@ -17,8 +17,17 @@ from typing import Any, Final
 from jetstore.model.times import format_duration, parse_duration
 from server.config import unsupported
 from server.config.errors import ConfigError, ConfigProblems, Problem
-from server.config.options import SECOND, AuthorizationOptions, JetStreamOptions, Options, User, is_bcrypt
+from server.config.options import (
+    SECOND,
+    AuthorizationOptions,
+    ClusterOptions,
+    JetStreamOptions,
+    Options,
+    User,
+    is_bcrypt,
+)
 from server.config.parser import parse_file, scalar
+from server.config.routes import advertised, parse_route
 from server.config.tree import Entry, Node, kind_of, plain
 
 EMPTY: Final = "config has no values or is empty"
@@ -316,7 +325,43 @@ def _sync_interval(_reader: _Reader, name: str, entry: Entry) -> Fields:
 
 
 def _cluster(reader: _Reader, name: str, entry: Entry) -> Fields:
-    return reader.block(_as_map(name, entry), _CLUSTER, unsupported.CLUSTER)
+    fields = reader.block(_as_map(name, entry), _CLUSTER, unsupported.CLUSTER)
+    named = {key: fields.pop(key) for key in ("cluster_name",) if key in fields}
+    return {**named, "cluster": ClusterOptions(**fields)}
+
+
+def _cluster_authorization(reader: _Reader, name: str, entry: Entry) -> Fields:
+    block = _as_map(name, entry)
+    keys = {key.lower() for key in block}
+    if "token" in keys:
+        raise _Mistake("Cluster authorization does not support tokens")
+    if "users" in keys:
+        raise _Mistake("Cluster authorization does not allow multiple users")
+    return reader.block(block, _CLUSTER_AUTHORIZATION, unsupported.CLUSTER_AUTHORIZATION)
+
+
+def _routes(reader: _Reader, name: str, entry: Entry) -> Fields:
+    if not isinstance(entry.value, list):
+        raise _wrong_type(name, entry, "an array of URLs")
+    routes = []
+    for item in entry.value:
+        if not isinstance(item.value, str):
+            reader.complain(item, f"a route should be a URL, not {kind_of(item.value)}")
+            continue
+        try:
+            routes.append(parse_route(item.value))
+        except ValueError as error:
+            reader.complain(item, str(error))
+    return {"routes": tuple(routes)}
+
+
+def _advertise(_reader: _Reader, name: str, entry: Entry) -> Fields:
+    if not isinstance(entry.value, str):
+        raise _wrong_type(name, entry, "a host:port")
+    try:
+        return {"advertise": advertised(entry.value)}
+    except ValueError as error:
+        raise _Mistake(str(error)) from None
 
 
 _USER: Final[Mapping[str, ReadValue]] = {
@@ -354,7 +399,18 @@ _JETSTREAM: Final[Mapping[str, ReadValue]] = {
     "strict": _strict,
     "limits": _jetstream_limits,
 }
-_CLUSTER: Final[Mapping[str, ReadValue]] = {"name": _name("cluster_name", "cluster")}
+_CLUSTER_AUTHORIZATION: Final[Mapping[str, ReadValue]] = {**_USER, "timeout": _seconds("timeout_ns")}
+_CLUSTER: Final[Mapping[str, ReadValue]] = {
+    "name": _name("cluster_name", "cluster"),
+    "listen": _address("host", "port"),
+    "host": _text("host"),
+    "net": _text("host"),
+    "port": _port_option("port"),
+    "routes": _routes,
+    "authorization": _cluster_authorization,
+    "advertise": _advertise,
+    "cluster_advertise": _advertise,
+}
 _TOP_LEVEL: Final[Mapping[str, ReadValue]] = {
     "listen": _address("host", "port"),
     "host": _text("host"),

@@ -30,10 +30,12 @@ JETSTREAM: Final = frozenset(
 JETSTREAM_LIMITS: Final = frozenset({"max_ha_assets", "batch"})
 CLUSTER: Final = frozenset(
     (
-        *("listen", "host", "net", "port", "authorization", "routes", "tls", "advertise", "cluster_advertise"),
-        *("no_advertise", "connect_retries", "connect_backoff", "permissions", "pool_size", "accounts"),
+        *("tls", "no_advertise", "connect_retries", "connect_backoff", "permissions", "pool_size", "accounts"),
         *("compression", "ping_interval", "ping_max", "write_deadline", "write_timeout"),
     )
+)
+CLUSTER_AUTHORIZATION: Final = frozenset(
+    ("default_permissions", "default_permission", "permissions", "auth_callout", "auth_hook", "proxy_required")
 )
 AUTHORIZATION: Final = frozenset(
     (

@@ -71,7 +71,7 @@ def test_the_usual_command(app: FakeApp) -> None:
         (["version"], 0, "jetstore: v"),
         (["wat"], 1, 'unrecognized command: "wat"'),
         (["-zzz"], 0, "flag provided but not defined: -zzz"),
-        (["--routes", "x"], 1, "flag -routes is not supported by this version of jetstore"),
+        (["--routes", "x"], 1, 'error parsing route url ["x"]'),
         (["-t"], 1, "must specify [-c, --config] option to check configuration file syntax"),
         (["-c", "/nonexistent/x.conf"], 1, "open /nonexistent/x.conf: no such file or directory"),
         (["-n", "a b"], 1, "server name cannot contain spaces"),
