@@ -29,6 +29,7 @@ from jetstore.node.link.ports import (
     LinkHandler,
     LinkOptions,
     LinksStatus,
+    NodeLinks,
     NotConnected,
     RequestHandler,
     Route,
@@ -48,7 +49,7 @@ _FRAME_SLACK_BYTES = 256 * 1024
 """What a frame may have around one largest record."""
 
 
-class Links:
+class Links(NodeLinks):
     """Built by the composition root; ``start`` listens and dials. Everything runs on the loop it was made for."""
 
     def __init__(
@@ -151,10 +152,6 @@ class Links:
     # -- sending --------------------------------------------------------------------------------------------------
 
     def send_raft(self, node_id: str, group: GroupUid, messages: Sequence[Message]) -> None:
-        """Send to that node, with everything else of this loop turn in one write. Never blocks, never raises.
-
-        Dropped and counted if there is no link or too much is unsent; Raft tolerates that.
-        """
         peer = self.peers.get(node_id)
         link = peer.current.get(Purpose.RAFT) if peer is not None else None
         if peer is None or link is None:
@@ -203,11 +200,9 @@ class Links:
     # -- requests and streams -------------------------------------------------------------------------------------
 
     def register(self, method: str, handler: RequestHandler, *, concurrent_max: int = 64) -> None:
-        """Serve requests of that name from all nodes; more than ``concurrent_max`` at once are refused as busy."""
         self._register(method, concurrent_max).answer = handler
 
     def register_stream(self, method: str, handler: StreamHandler, *, concurrent_max: int = 16) -> None:
-        """Serve streams of that name: ``handler`` is an async generator function."""
         self._register(method, concurrent_max).stream = handler
 
     def _register(self, name: str, concurrent_max: int) -> Method:
@@ -216,18 +211,9 @@ class Links:
         return method
 
     def request(self, node_id: str, method: str, payload: Buffer) -> asyncio.Future[bytes]:
-        """Ask that node; sent in the order of calls. Raises NotConnected at once.
-
-        The future gives bytes, or RequestRefused (definitely not done), NotConnected (never sent), RequestFailed or
-        LinkLost (outcome unknown). Cancelling it tells the other side. There is no timeout but the link's silence.
-        """
         return self._client(node_id).request(method, payload)
 
     def stream(self, node_id: str, method: str, payload: Buffer, *, window_bytes: int = 0) -> BulkStream:
-        """Ask that node for chunks: ``async with links.stream(…) as chunks: async for chunk in chunks``.
-
-        At most ``window_bytes`` (0 = limits.bulk_window_bytes) of unread chunks are held. Errors as in ``request``.
-        """
         return self._client(node_id).stream(method, payload, window_bytes or self.limits.bulk_window_bytes)
 
     def _client(self, node_id: str) -> BulkClient:
@@ -240,12 +226,10 @@ class Links:
     # -- what the driver asks -------------------------------------------------------------------------------------
 
     def is_up(self, node_id: str, purpose: Purpose = Purpose.RAFT) -> bool:
-        """Whether there is a connection of that purpose."""
         peer = self.peers.get(node_id)
         return peer is not None and purpose in peer.current
 
     def connected(self) -> list[str]:
-        """Ids of the nodes with a raft link, sorted."""
         return sorted(node_id for node_id, peer in self.peers.items() if Purpose.RAFT in peer.current)
 
     def nodes_configured(self) -> int:

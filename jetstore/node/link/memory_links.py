@@ -15,6 +15,7 @@ from jetstore.node.link.hello import Hello, Purpose
 from jetstore.node.link.ports import (
     LinkHandler,
     LinkLost,
+    NodeLinks,
     NotConnected,
     RequestFailed,
     RequestHandler,
@@ -74,7 +75,7 @@ class MemoryNetwork:
                 node._fall(there, reason)
 
 
-class MemoryLinks:
+class MemoryLinks(NodeLinks):
     """One node's end. ``start`` connects it with all that have started."""
 
     def __init__(self, network: MemoryNetwork, hello: Hello, handler: LinkHandler) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Protocol
 
 from jetstore.errors import JetstoreError, NotNow, OperatingError
-from jetstore.node.link.hello import Hello
+from jetstore.node.link.hello import Hello, Purpose
 from jetstore.node.link.raft_codec import Addressed
+from jetstore.raft.message import Message
+from jetstore.types import Buffer, GroupUid
 
 
 class LinkLost(OperatingError):
@@ -95,6 +99,68 @@ RequestHandler = Callable[[str, bytes], Awaitable[bytes]]
 """(node id of the caller, payload) → answer."""
 StreamHandler = Callable[[str, bytes], AsyncGenerator[bytes, None]]
 """(node id of the caller, payload) → chunks. Closed early if the caller leaves or is lost."""
+
+
+class Chunks(Protocol):
+    """A stream of bytes from another node, for one reader. Use it in ``async with``: leaving early tells the other."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Itself."""
+
+    async def __anext__(self) -> bytes:
+        """The next chunk. Raises RequestRefused, RequestFailed or LinkLost after what came before it."""
+
+    async def aclose(self) -> None:
+        """Leave; idempotent."""
+
+    async def __aenter__(self) -> Chunks:
+        """Itself."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave."""
+
+
+class NodeLinks(Protocol):
+    """What the node driver needs of the links: ``Links``, or ``MemoryLinks`` in tests."""
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and connect; the port in use (≤ 0 takes a free one). Raises OSError."""
+
+    async def stop(self) -> None:
+        """Send what is owed and close everything; ``on_down`` is called for each peer."""
+
+    def send_raft(self, node_id: str, group: GroupUid, messages: Sequence[Message]) -> None:
+        """Send to that node, with everything else of this loop turn in one write. Never blocks, never raises.
+
+        Dropped and counted if there is no link or too much is unsent; Raft tolerates that.
+        """
+
+    def is_up(self, node_id: str, purpose: Purpose = Purpose.RAFT) -> bool:
+        """Whether there is a connection of that purpose."""
+
+    def connected(self) -> list[str]:
+        """Ids of the nodes with a raft link, sorted."""
+
+    def register(self, method: str, handler: RequestHandler, *, concurrent_max: int = 64) -> None:
+        """Serve requests of that name from all nodes; more than ``concurrent_max`` at once are refused as busy."""
+
+    def register_stream(self, method: str, handler: StreamHandler, *, concurrent_max: int = 16) -> None:
+        """Serve streams of that name: ``handler`` is an async generator function."""
+
+    def request(self, node_id: str, method: str, payload: Buffer) -> asyncio.Future[bytes]:
+        """Ask that node; sent in the order of calls. Raises NotConnected at once.
+
+        The future gives bytes, or RequestRefused (definitely not done), NotConnected (never sent), RequestFailed or
+        LinkLost (outcome unknown). Cancelling it tells the other side. There is no timeout but the link's silence.
+        """
+
+    def stream(self, node_id: str, method: str, payload: Buffer, *, window_bytes: int = 0) -> Chunks:
+        """Ask that node for chunks: ``async with links.stream(…) as chunks: async for chunk in chunks``.
+
+        At most ``window_bytes`` (0 = limits.bulk_window_bytes) of unread chunks are held. Errors as in ``request``.
+        """
 
 
 @dataclass(slots=True)

@@ -104,6 +104,21 @@ def test_any_damage_is_noticed(frames: list[tuple[Kind, bytes]], cuts: list[int]
     assert len(found) <= at
 
 
+def test_every_single_bit_counts() -> None:
+    frames = [(Kind.RAFT, b"some body"), (Kind.PING, b"12345678")]
+    data = b"".join(as_bytes(kind, number, body) for number, (kind, body) in enumerate(frames))
+    first = HEAD_BYTES + len(frames[0][1])
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        under_test = reader()
+        found: list[tuple[Kind, bytes]] = []
+        with pytest.raises(FrameError):  # noqa: PT012 (what came before the damage is asserted too)
+            for start in range(0, len(data), 5):
+                found += read(bytes(damaged[start : start + 5]), [], under_test)
+        assert found == (frames[:1] if bit >= first * 8 else [])
+
+
 @given(st.binary(min_size=HEAD_BYTES, max_size=200), CUTS)
 def test_noise_is_refused_without_memory_for_it(noise: bytes, cuts: list[int]) -> None:
     under_test = reader(body_bytes_max=10_000)

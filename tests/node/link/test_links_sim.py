@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from link_world import LinkNode, is_meshed, mesh, note, notes, play, stop, until, wires
+from link_world import SMALL, LinkNode, is_meshed, mesh, note, notes, play, stop, until, wires
 
 from jepsen.sim.loop import SimLoop
 from jetstore.node.link.hello import Purpose
+from jetstore.node.link.ports import LinkLost
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -103,5 +106,59 @@ def test_a_stopped_node_is_reported_down_and_found_again() -> None:
         await until(lambda: a.links.is_up(b.id, Purpose.RAFT) and a.links.is_up(b.id, Purpose.BULK))
         assert a.heard.events == [f"up {b.id}", f"down {b.id}", f"up {b.id}"]
         await stop(a, again)
+
+    play(story)
+
+
+def test_a_newer_connection_wins_when_the_older_one_is_long_dead_for_the_peer() -> None:
+    """Without it, ``a`` would go on writing into the dead one until silence tells."""
+
+    async def story(loop: SimLoop) -> None:
+        a, b = LinkNode(loop, 1), LinkNode(loop, 2)
+        for node in (a, b):
+            await node.start()
+        a.dial(b)  # the lower id dials: the one that stays among duplicates
+        await until(lambda: is_meshed(a, b))
+        await asyncio.sleep(SMALL.link_hello_timeout_s + 0.1)
+        end = wires(loop, a, b)
+        end.is_cut = end.peer.is_cut = True
+        end.reset = lambda: None  # type: ignore[method-assign]
+        before = loop.time()
+        end.peer.abort()
+        b.dial(a)
+        await until(lambda: len(a.heard.ups) == 2)
+        a.send(b, note(5))
+        await until(lambda: notes(b.heard.messages(a.id)) == [5])
+        assert loop.time() - before < 1
+        await stop(a, b)
+
+    play(story)
+
+
+def test_a_later_life_ends_all_connections_of_the_earlier_one_at_once() -> None:
+    async def story(loop: SimLoop) -> None:
+        a = LinkNode(loop, 1)
+        b = LinkNode(loop, 2)
+        await a.start()
+        b.dial(a)
+        await until(lambda: is_meshed(a, b))
+
+        async def never(node_id: str, payload: bytes) -> bytes:
+            return await loop.create_future()
+
+        b.links.register("never", never)
+        asked = a.links.request(b.id, "never", b"")
+        await asyncio.sleep(0.1)
+        for purpose in Purpose:
+            end = wires(loop, a, b, purpose)
+            end.is_cut = end.peer.is_cut = True
+        before = loop.time()
+        later = LinkNode(loop, 2, boot_counter=2, boot_nonce="bb" * 8)
+        later.dial(a)
+        with pytest.raises(LinkLost, match="a later life"):
+            await asked
+        assert loop.time() - before < 1
+        await until(lambda: is_meshed(a, later))
+        await stop(a, b, later)
 
     play(story)
