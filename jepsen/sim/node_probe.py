@@ -13,16 +13,6 @@ from jetstore.raft.message import Message, MessageKind
 from jetstore.store.running_hash import RunningHash
 from jetstore.types import META_GROUP, GroupUid
 
-ENDS = frozenset(
-    [
-        MessageKind.VOTE,
-        MessageKind.VOTE_RESPONSE,
-        MessageKind.PRE_VOTE_RESPONSE,
-        MessageKind.APPEND_RESPONSE,
-        MessageKind.HEARTBEAT_RESPONSE,
-    ]
-)
-"""Kinds that say where the sender's log ends."""
 TERMLESS = frozenset([MessageKind.PRE_VOTE, MessageKind.PRE_VOTE_RESPONSE])
 """Kinds whose term is not (always) the sender's own."""
 
@@ -83,7 +73,7 @@ class NodeProbe:
                 vote = message.sender
             elif message.kind is MessageKind.VOTE_RESPONSE and not message.is_rejected:
                 vote = message.to
-            has_end = message.kind in ENDS
+            last_term, last_index = self._acknowledged(uid, message)
             self._promises.append(
                 RaftPromise(
                     at_ns=self._boot.loop.now_ns(),
@@ -94,11 +84,19 @@ class NodeProbe:
                     member=message.sender,
                     term=message.term,
                     vote=vote,
-                    last_term=message.last_term if has_end else 0,
-                    last_index=message.last_index if has_end else 0,
+                    last_term=last_term,
+                    last_index=last_index,
                 )
             )
         self._send(node_id, uid, messages)
+
+    def _acknowledged(self, uid: GroupUid, message: Message) -> tuple[int, int]:
+        """(term, index) of the entry up to which the message says that the sender's log is durable."""
+        if message.kind is MessageKind.VOTE:
+            return message.last_term, message.last_index
+        if message.kind is MessageKind.APPEND_RESPONSE and not message.is_rejected:
+            return self._cluster.host._groups[uid].core.log.term_at(message.index) or 0, message.index
+        return 0, 0
 
     def promises(self) -> list[RaftPromise]:
         taken, self._promises = self._promises, []
