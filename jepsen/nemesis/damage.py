@@ -83,16 +83,21 @@ def strike(
 def _go_back(disk: DamagedDisk, rng: Random, pattern: str, kind: str, earlier: DamagedDisk | None) -> str | None:
     """Bring back one sector, one file, or all files of the class, as they were.
 
-    Whole journal files are left out: on a single disk nothing else proves what the newest of them held, so a lone voter
-    cannot tell such a disk from one that is simply older (docs/format/journal.md, residual). A known gap, not a pass.
+    Journal files go back all together, and only if IDENTITY stays and the server was started since: on a single disk
+    nothing else proves what the newest of them held (docs/format/journal.md, residual). A known gap, not a pass.
     """
     if earlier is None:
         return None
     there = set(earlier.files())
     paths = [path for path in disk.files() if path in there and fnmatchcase(path, pattern)]
     changed = [path for path in paths if disk.peek(path) != earlier.peek(path)]
+    journal: list[str] = []
     if kind == "old":
+        journal = [path for path in changed if path.startswith("journal/")]
         changed = [path for path in changed if not path.startswith("journal/")]
+        is_covered = all(name in there and disk.peek(name) != earlier.peek(name) for name in ("IDENTITY", "IDENTITY.b"))
+        if journal and is_covered and not changed:
+            return _old_journal(disk, earlier, journal)
     if not changed:
         return None
     path = rng.choice(changed)
@@ -114,6 +119,18 @@ def _go_back(disk: DamagedDisk, rng: Random, pattern: str, kind: str, earlier: D
         disk.cut(old, len(before))
         disk.poke(old, 0, before)
     return f"old content of {', '.join(chosen)}"
+
+
+def _old_journal(disk: DamagedDisk, earlier: DamagedDisk, changed: list[str]) -> str:
+    """The whole journal as it was."""
+    for path in changed:
+        before = earlier.peek(path)
+        disk.cut(path, len(before))
+        disk.poke(path, 0, before)
+    for path in disk.files():
+        if path.startswith("journal/") and path not in earlier.files():
+            disk.lose(path)
+    return f"the journal as it was: {', '.join(changed)}"
 
 
 KINDS = ("flip", "flip", "flip", "zero", "misdirect", "garbage", "unreadable", "cut", "lose", "stale", "stale", "old")

@@ -127,7 +127,7 @@ def examine(vfs: Vfs, limits: Limits) -> tuple[StoreReport, GroupFiles]:
         return report, files
     report.notes += wrong
     try:
-        report.journal = read_journal(looking, limits, report.identity.journal_id_bytes)
+        report.journal = read_journal(looking, limits, report.identity.journal_id_bytes, report.identity.journal_lsn)
     except (JetstoreError, OSError) as error:
         report.findings.append(f"journal: {error}")
         return report, files

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from jetstore.clock import Clock
-from jetstore.errors import ApiError, Corruption, DiskPoisoned
+from jetstore.errors import ApiError, Corruption, DiskPoisoned, JetstoreError
 from jetstore.limits import Limits
 from jetstore.meta.state import MetaState
 from jetstore.model.api_errors import api_error
@@ -35,6 +35,7 @@ from jetstore.node.scrub import Scrub
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.checkpoint_files import GROUPS_DIR
+from jetstore.store.identity import note_journal
 from jetstore.store.ports import Disk, GroupRecovery, JournalRecovery, JournalStatus
 from jetstore.store.vfs import Vfs
 from jetstore.types import META_GROUP
@@ -154,6 +155,11 @@ class Node:
         if self.cluster is not None:
             await self.cluster.stop()
         await self.parts.disk.close()
+        if self.poisoned_by is None and self.commit.status is not None:
+            try:
+                note_journal(self.parts.vfs, self.commit.status.lsn)
+            except (OSError, JetstoreError) as error:
+                log.warning("where the journal ends was not noted", error=str(error))
 
     def abandon(self) -> None:
         """Stop at once, answering nothing more."""

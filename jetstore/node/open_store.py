@@ -23,18 +23,18 @@ def open_store(
     to learn from, so it does not found an empty store over a lost one).
     """
     identity, findings = open_identity(vfs, node_name, draw)
-    journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes)
+    journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes, identity.journal_lsn)
     recovery.findings[:0] = findings
-    if recovery.is_new:
-        if identity.journal_born:
-            journal.close()
-            raise Corruption(
-                "the journal of this store is gone; put it back, or export what is readable with `jetstore recover`",
-                file="journal",
-                offset=0,
-            )
-        identity = replace(identity, journal_born=True)
-        save_identity(vfs, identity)
+    if recovery.is_new and identity.journal_born:
+        journal.close()
+        raise Corruption(
+            "the journal of this store is gone; put it back, or export what is readable with `jetstore recover`",
+            file="journal",
+            offset=0,
+        )
+    # Only now: an older journal has said so of itself, durably, in its new table.
+    identity = replace(identity, journal_born=True, journal_lsn=journal.position.lsn)
+    save_identity(vfs, identity)
     return journal, recovery, identity
 
 

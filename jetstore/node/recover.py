@@ -27,6 +27,7 @@ from jetstore.node.examine import StoreReport, examine, verify
 from jetstore.node.mending import MendedStream, mend_stream
 from jetstore.node.opening import QUARANTINE_DIR
 from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, head_hash, read_heads
+from jetstore.store.identity import note_journal
 from jetstore.store.journal.files import JOURNAL_DIR, file_numbers
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.ports import Checkpoint, EntryRef, GroupRecovery, Kind, Record
@@ -114,7 +115,8 @@ class _Recovery:
         self.remaining: list[str] = []
         self.done: list[Recovered] = []
         self.journal_bytes = sum(_size(vfs, f"{JOURNAL_DIR}/{name}") for name in _journal_names(vfs))
-        self.journal, _ = open_journal(vfs, limits, report.identity.journal_id_bytes)
+        known = report.identity
+        self.journal, _ = open_journal(vfs, limits, known.journal_id_bytes, known.journal_lsn)
         self.writer = Writer(vfs, self.journal, limits)
 
     def run(self) -> tuple[list[Recovered], list[str]]:
@@ -125,6 +127,7 @@ class _Recovery:
                     self._stream(assignment)
         finally:
             self.writer.close()
+            note_journal(self.vfs, self.journal.position.lsn)
         return self.done, self.remaining
 
     def _write(self, path: str, offset: int, buffers: Any) -> None:

@@ -51,6 +51,8 @@ class Identity:
     """A journal was made: if there is none later, it was lost, and with it everything this incarnation promised."""
     founding: tuple[FoundingNode, ...] = ()
     """The nodes that founded the cluster, by name: the metadata group's first voters are 1, 2, … in this order."""
+    journal_lsn: int = 0
+    """The journal had a durable block of this number: one that ends before is older than what this node promised."""
 
     @property
     def journal_id_bytes(self) -> bytes:
@@ -115,6 +117,13 @@ def save_identity(vfs: Vfs, identity: Identity) -> None:
                 raise Corruption("read back differs", file=name, offset=0)
         finally:
             vfs.close(handle)
+
+
+def note_journal(vfs: Vfs, lsn: int) -> None:
+    """Remember that the journal has a durable block of this number. OSError from a write or sync is final."""
+    identity, _ = read_identity(vfs)
+    if identity is not None and identity.journal_lsn != lsn:
+        save_identity(vfs, replace(identity, journal_lsn=lsn))
 
 
 def _replace(vfs: Vfs, name: str, data: bytes) -> None:

@@ -28,8 +28,11 @@ from jetstore.types import GroupUid, RaftIndex, Term
 _TABLE_KINDS = (fmt.KIND_ROW, fmt.KIND_RUN, fmt.KIND_FILES)
 
 
-def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> tuple[Journal, JournalRecovery]:
+def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes, least_lsn: int = 0) -> tuple[Journal, JournalRecovery]:
     """The open journal below ``journal/`` and what it proves; makes a new one if there is none (``is_new``).
+
+    ``least_lsn``: it is known to have had a durable block of this number. If its last one is lower, it is an older
+    journal that was put back, and what each group had last is unknown.
 
     Raises Corruption if files are there but nothing in them can be read, FormatUnknown for another format version,
     DiskFull if there is no room for the files that must exist. OSError from a write or sync is final.
@@ -47,10 +50,10 @@ def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> tuple[Journal, 
         if numbers:
             _require_unborn(numbers, scanned)
         return _create(vfs, limits, journal_id, numbers, scanned)
-    return _Opening(vfs, limits, journal_id, numbers, scanned, verdict).run()
+    return _Opening(vfs, limits, journal_id, numbers, scanned, verdict, least_lsn).run()
 
 
-def read_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> JournalRecovery:
+def read_journal(vfs: Vfs, limits: Limits, journal_id: bytes, least_lsn: int = 0) -> JournalRecovery:
     """What ``open_journal`` would prove, without writing anything. Raises as it does."""
     numbers = vfs_numbers(vfs)
     scanned = {number: scan_file(vfs, number, journal_id) for number in numbers}
@@ -59,7 +62,7 @@ def read_journal(vfs: Vfs, limits: Limits, journal_id: bytes) -> JournalRecovery
         if numbers:
             _require_unborn(numbers, scanned)
         return JournalRecovery({}, [], is_new=True)
-    recovery, _ = _Opening(vfs, limits, journal_id, numbers, scanned, verdict).read()
+    recovery, _ = _Opening(vfs, limits, journal_id, numbers, scanned, verdict, least_lsn).read()
     return recovery
 
 
@@ -124,6 +127,7 @@ class _Opening:
         numbers: list[int],
         scanned: dict[int, FoundFile],
         verdict: Verdict,
+        least_lsn: int,
     ) -> None:
         self.vfs = vfs
         self.limits = limits
@@ -132,6 +136,7 @@ class _Opening:
         self.scanned = scanned
         self.verdict = verdict
         self.findings = verdict.findings
+        self.least_lsn = least_lsn
         self.table = GroupTable(keeps_lines=True)
         self.handles: dict[int, int] = {}
         self.damaged: dict[int, list[FoundBlock]] = {}
@@ -150,6 +155,12 @@ class _Opening:
         uids: set[int] = set()
         for step in self.verdict.steps:
             parts_read, uids = self._fold(step, parts_read, uids)
+        last_lsn = self.verdict.last.header.lsn if self.verdict.last is not None else 0
+        if last_lsn < self.least_lsn:
+            self.findings.append(
+                f"this journal is an older one: it ends with block {last_lsn}, and block {self.least_lsn} was durable"
+            )
+            self.table.hole()
         try:
             groups = {GroupUid(uid): self._recover_group(self.table.groups[uid]) for uid in sorted(self.table.groups)}
             again = self._last_records(groups)
