@@ -47,7 +47,7 @@ class StreamsApi:
     def _group(self, name: str) -> StreamGroup:
         group = self._node.streams.get(name)
         if group is None:
-            if name in self._node.lost:
+            if name in self._node.lost or not self._node.meta.serves:  # elsewhere it may exist
                 raise api_error("JSClusterNotAvailErr")
             raise api_error("JSStreamNotFoundErr")
         return group

@@ -118,8 +118,8 @@ class Follower:
             is_rejected=True,
             hint_index=hint_index,
             hint_term=log.term_at(hint_index) or Term(0),
-            last_index=log.last_index,
-            last_term=log.last_term,
+            last_index=log.durable_index,
+            last_term=log.durable_term,
             sequence=self.sequence,
         )
 
@@ -148,8 +148,8 @@ class Follower:
             core.leader,
             index=self._told_index,
             hint_index=self._unreadable_index(),
-            last_index=log.last_index,
-            last_term=log.last_term,
+            last_index=log.durable_index,  # what a crash would leave of the evidence (R10)
+            last_term=log.durable_term,
             sequence=self.sequence,
         )
 

@@ -183,6 +183,13 @@ class RaftLog:
         if self._bytes_total - self._covered_bytes_total > self.resident_bytes_max:
             self._drop_through(index)
 
+    @property
+    def durable_term(self) -> Term:
+        """Term of the entry at ``durable_index``."""
+        term = self.term_at(self.durable_index)
+        assert term is not None
+        return term
+
     # -- FAULTY slots ---------------------------------------------------------------------------------------------
 
     @property
