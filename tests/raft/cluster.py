@@ -85,7 +85,7 @@ class Cluster:
         weights: list[tuple[Callable[[], None], float]] = [
             (self.deliver, 60.0),
             (self.tick, 14.0),
-            (self.propose, 6.0),
+            (self.propose, 8.0),
             (self.store, 20.0 if self.is_async else 0.5),
             (self.fetch, 2.0),
             (self.start_one, 2.0),
@@ -94,7 +94,8 @@ class Cluster:
             (self.heal, 0.6),
             (self.pause, rate(0.3, 0.5)),
             (self.transfer, rate(0.4, 1.0)),
-            (self.change, rate(0.5, 1.5)),
+            (self.change, rate(0.6, 3.0)),
+            (self.depose, rate(0.7, 0.4)),
             (self.compact, rate(0.5, 1.0)),
             (self.campaign, rate(0.3, 0.5)),
             (self.forget, rate(0.2, 0.3)),
@@ -198,15 +199,8 @@ class Cluster:
 
     def propose(self) -> None:
         member = self.leader()
-        if member is None:
-            return
-        for _ in range(self.rng.choice([1, 1, 1, 4])):
-            self.value += 1
-            try:
-                member.running.propose(b"v%d" % self.value)
-            except NotNow:
-                break
-        self.pump(member)
+        if member is not None:
+            self.propose_some(member)
 
     def store(self) -> None:
         member = self.some()
@@ -307,6 +301,8 @@ class Cluster:
         except (NotNow, ConfChangeRefused):
             pass
         self.pump(member)
+        if rng.random() < 0.5:  # so that another one may follow soon
+            self.exchange({m.number for m in self.up()})
 
     def compact(self) -> None:
         member = self.some()
@@ -334,8 +330,10 @@ class Cluster:
 
     def read(self) -> None:
         member = self.leader() if self.rng.random() < 0.6 else self.some()
-        if member is None:
-            return
+        if member is not None:
+            self.read_at(member)
+
+    def read_at(self, member: Member) -> None:
         self.context += 1
         self.checker.asks(member, self.context)
         try:
@@ -355,6 +353,66 @@ class Cluster:
         if member is not None and member.running.is_leader:
             member.running.report_unreachable(self.rng.choice(list(self.world.members)))
             self.pump(member)
+
+    def depose(self) -> None:
+        """A leader is cut off, others go on without it; it may have taken proposals, and may be asked for a read."""
+        rng = self.rng
+        leaders = [m for m in self.up() if m.running.is_leader]
+        if not leaders:
+            return
+        old = leaders[rng.randrange(len(leaders))]
+        others = [m for m in self.up() if m is not old]
+        numbers = {m.number for m in others}
+        self.world.cuts = {(a, old.number) for a in self.world.members} | {(old.number, a) for a in self.world.members}
+        self.propose_some(old)
+        for _ in range(3 * self.world.options.election_ticks):
+            for member in others:
+                if member.core is not None:
+                    member.core.tick()
+                    self.pump(member)
+            self.exchange(numbers)
+            new = [m for m in others if m.core is not None and m.core.is_leader and m.core.term > old.running.term]
+            if new:
+                break
+        else:
+            return
+        self.propose_some(new[0])
+        self.exchange(numbers)
+        if rng.random() < 0.4:
+            for member in others:
+                if member.core is not None:
+                    member.compact()
+                    self.pump(member)
+        if rng.random() < 0.5 and old.core is not None:
+            self.read_at(old)
+        if rng.random() < 0.6:
+            self.world.cuts.clear()
+
+    def propose_some(self, member: Member) -> None:
+        for _ in range(self.rng.choice([0, 1, 1, 1, 4])):
+            self.value += 1
+            try:
+                member.running.propose(b"v%d" % self.value)
+            except NotNow:
+                break
+        self.pump(member)
+
+    def exchange(self, numbers: set[int]) -> None:
+        """What is under way among these members arrives, and their blocks become durable; for a while."""
+        for _ in range(60):
+            mine = [m for m in self.world.in_flight if m.sender in numbers and m.to in numbers]
+            if not mine:
+                return
+            chosen = {id(m) for m in mine}
+            self.world.in_flight = [m for m in self.world.in_flight if id(m) not in chosen]
+            for message in mine:
+                if self.world.deliver(message):
+                    self.pump(self.world.members[message.to])
+            for number in numbers:
+                member = self.world.members[number]
+                if member.core is not None and member.pending:
+                    member.store()
+                    self.pump(member)
 
     # -- the end --------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,7 @@ class Checker(Watcher):
         """Member → (boot, term, committed, applied) after its last step."""
         self.roles: dict[int, tuple[Role, int]] = {}
         self.configurations: dict[int, Configuration] = {}
+        self.block_lasts: dict[int, int] = {}
         self.reads: dict[tuple[int, object], int] = {}
         """(member, context) → the commit index of the group when the read was asked."""
         self.answered_reads = 0
@@ -194,7 +195,7 @@ class Checker(Watcher):
                     "R11",
                     lambda: f"{number} has {disk.last} and votes for {message.to}, which has {claim}",
                 )
-        elif kind is K.APPEND_RESPONSE and not message.is_rejected:
+        elif kind in (K.APPEND_RESPONSE, K.HEARTBEAT_RESPONSE) and not message.is_rejected:
             self._matches(member, message)
         elif kind is K.REPAIR_RESPONSE:
             self._answers(member, message)
@@ -264,6 +265,11 @@ class Checker(Watcher):
     def applied(self, member: Member, entry: Entry) -> None:
         self._learn_commits(member)
         index = entry.index
+        demand(
+            member.disk.term_at(index) == entry.term,
+            "R5",
+            lambda: f"{member.number} applies {index}@{entry.term}, which is not durable here",
+        )
         demand(index <= self.commit_index, "R5", lambda: f"{member.number} applies {index}, which is not committed")
         demand(
             self.committed[index - 1] == (entry.term, entry.data),
@@ -321,6 +327,10 @@ class Checker(Watcher):
 
     def block(self, member: Member, ready: Ready) -> None:
         self._look_at_role(member)
+        if ready.entries:
+            if ready.entries[0].index <= self.block_lasts.get(member.number, 0):  # something was cut off
+                self.check_configuration(member)
+            self.block_lasts[member.number] = ready.entries[-1].index
 
     def _look_at_role(self, member: Member) -> None:
         core = member.running

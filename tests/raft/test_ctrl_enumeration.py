@@ -1,9 +1,10 @@
 """Choreography 6 of the fault matrix: 4 committed entries on 3 replicas, every pattern of damaged copies.
 
 Goal: as long as one intact copy of each entry exists, the group recovers exactly; where an entry has none, it waits:
-nothing is dropped, replaced, applied or accepted from there on. 2,401 = 7⁴ of the 4,096 patterns recover (each entry has
-at least one intact copy), 1,695 wait. Method: real cores and the repair protocol; no pattern is told what to expect, only
-counted. Source: Alagappan et al., FAST '18, §4.1 (their Figure 5 counts the same patterns).
+nothing is dropped, replaced, applied or accepted from there on. 2,401 = 7⁴ of the 4,096 patterns recover (each entry
+has at least one intact copy), 1,695 wait. Method: real cores and the repair protocol; no pattern is told what to
+expect, only counted. The same enumeration as in Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage"
+(FAST '18).
 
 Members are alike, so patterns that differ only in who has which damage stand for each other and are counted as often as
 they occur; JETSTORE_DEEP runs each of the 4,096, and each with one of the members crashed at first and back later.

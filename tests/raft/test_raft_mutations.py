@@ -1,0 +1,37 @@
+"""Goal: what is there to find defects of the Raft core does find them. Method: ``mutations.py``, one defect at a time.
+
+Golden scripts and tests that should show a defect must show it. The random cluster is asked where nothing else is, and
+everywhere with JETSTORE_DEEP, which prints the table of docs/testing.md with ``-s``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from mutations import MUTATIONS, SEEDS_MAX, Mutation, applied, hunt, table
+
+IS_DEEP = bool(os.environ.get("JETSTORE_DEEP"))
+SLOW = "test_ctrl_enumeration.test_all_4096_damage_patterns"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_defect_is_found(mutation: Mutation) -> None:
+    assert mutation.rules or mutation.scripts
+    if not IS_DEEP and SLOW in mutation.scripts:
+        with applied(mutation):  # that it is not stale
+            return
+    found = hunt(mutation, asks_cluster=IS_DEEP or not mutation.scripts)
+    assert found.scripts == mutation.scripts
+    if mutation.rules and found.rule:
+        assert found.seeds <= SEEDS_MAX, f"not found by the cluster: {found}"
+
+
+def test_every_invariant_has_a_defect_that_breaks_it() -> None:
+    named = {rule for mutation in MUTATIONS for rule in mutation.rules}
+    assert {f"R{number}" for number in range(1, 12)} <= named
+
+
+@pytest.mark.skipif(not IS_DEEP, reason="minutes; JETSTORE_DEEP=1")
+def test_print_the_table() -> None:
+    table(MUTATIONS)
