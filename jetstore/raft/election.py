@@ -58,7 +58,7 @@ class Election:
         self.reset()
         if core.leader:
             core.become_follower(core.term, 0)
-        if core.log.faulty_index is not None and self._may_stand():
+        if core.log.faulty_index is not None:
             self.faulty_timeouts += 1
             self.ask_for_bytes()
             if self.faulty_timeouts < core.options.faulty_campaign_timeouts:
