@@ -92,7 +92,10 @@ class LinkHandler(Protocol):
         """Requests can be made of that node from now on, or cannot."""
 
     def on_alarm(self, node_id: str, text: str) -> None:
-        """That node has an old or cloned disk: nothing it says is counted. An operator must look."""
+        """Somebody with that node id has an old or cloned disk: nothing it says is counted. An operator must look.
+
+        This is no ``on_down``: the genuine node's link may be up all the while, and ``on_down`` tells when it is not.
+        """
 
 
 RequestHandler = Callable[[str, bytes], Awaitable[bytes]]

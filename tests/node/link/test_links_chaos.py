@@ -19,7 +19,7 @@ from jetstore.node.link.hello import Purpose
 from jetstore.node.link.ports import LinkLost, NotConnected, Route
 
 PORT = 6222
-SEEDS = 300 if os.environ.get("JETSTORE_DEEP") == "1" else 3
+SEEDS = 300 if os.environ.get("JETSTORE_DEEP") == "1" else 2
 
 
 class Cell:

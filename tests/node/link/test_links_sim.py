@@ -9,7 +9,7 @@ from link_world import SMALL, LinkNode, is_meshed, mesh, note, notes, play, stop
 
 from jepsen.sim.loop import SimLoop
 from jetstore.node.link.hello import Purpose
-from jetstore.node.link.ports import LinkLost
+from jetstore.node.link.ports import LinkLost, Route
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -160,5 +160,25 @@ def test_a_later_life_ends_all_connections_of_the_earlier_one_at_once() -> None:
         assert loop.time() - before < 1
         await until(lambda: is_meshed(a, later))
         await stop(a, b, later)
+
+    play(story)
+
+
+def test_nodes_configured_counts_nodes_and_not_addresses() -> None:
+    """Two names of one node are one as soon as it is known; its own address is none."""
+
+    async def story(loop: SimLoop) -> None:
+        a, b = LinkNode(loop, 1), LinkNode(loop, 2)
+        for node in (a, b):
+            await node.start()
+        a.dial(a, b)
+        a.links.add_route(Route("localhost", b.port))
+        a.links.add_route(Route("localhost", 1))  # nobody there
+        assert a.links.nodes_configured() == 4
+        await until(lambda: a.links.nodes_configured() == 2)
+        await until(lambda: is_meshed(a, b))
+        await asyncio.sleep(1)
+        assert len(loop.network.live()) == 4
+        await stop(a, b)
 
     play(story)
