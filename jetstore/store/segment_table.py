@@ -223,6 +223,15 @@ class SegmentTable:
             base, seqs = self.base_seq, self.seqs
             return [base + seqs[ordinal] for ordinal in ordinals]
         found: list[int] = []
+        if isinstance(ordinals, range) and ordinals and ordinals.step == 1:
+            at, stop = ordinals.start, ordinals.stop
+            frame = self.frame_of(at)
+            while at < stop:  # a frame at a time: its sequences are consecutive
+                end = min(self.frame_end(frame), stop)
+                seq = self.first_seqs[frame] + at - self.ordinals[frame]
+                found.extend(range(seq, seq + end - at))
+                at, frame = end, frame + 1
+            return found
         end = shift = 0
         for ordinal in ordinals:
             if ordinal >= end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from catch_up_world import KIB, Feed, Pipe, Replica, limits
 
 from jetstore.errors import Corruption
-from jetstore.node.catch_up.messages import STATE, PeerRefused
+from jetstore.node.catch_up.messages import DONE, STATE, PeerRefused
 from jetstore.node.catch_up.sink import CatchUpIncomplete
 from jetstore.types import RaftIndex, Term
 
@@ -145,6 +146,49 @@ async def test_while_everything_changes(seed: int) -> None:
         await churn(leader, feed, dice)
     await follower.catch_up(pipe)
     assert_same(leader, follower)
+    follower.abandon()
+    follower.vfs.crash(dice)
+    follower = await Replica(follower.vfs, follower.limits).open()  # and it goes on from there like any other
+    for _ in range(4):
+        more = [feed.publish(dice.randrange(1, 30)), feed.purge(filter="s.3"), feed.deliver("C1", 1, 1, 9)]
+        await leader.feed(more)
+        await follower.feed(more)
+        await follower.compact()
+        await follower.checkpoint()
+    assert leader.records() == follower.records()
+    follower.abandon()
+    follower.vfs.crash(dice)
+    follower = await Replica(follower.vfs, follower.limits).open()
+    assert leader.records() == follower.records()
+    rows = [replica.group.stream.contents.matching(None) for replica in (leader, follower)]
+    assert [(subject, row[1:]) for subject, row in rows[0]] == [(subject, row[1:]) for subject, row in rows[1]]
+    close(leader, follower)
+
+
+async def test_compaction_of_stored_segments_while_a_state_is_put_in_their_place() -> None:
+    leader, follower, feed = await pair()
+    script = [feed.publish(25) for _ in range(10)] + [feed.delete(seq) for seq in range(20, 200, 2)]
+    await leader.feed(script)
+    await follower.feed([Feed().configure(), *script])
+    await leader.feed([feed.publish(25) for _ in range(4)])
+    pipe = Pipe(leader.source)
+    compacting: list[asyncio.Task[None]] = []
+
+    async def before(method: str) -> None:
+        if method == DONE:
+            compacting.append(asyncio.ensure_future(follower.compact()))
+
+    pipe.before = before
+    paths = {segment.path for segment in follower.group.messages.segment_files()}
+    await follower.catch_up(pipe)
+    await asyncio.gather(*compacting)
+    assert_same(leader, follower)
+    assert not paths <= {segment.path for segment in follower.group.messages.segment_files()}
+    await follower.checkpoint()
+    follower.abandon()
+    follower.vfs.crash()
+    follower = await Replica(follower.vfs, follower.limits).open()
+    assert leader.records() == follower.records()
     close(leader, follower)
 
 

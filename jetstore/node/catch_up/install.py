@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jetstore.errors import NotNow
+from jetstore.errors import Corruption, NotNow
 from jetstore.meta.state import MetaState
 from jetstore.node.group import Group
 from jetstore.node.storage import Storage
@@ -56,23 +56,12 @@ async def install_stream(
     """
     group.hold()
     try:
+        work = await _put_together(group, storage, state, received, keeps_local)
         async with storage.exclusive:
             _require(group, state["index"], keeps_local)
             old = group.messages
-            if keeps_local:
-                old.seal_last()
-                await storage.settle(group)
-            work = LogInstall(
-                old,
-                received,
-                state.removed,
-                first_seq=state.first_seq,
-                last_seq=state.last_seq,
-                keeps_local=keeps_local,
-            )
-            for _ in work.steps():
-                await asyncio.sleep(0)
-            work.check(state["messages"], state["bytes"])
+            if work.is_stale:
+                raise NotNow("stored segments were rewritten meanwhile")
             number = free_number(vfs, group.uid)
             messages = old.successor(state.storage)
             work.fill(messages, number)
@@ -95,6 +84,35 @@ async def install_stream(
             await disk.call("remove_files", superfluous)
     finally:
         group.release()
+
+
+async def _put_together(
+    group: StreamGroup, storage: Storage, state: PeerState, received: Received | None, keeps_local: bool
+) -> LogInstall:
+    """The new log, proved to be what the state says. Anew if compaction rewrote a stored segment meanwhile."""
+    while True:
+        async with storage.exclusive:
+            _require(group, state["index"], keeps_local)
+            if keeps_local:
+                group.messages.seal_last()
+                await storage.settle(group)
+            work = LogInstall(
+                group.messages,
+                received,
+                state.removed,
+                first_seq=state.first_seq,
+                last_seq=state.last_seq,
+                keeps_local=keeps_local,
+            )
+        try:
+            for _ in work.steps():  # seconds, for a large log: other groups' checkpoints must not wait
+                await asyncio.sleep(0)
+        except Corruption:
+            if not work.is_stale:
+                raise
+        if not work.is_stale:
+            work.check(state["messages"], state["bytes"])
+            return work
 
 
 async def install_meta(group: MetaGroup, storage: Storage, disk: Disk, head: bytes, restored: Restored) -> None:
