@@ -16,7 +16,7 @@ import structlog
 
 from jetstore.limits import Limits
 from jetstore.node.link.hello import Purpose
-from jetstore.node.link.link import Link
+from jetstore.node.link.link import ALREADY_CONNECTED, Link
 from jetstore.node.link.ports import Route
 
 log = structlog.get_logger(__name__)
@@ -126,6 +126,8 @@ class Dialler:
             link.abort(reason)
         if not reason:
             return link
+        if reason == ALREADY_CONNECTED:
+            return None
         if self.failures % _REPORT_EVERY == 0 and not self.target.is_self:
             log.warning("cannot connect to a route", route=str(route), purpose=self.purpose.name.lower(), reason=reason)
         self.failures += 1

@@ -44,6 +44,9 @@ _READY = struct.Struct("<Q")
 _HELLO_KINDS = (Kind.HELLO, Kind.READY, Kind.REFUSED)
 
 
+ALREADY_CONNECTED = "the node that lives there is connected already"
+
+
 class State(Enum):
     """Where a connection stands."""
 
@@ -70,6 +73,9 @@ class LinkOwner(Protocol):
 
     def judge(self, link: Link) -> None:
         """Refused if what the other side says now contradicts what it said before it was asked."""
+
+    def wants(self, link: Link) -> bool:
+        """Whether a dialled connection is of use; False: the node that lives there is connected already."""
 
     def admit(self, link: Link) -> None:
         """Both sides agree: the connection is one of the node's from here on."""
@@ -240,6 +246,9 @@ class Link(asyncio.BufferedProtocol):
             self.durable_lsn = theirs.durable_lsn
             if self.is_dialler:
                 self.owner.judge(self)
+                if not self.owner.wants(self):
+                    self.abort(ALREADY_CONNECTED)
+                    return
                 self.send([(Kind.READY, [_READY.pack(self.owner.my_hello(self.purpose, None).durable_lsn)])])
                 self._go_up()
             else:

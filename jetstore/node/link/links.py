@@ -309,6 +309,21 @@ class Links(NodeLinks):
 
     # -- up and down (LinkOwner) ----------------------------------------------------------------------------------
 
+    def wants(self, link: Link) -> bool:
+        theirs, purpose = link.theirs, link.purpose
+        assert theirs is not None
+        assert purpose is not None
+        self._found(link, theirs.node_id)
+        peer = self.peers.get(theirs.node_id)
+        current = peer.current.get(purpose) if peer is not None else None
+        return current is None or current.theirs is None or current.theirs.boot_nonce != theirs.boot_nonce
+
+    def _found(self, link: Link, node_id: str) -> None:
+        """Who lives at a configured address."""
+        for target in self._targets:
+            if target.route is link.route:
+                target.node_id = node_id
+
     def admit(self, link: Link) -> None:
         theirs, purpose = link.theirs, link.purpose
         assert theirs is not None
@@ -318,10 +333,7 @@ class Links(NodeLinks):
         peer = self.peers.get(theirs.node_id)
         if peer is None:
             peer = self.peers[theirs.node_id] = Peer(theirs.node_id, theirs)
-        if link.route is not None:
-            for target in self._targets:
-                if target.route is link.route:
-                    target.node_id = theirs.node_id
+        self._found(link, theirs.node_id)
         for other in [*peer.current.values(), *peer.retired]:
             if other.theirs is not None and other.theirs.boot_nonce != theirs.boot_nonce:
                 other.abort("a later life of the node has connected")

@@ -179,6 +179,7 @@ def test_nodes_configured_counts_nodes_and_not_addresses() -> None:
         await until(lambda: is_meshed(a, b))
         await asyncio.sleep(1)
         assert len(loop.network.live()) == 4
+        assert (a.heard.events, b.heard.events) == ([f"up {b.id}"], [f"up {a.id}"])
         await stop(a, b)
 
     play(story)
