@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepsen.sim.vfs import SimVfs
@@ -74,6 +74,7 @@ def flush(log: SegmentedLog, vfs: SimVfs) -> None:
         log.flushed()
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000))
 def test_any_range_in_any_pieces(seed: int) -> None:
     dice = Random(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_driver import SECOND, Driver
 
@@ -20,6 +20,7 @@ from jetstore.types import GroupUid, RaftIndex, Term
 SEQS = st.integers(1, 40_000)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(SEQS, st.integers(0, 20_000)), max_size=12), st.integers(0, 30_000), st.integers(0, 1 << 30))
 def test_equal_sets_give_equal_bytes_however_they_came_about(
     ranges: list[tuple[int, int]], below: int, seed: int
