@@ -91,6 +91,9 @@ class AckToken(NamedTuple):
 class Client(asyncio.Protocol):
     """One connection. Made by ``connect``."""
 
+    is_one_of_several = False
+    """Whether another server may know better."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.loop = asyncio.get_running_loop()

@@ -44,6 +44,7 @@ class Guide(Protocol):
 class ClusterClient(Client):
     """A connection to one server, and now and then another one for a single question. Made by ``connect_to_leader``."""
 
+    is_one_of_several = True
     guide: Guide
     rng: Random
     host: str

@@ -221,6 +221,10 @@ async def get(client: Client, stream: str, request: dict[str, Any]) -> Seen | No
     return seen_of(stream, answer["message"])
 
 
+AGAIN_MAX, AGAIN_S = 10, 1.0
+"""How often, and how long after, a final read is tried again where another server may lead meanwhile."""
+
+
 async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
     """Every sequence up to the last, one by one. ``highest``: how far to look when the stream cannot say itself."""
     messages: dict[int, Seen] = {}
@@ -248,6 +252,13 @@ async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
 
     for start in range(1, last + 1, READ_WINDOW):
         await asyncio.gather(*(one(seq) for seq in range(start, min(start + READ_WINDOW, last + 1))))
+    for _ in range(AGAIN_MAX if client.is_one_of_several else 0):
+        if not unreadable:
+            break
+        again, unreadable = sorted(unreadable), set()  # leadership may have moved in the middle of it
+        await asyncio.sleep(AGAIN_S)
+        for start in range(0, len(again), READ_WINDOW):
+            await asyncio.gather(*(one(seq) for seq in again[start : start + READ_WINDOW]))
     found = dict(sorted(messages.items()))
     return FinalStream(stream, found, first, last, count, frozenset(unreadable), size, storage, is_halted)
 
