@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 from link_world import SMALL, LinkNode, is_meshed, mesh, note, notes, play, stop, until, wires
@@ -183,3 +186,35 @@ def test_nodes_configured_counts_nodes_and_not_addresses() -> None:
         await stop(a, b)
 
     play(story)
+
+
+async def hashed_story(loop: SimLoop) -> None:
+    nodes = await mesh(loop, 3)
+    for number in range(20):
+        for a in nodes:
+            for b in nodes:
+                if a is not b:
+                    a.send(b, note(number), group=number)
+        wires(loop, nodes[0], nodes[1 + number % 2]).abort()
+        await until(lambda: is_meshed(*nodes))
+    await stop(*nodes)
+
+
+def test_one_seed_gives_one_run_whatever_the_hash_seed() -> None:
+    assert play(hashed_story, 5).trace_hash() == play(hashed_story, 5).trace_hash()
+    code = (
+        "import logging, structlog, test_links_sim as t;"
+        "structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR));"
+        "print(t.play(t.hashed_story, 5).trace_hash())"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(hashes) == 1
