@@ -9,7 +9,8 @@ from catch_up_world import KIB, Feed, Pipe, Replica, limits
 from test_catch_up import assert_same, close, damage
 
 from jepsen.sim.faults import SimCrash
-from jetstore.errors import Corruption
+from jetstore.errors import Corruption, OutcomeUnknown
+from jetstore.node.catch_up.repair import damaged_ranges
 
 pytestmark = pytest.mark.asyncio
 
@@ -125,3 +126,44 @@ async def test_a_power_cut_in_between_loses_nothing(seed: int) -> None:
         if is_done:
             break
     close(other)
+
+
+async def torn(seq: int = 5) -> tuple[Replica, Replica, Feed]:
+    """Twins; one of them stands still inside an entry, for want of a segment that cannot be read at all."""
+    one, other, feed = await twins()
+    segment = one.group.messages.segment_at(seq)
+    for offset in range(40, segment.file_bytes, 16):
+        byte = one.vfs.peek(segment.path)[offset]
+        one.vfs.poke(segment.path, offset, bytes([byte ^ 8]))
+    one.group.messages.forget_file(segment.path)
+    one.group.messages.take_dropped()
+    limit = feed.configure(max_msgs=300)
+    await other.feed([limit, feed.publish(5)])
+    with pytest.raises(OutcomeUnknown):
+        await one.group.propose(limit)
+    assert one.group.is_faulty
+    assert one.group.stream.is_torn
+    one.group.note_damage(Corruption("unreadable", file=segment.path, offset=40))
+    return one, other, feed
+
+
+async def test_a_state_torn_by_damage_is_replaced() -> None:
+    one, other, _ = await torn()
+    await one.catch_up(Pipe(other.source), keeps_local=False)
+    assert not one.group.is_faulty
+    assert_same(one, other)
+    close(one, other)
+
+
+async def test_a_state_torn_by_damage_keeps_what_is_good() -> None:
+    one, other, _ = await torn()
+    stored = one.group.messages.last_seq
+    assert len(damaged_ranges(one.group)) == 1
+    await one.sink.repair_ranges(one.group, Pipe(other.source), damaged_ranges(one.group))
+    pipe = Pipe(other.source)
+    await one.catch_up(pipe)
+    assert pipe.ranges[0][0] > stored
+    assert not one.group.is_faulty
+    assert not one.group.damage
+    assert_same(one, other)
+    close(one, other)

@@ -30,6 +30,12 @@ log = structlog.get_logger(__name__)
 Ranges = list[tuple[int, int]]
 
 
+def damaged_ranges(group: StreamGroup) -> Ranges:
+    """The sequences of all segments in which damage was noted: what ``repair_ranges`` should look through."""
+    paths = {path for path, _ in group.damage}
+    return [(s.base_seq, s.last_seq) for s in group.messages.segment_files() if s.path in paths]
+
+
 async def repair_ranges(
     group: StreamGroup,
     storage: Storage,

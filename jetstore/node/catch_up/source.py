@@ -40,6 +40,7 @@ class CatchUpSource:
         self._loop = loop
         self._sessions: dict[int, tuple[Taken, float]] = {}
         self._next_session = 1
+        self._floors: dict[GroupUid, tuple[int, float]] = {}
         self._streams = 0
         self.bytes_total = 0
         """Bytes of ranges and states handed to links."""
@@ -82,6 +83,7 @@ class CatchUpSource:
         if taken is None:
             return encode({"is_behind": True, **_position(position)})
         session = self._keep(taken)
+        self._floors[GroupUid(fields["uid"])] = taken.position.index, self._loop.time()
         return encode(
             {
                 "is_behind": False,
@@ -107,6 +109,17 @@ class CatchUpSource:
         self._next_session += 1
         self._sessions[session] = taken, now
         return session
+
+    def floor(self, uid: GroupUid) -> int | None:
+        """The index of the state that was last taken from a group, if that was lately: its member will ask for entries
+
+        behind it, so they should not be given up yet. None: nobody is waiting.
+        """
+        index, at = self._floors.get(uid, (0, 0.0))
+        if index and self._loop.time() - at > SESSION_S:
+            del self._floors[uid]
+            return None
+        return index or None
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
