@@ -55,12 +55,12 @@ def _check_alive(core: RaftCore, leader: Leader, before: Configuration, after: C
 
 
 def after_commit(core: RaftCore, leader: Leader) -> None:
-    """The commit index moved: leave a joint configuration, or leadership, if the committed configuration says so."""
+    """The commit index moved in a configuration that is joint, or has no vote for this leader: leave it, or leave."""
     if core.configurations.index > core.log.committed_index:
         return
     configuration = core.configuration
     if configuration.is_joint:
         if configuration.auto_leave and leader.has_committed_own_term:
             leader.append(configuration.changed(ConfChange.leave_joint()).encode())
-    elif not configuration.is_voter(core.member):
+    else:
         leader.leave_office()

@@ -111,10 +111,10 @@ class Election:
         """A lone voter's log is what was committed; entries that may hide other voters end what it can know of that."""
         core = self.core
         log = core.log
-        if log.faulty_index is not None:
-            index = RaftIndex(log.faulty_index - 1)
-            if core.configurations.at(index).all_voters == {core.member}:
-                core.advance_commit(index)
+        assert log.faulty_index is not None, "a lone voter that can read everything stands"
+        index = RaftIndex(log.faulty_index - 1)
+        if core.configurations.at(index).all_voters == {core.member}:
+            core.advance_commit(index)
 
     def _stand_for_real(self, *, is_forced: bool) -> None:
         core = self.core

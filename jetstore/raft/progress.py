@@ -111,6 +111,10 @@ class Progress:
         """Unanswered APPENDs with entries."""
         return len(self._inflight)
 
+    def is_told(self, commit_index: int) -> bool:
+        """Whether an APPEND without entries, which says that ``commit_index`` is committed, would be of no use."""
+        return self.state is ProgressState.REPLICATE and not self.is_stalled and self.commit_sent >= commit_index
+
     def sent(self, last_index: RaftIndex, size_bytes: int) -> None:
         """An APPEND up to ``last_index`` went out (``next_index - 1``: it had no entries)."""
         if self.state is ProgressState.PROBE:

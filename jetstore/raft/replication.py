@@ -84,12 +84,8 @@ class Replication:
         if next_index <= last_index and not progress.is_stalled:
             entries = log.slice_bytes(next_index, last_index, core.options.append_bytes_max)
             size_bytes = sum(len(entry.data or b"") for entry in entries)
-        elif progress.is_damaged and next_index <= log.last_index:
-            return False  # this leader cannot read it either, yet
-        elif progress.state is ProgressState.REPLICATE and not progress.is_stalled:
-            is_told = progress.commit_sent >= min(log.committed_index, prev_index)
-            if is_told:
-                return False
+        elif progress.is_told(min(log.committed_index, prev_index)):
+            return False
         self.sequence += 1
         core.post(
             Message(

@@ -134,6 +134,8 @@ def test_a_leader_that_removes_itself_does_not_count_itself() -> None:
     said(member)
     hear(member, K.APPEND_RESPONSE, 2, 1, index=2, last_index=2, last_term=1, sequence=9)
     assert member.running.log.committed_index == 1
+    tick(member, 10)
+    assert member.running.is_leader
     hear(member, K.APPEND_RESPONSE, 3, 1, index=2, last_index=2, last_term=1, sequence=9)
     assert member.running.log.committed_index == 2
     assert member.running.role is Role.FOLLOWER

@@ -267,6 +267,11 @@ def test_a_fenced_member_keeps_a_group_awake() -> None:
     assert not member.running.quiesce()
 
 
+def test_heartbeats_come_as_often_as_the_options_say() -> None:
+    member = leading(RaftOptions(heartbeat_ticks=3))
+    assert [len(heartbeats(tick(member))) for _ in range(7)] == [0, 0, 2, 0, 0, 2, 0]
+
+
 # -- leaders that are missed, or forgotten ----------------------------------------------------------------------------
 
 

@@ -177,6 +177,23 @@ def test_a_lone_voter_applies_what_precedes_and_leads_if_it_knows_its_voters() -
     assert hidden.applied_index == 1
 
 
+def test_a_lone_voter_does_not_know_what_others_who_voted_then_committed() -> None:
+    alone_now = configuration(2).changed(ConfChange.remove(2)).encode()
+    member = alone(count=2, term=1)
+    member.crash()
+    member.disk.entries = [
+        entry(1, 1),
+        entry(2, 1, None),
+        entry(3, 1, alone_now),
+        entry(4, 1, None),
+        entry(5, 1, None),
+    ]
+    member.start()
+    tick(member, 60)
+    assert not member.running.is_leader
+    assert member.applied_index == 0
+
+
 # -- a leader that cannot read all ------------------------------------------------------------------------------------
 
 

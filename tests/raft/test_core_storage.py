@@ -179,3 +179,12 @@ def test_a_follower_without_news_stands_and_one_with_news_does_not() -> None:
     hear(member, K.HEARTBEAT, 2, 1, sequence=1)
     assert tick(member, 9) == []
     assert [m.kind for m in tick(member, 1)] == [K.PRE_VOTE, K.PRE_VOTE]
+
+
+def test_votes_are_asked_for_once() -> None:
+    member = alone()
+    member.running.campaign()
+    said(member)
+    hear(member, K.PRE_VOTE_RESPONSE, 2, 1)
+    member.running.stored(member.running.ready().token)
+    assert said(member) == []

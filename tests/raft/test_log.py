@@ -155,6 +155,16 @@ def test_a_large_log_keeps_only_what_followers_may_still_need() -> None:
     assert log.first_index == 41
 
 
+def test_a_checkpoint_drops_nothing_that_it_does_not_cover() -> None:
+    log = make([1] * 20, resident=1000, retain=40)
+    log.commit(at(20))
+    log.applied(at(2))
+    covered = log.applied_bytes_total
+    log.applied(at(20))
+    log.checkpointed(at(2), Term(1), covered)
+    assert log.first_index == 3
+
+
 def test_a_small_quiet_log_stays_for_the_journal() -> None:
     log = make([1, 1, 1], resident=1000, retain=1000)
     log.commit(at(3))
