@@ -1,4 +1,4 @@
-"""Seeds of the random cluster (``cluster.py``) that must pass. JETSTORE_DEEP=1 runs many more, beginning at JETSTORE_SEED.
+"""Seeds of the random cluster (``cluster.py``) that must pass; JETSTORE_DEEP=1 runs many more, from JETSTORE_SEED on.
 
 A failing seed is named; ``python tests/raft/cluster.py SEED SEED+1`` runs it again.
 """
