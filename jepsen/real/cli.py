@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import flip, kill, power
+from . import cluster_kill, flip, kill, power
 from .disk_image import Names
 from .fuse_layer import missing
 from .ledger import CONSUMER_KINDS
@@ -52,7 +52,30 @@ def _summary(arguments: argparse.Namespace, result: kill.Result) -> int:
     return 1 if result.findings.total or result.rounds < arguments.rounds else 0
 
 
+def _cluster(arguments: argparse.Namespace, *, is_power: bool) -> int:
+    """Rounds on several nodes."""
+    variants = cluster_kill.VARIANTS
+    if arguments.only:
+        variants = {name: variants[name] for name in arguments.only.split(",")}
+    result = cluster_kill.run(
+        arguments.server,
+        arguments.rounds,
+        arguments.seed,
+        say,
+        nodes=arguments.nodes,
+        variants=variants,
+        power=is_power,
+        names=Names(arguments.names) if is_power else Names.STRICT,
+        tear=is_power and not arguments.no_tear,
+        keep=arguments.keep,
+        tolerated=_tolerated(arguments),
+    )
+    return _summary(arguments, result)
+
+
 def _kill(arguments: argparse.Namespace) -> int:
+    if arguments.nodes > 1:
+        return _cluster(arguments, is_power=False)
     result = kill.run(
         arguments.server,
         arguments.rounds,
@@ -69,6 +92,8 @@ def _power(arguments: argparse.Namespace) -> int:
     if reason:
         say(f"SKIPPED: {reason}")
         return SKIPPED
+    if arguments.nodes > 1:
+        return _cluster(arguments, is_power=True)
     result = power.run(
         arguments.server,
         arguments.rounds,
@@ -113,10 +138,15 @@ def add_to(executors: Subparsers) -> None:
     shared.add_argument(
         "--tolerate", choices=["consumer"], help="count, but go on: consumers' ack floors that went back"
     )
-    command = commands.add_parser("kill", parents=[shared], help=kill.__doc__)
+    several = argparse.ArgumentParser(add_help=False)
+    several.add_argument("--nodes", type=int, default=1, help="of one cluster; streams have up to three replicas")
+    several.add_argument(
+        "--only", default="", help=f"what may happen to a cluster: some of {', '.join(cluster_kill.VARIANTS)}"
+    )
+    command = commands.add_parser("kill", parents=[shared, several], help=kill.__doc__)
     command.add_argument("--rounds", type=int, default=200)
     command.set_defaults(run=_seeded(_kill))
-    command = commands.add_parser("power", parents=[shared], help=power.__doc__)
+    command = commands.add_parser("power", parents=[shared, several], help=power.__doc__)
     command.add_argument("--rounds", type=int, default=20)
     command.add_argument(
         "--names", choices=[each.value for each in Names], default="strict", help="when names of files are on the disk"

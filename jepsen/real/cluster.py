@@ -1,7 +1,7 @@
 """Several servers of one cluster on the loopback interface: start together, kill any of them, find who leads.
 
-Works for jetstore and nats-server. Client ports are new at each start; the ports between nodes stay, and lie below the
-kernel's ephemeral range, so that no outgoing connection takes one while its node is down.
+Works for jetstore and nats-server. Each node keeps its ports; they lie below the kernel's ephemeral range, so that no
+outgoing connection takes one while its node is down.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .control import ApiError, Control, ControlError
+from .follow import leads
 from .process import ServerError, ServerProcess
 
 NAME = "jepsen"
@@ -23,16 +24,19 @@ _ATTEMPT_S = 1.0
 _RETRY_S = 0.01
 
 
-def fixed_port(dice: random.Random) -> int:
-    """A TCP port that nobody listens on now and that the kernel gives to nobody by itself."""
-    while True:
+def fixed_ports(dice: random.Random, count: int) -> list[int]:
+    """TCP ports that nobody listens on now and that the kernel gives to nobody by itself."""
+    ports: list[int] = []
+    while len(ports) < count:
         port = dice.randrange(*PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        if port not in ports:
+            ports.append(port)
+    return ports
 
 
 class ServerCluster:
@@ -42,11 +46,8 @@ class ServerCluster:
         self, server: str, folder: Path, size: int = 3, *, stores: list[Path] | None = None, monitor: bool = False
     ) -> None:
         dice = random.SystemRandom()
-        ports: list[int] = []
-        while len(ports) < size:
-            port = fixed_port(dice)
-            if port not in ports:
-                ports.append(port)
+        ports = fixed_ports(dice, 2 * size)
+        client_ports, ports = ports[:size], ports[size:]
         routes = ",".join(f"nats-route://127.0.0.1:{port}" for port in ports)
         self.server = server
         self.nodes: list[ServerProcess] = []
@@ -56,7 +57,11 @@ class ServerCluster:
             home.mkdir(parents=True, exist_ok=True)
             extra = ["-n", name, "--cluster_name", NAME, "--cluster", f"nats://127.0.0.1:{port}", "--routes", routes]
             store = stores[number] if stores is not None else home / "store"
-            self.nodes.append(ServerProcess(server, store, extra=extra, monitor=monitor, log=home / "server.log"))
+            self.nodes.append(
+                ServerProcess(
+                    server, store, client_ports[number], extra=extra, monitor=monitor, log=home / "server.log"
+                )
+            )
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -95,18 +100,10 @@ class ServerCluster:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             for number in self.running():
-                info = self._info(number, stream)
-                if info is not None and info["cluster"].get("leader") == f"n{number + 1}":
+                if leads(self.nodes[number].port, stream, _ATTEMPT_S):
                     return number
             time.sleep(_RETRY_S)
         raise ServerError(f"nobody leads {stream} after {timeout_s} s\n{self.logs()}")
-
-    def _info(self, number: int, stream: str) -> dict[str, Any] | None:
-        try:
-            with Control(self.nodes[number].port, timeout_s=_ATTEMPT_S) as control:
-                return control.api(f"STREAM.INFO.{stream}")
-        except (ControlError, OSError):
-            return None
 
     def create_stream(self, name: str, replicas: int = 3, timeout_s: float = 30.0, **config: Any) -> int:
         """A stream on ``<name>.>`` unless told otherwise, asked of one node after the other; the node that leads it."""

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from .control import ApiError, Control, ControlError
 from .ledger import Findings
-from .load import LoadProcess, PublishSpec
+from .load import LoadProcess
 from .process import ServerError, ServerProcess
+from .published import PublishSpec
 from .readers import Contents, Fetcher, drain, get_by_sequence
 from .values import TAG_UNIT, payload
 

@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from .control import ApiError, Control, ControlError
 from .ledger import ConsumerLedger, Findings, StreamLedger
-from .load import LoadError, LoadProcess, Published, PublishSpec
+from .load import LoadError, LoadProcess
 from .process import ServerError, ServerProcess
+from .published import Published, PublishSpec
 from .readers import drain
 
 SIZE = 128
@@ -276,7 +278,19 @@ def run(
     return result
 
 
-def run_rounds(runner: Rounds, rounds: int) -> Result:
+class Runner(Protocol):
+    """Rounds on whatever it is."""
+
+    result: Result
+
+    def run(self, rounds: int) -> Result:
+        """So many rounds."""
+
+    def close(self) -> None:
+        """End what was started."""
+
+
+def run_rounds(runner: Runner, rounds: int) -> Result:
     """The result, also when the server or the harness failed on the way: that is a finding, too."""
     try:
         return runner.run(rounds)

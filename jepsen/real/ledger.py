@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import islice
 
-from .load import Published
+from .published import Published
 from .readers import Contents
 from .values import TAG_UNIT
 

@@ -12,52 +12,16 @@ import multiprocessing
 import signal
 import time
 from array import array
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-from .client import CorePublisher, OneEachPublisher, Publisher, connect
+from .client import CorePublisher, OneEachPublisher, Publisher, connect, run_loop
 from .control import ControlError
+from .follow import follow_fetch, follow_publish
+from .published import Published, PublishSpec
 from .readers import Contents, Fetcher, Wire, drain
 from .values import Blocks, pad
-
-
-def run_loop(main: Coroutine[Any, Any, Any]) -> Any:
-    """asyncio.run on uvloop when it is installed: less client in the measurement."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
-
-
-@dataclass(frozen=True)
-class PublishSpec:
-    """One publishing connection."""
-
-    tag: int
-    subjects: tuple[str, ...]
-    total: int
-    window: int = 4096
-    size: int = 128
-
-
-@dataclass
-class Published:
-    """What one connection published: ``numbers[i]`` was acknowledged at ``sequences[i]``."""
-
-    tag: int
-    subjects: tuple[str, ...]
-    sent: int
-    numbers: array[int] = field(default_factory=lambda: array("Q"))
-    sequences: array[int] = field(default_factory=lambda: array("Q"))
-    refusals: list[bytes] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    began: float = 0.0
-    ended: float = 0.0
-    """time.perf_counter() at the first publish and the last answer; one clock for all processes of the machine."""
-
 
 Started = Callable[[], None]
 
@@ -226,7 +190,11 @@ def fetch(
 
 
 JOBS: dict[str, Callable[..., Any]] = {
-    job.__name__: job for job in (publish, one_each, one_by_one, core_publish, core_subscribe, drain_stream, fetch)
+    job.__name__: job
+    for job in (
+        *(publish, one_each, one_by_one, core_publish, core_subscribe, drain_stream, fetch),
+        *(follow_publish, follow_fetch),
+    )
 }
 
 

@@ -281,7 +281,7 @@ class Node:
             self.storage.want_checkpoint(META_GROUP)
 
     def members_for(self, replicas: int) -> Members:
-        """Founding members of a new group: this node, and as many others as it takes. Raises 10005 if there are less."""
+        """Founding members of a new group: this node, and as many others as it takes. Raises 10005: too few nodes."""
         cluster = self.cluster
         if cluster is None:
             return ()

@@ -7,7 +7,7 @@ import time
 import urllib.request
 
 from jepsen.real.control import Control
-from jepsen.real.load import PublishSpec
+from jepsen.real.published import PublishSpec
 
 from .measure import MESSAGE_BYTES, STREAM, WINDOW, Bench, Outcome, Row, Unavailable, check
 from .publishing import ENDLESS

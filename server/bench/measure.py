@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jepsen.real.control import Control
-from jepsen.real.load import LoadProcess, Published, PublishSpec
+from jepsen.real.load import LoadProcess
 from jepsen.real.process import ServerProcess
+from jepsen.real.published import Published, PublishSpec
 
 STREAM = "BENCH"
 MESSAGE_BYTES = 128

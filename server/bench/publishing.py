@@ -7,7 +7,7 @@ import time
 from array import array
 from pathlib import Path
 
-from jepsen.real.load import PublishSpec
+from jepsen.real.published import PublishSpec
 
 from .measure import MESSAGE_BYTES, STREAM, WINDOW, Bench, Outcome, Row, check
 

@@ -7,7 +7,7 @@ from array import array
 import pytest
 
 from jepsen.real.ledger import ConsumerLedger, Findings, StreamLedger
-from jepsen.real.load import Published
+from jepsen.real.published import Published
 from jepsen.real.readers import Contents
 from jepsen.real.values import TAG_UNIT
 
