@@ -240,6 +240,8 @@ class Run:
                 await self._converge()
             for name, workload in zip(self.plan.workloads, self.workloads, strict=True):
                 await persist(setting, f"{name}final", workload.finish, tries=12)
+            if is_replicated:
+                await self._converge()
         except Exception as error:  # noqa: BLE001  # whatever it is, the final reads did not come
             self.problem(f"live: final reads failed: {type(error).__name__}: {error}")
             return

@@ -15,31 +15,32 @@ from pathlib import Path
 import pytest
 
 from jepsen.sim.command import quiet, replay_command
-from jepsen.sim.run import run_seed
+from jepsen.sim.run import draw_nodes, run_seed
 
 FRESH = int(os.environ.get("JETSTORE_SIM_SEEDS", "4"))
 BASE = int(os.environ.get("JETSTORE_SIM_BASE") or random.SystemRandom().randrange(10**9))
 DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 LINES = (Path(__file__).parent / "seeds.txt").read_text().splitlines()
-COMMITTED = [int(line.split()[0]) for line in LINES if line.strip() and not line.startswith("#")]
+COMMITTED = [line.split()[0] for line in LINES if line.strip() and not line.startswith("#")]
 
 
-def check(seed: int, *, is_small: bool) -> None:
+def check(seed: int, nodes: int, *, is_small: bool) -> None:
     quiet()
-    report = run_seed(seed, is_small=is_small)
-    story = "\n".join([f"replay: {replay_command(seed)}{' --small' * is_small}", *report.problems[:10], *report.story])
-    assert not report.problems, story
+    report = run_seed(seed, nodes=nodes, is_small=is_small)
+    replay = f"replay: {replay_command(seed)} --nodes {nodes}{' --small' * is_small}"
+    assert not report.problems, "\n".join([replay, *report.problems[:10], *report.story])
 
 
 @pytest.mark.parametrize("seed", COMMITTED)
-def test_committed_seed(seed: int) -> None:
-    check(seed, is_small=False)
+def test_committed_seed(seed: str) -> None:
+    number, _, nodes = seed.partition("x")
+    check(int(number), int(nodes.rstrip("s") or 1), is_small=seed.endswith("s"))
 
 
 @pytest.mark.parametrize("number", range(FRESH))
 def test_fresh_seed(number: int) -> None:
     print(f"seeds from {BASE}: this is {BASE + number}")
-    check(BASE + number, is_small=not DEEP)
+    check(BASE + number, draw_nodes(BASE + number), is_small=not DEEP)
 
 
 SCRIPT = """
