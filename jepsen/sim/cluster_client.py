@@ -91,8 +91,8 @@ class ClusterClient(Client):
         leaders = self.guide.claim_to_lead(META if is_meta else self.guide.stream_in(words))
         if self.host in leaders or (self.is_stubborn and not is_meta) or not leaders:
             return await super().api(call, body, timeout_s=timeout_s)
+        self._request += 1  # before anything is awaited: the name is that of an inbox
         other = await connect(f"{self.name}x{self._request}", PORT, host=self.rng.choice(leaders))
-        self._request += 1
         try:
             return await other.api(call, body, timeout_s=timeout_s)
         finally:
