@@ -31,13 +31,16 @@ def worst_segment(log: SegmentedLog, live_share_max: float) -> SegmentFile | Non
     candidates = [
         segment
         for segment in log.segment_files()
-        if segment.has_footer
-        and segment.table is None
+        if is_compactable(segment)
         and segment.live <= live_share_max * segment.messages
         and segment.live < segment.messages
-        and segment.last_seq - segment.base_seq < _SPAN_MAX
     ]
     return min(candidates, key=lambda segment: (segment.live / segment.messages, segment.base_seq), default=None)
+
+
+def is_compactable(segment: SegmentFile) -> bool:
+    """Whether all of it is in its file, and can be told in a compacted one."""
+    return segment.has_footer and segment.table is None and segment.last_seq - segment.base_seq < _SPAN_MAX
 
 
 def _span(table: SegmentTable, number: int) -> tuple[int, int]:
@@ -57,6 +60,7 @@ class Compaction:
         self.name = f"{stem}-{int(number or 0) + 1}.seg"
         self.path = f"{segments_dir(log.uid)}/{self.name}"
         self._log = log
+        self._erased = segment.erased
         self._frame_bytes_max = frame_bytes_max
         self._table = SegmentTable(self.path, segment.base_seq, SEGMENT_HEAD_BYTES)
         self._buffers = [segment_head(log.uid, segment.base_seq)]
@@ -145,6 +149,9 @@ class Compaction:
         if self._is_stale or not self._table.message_count:
             self.abandon()
             return
+        # What was erased meanwhile may have been copied before.
+        self.segment.erased -= self._erased
+        self._log.erased_files = self._log.erased_files or self._erased > 0
         footer_bytes = len(encode_footer(self._table, self._log.uid, self._last_seq))
         self._log.replace_file(
             self.segment,

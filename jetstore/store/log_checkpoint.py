@@ -44,6 +44,10 @@ class LogParts:
     """Group of removed sequences → chunk name."""
 
 
+SEALED, ERASED = 1, 2
+"""Flags of a segment's row: it takes no more frames; it holds records that were erased on purpose."""
+
+
 @dataclass(slots=True)
 class SavedParts:
     """What the log's last durable checkpoint holds, and what happened since."""
@@ -88,7 +92,8 @@ def make_parts(log: SegmentedLog, saved: SavedParts) -> LogParts:
     segments: dict[str, int] = {}
     for s in log.segment_files():
         where = [s.name, s.base_seq, s.last_seq, s.messages, s.live, s.file_bytes]
-        rows.append([*where, s.first_time_ns, s.last_time_ns, int(s.is_sealed), int(s.has_footer)])
+        flags = SEALED * s.is_sealed | ERASED * bool(s.erased)
+        rows.append([*where, s.first_time_ns, s.last_time_ns, flags, int(s.has_footer)])
         if saved.segments.get(s.name) != s.file_bytes:
             segments[s.name] = s.file_bytes
     head = {
@@ -117,12 +122,13 @@ def restore(log: SegmentedLog, vfs: Vfs, head: Mapping[str, Any] | None, chunks:
         [(name, chunks[name]) for _, name in head["deleted"]["groups"]], [(a, b) for a, b in head["deleted"]["full"]]
     )
     segments = []
-    for name, base_seq, last_seq, messages, live, file_bytes, first_time, last_time, is_sealed, has_footer in head[
+    for name, base_seq, last_seq, messages, live, file_bytes, first_time, last_time, flags, has_footer in head[
         "segments"
     ]:
         segment = SegmentFile(name, f"{directory}/{name}", base_seq, last_seq, messages, live, first_time, last_time)
         segment.file_bytes = file_bytes
-        segment.is_sealed, segment.has_footer = bool(is_sealed), bool(has_footer)
+        segment.is_sealed, segment.has_footer = bool(flags & SEALED), bool(has_footer)
+        segment.erased = int(bool(flags & ERASED))
         segment.was_taken = True
         segments.append(segment)
         _cut(log, vfs, segment)

@@ -25,7 +25,7 @@ from jetstore.errors import Corruption
 from jetstore.hot.columns import Columns, Frame
 from jetstore.hot.frame import frame_columns
 from jetstore.limits import Limits
-from jetstore.store.compaction import Compaction, worst_segment
+from jetstore.store.compaction import Compaction, is_compactable, worst_segment
 from jetstore.store.footer import encode_footer
 from jetstore.store.log_checkpoint import LogParts, SavedParts, make_parts, restore
 from jetstore.store.log_rows import merge_rows, segment_rows
@@ -67,6 +67,9 @@ class SegmentedLog:
         self.storage = storage
         self.first_seq = first_seq
         self.last_seq = first_seq - 1
+        self.is_erasing = False
+        self.erased_files = False
+        """A file with erased records was dropped and goes with the next checkpoint."""
         self.unflushed_bytes = 0
         """Bytes of appended frames that were not taken for writing yet."""
         self.sizes_of = file_sizes if storage == "file" else memory_sizes
@@ -183,6 +186,7 @@ class SegmentedLog:
         segment.memory.clear()
         segment.table = None
         if segment.was_taken:
+            self.erased_files = self.erased_files or bool(segment.erased)
             self.forget_file(segment.path)
 
     def skip_to(self, last_seq: int) -> None:
@@ -283,6 +287,7 @@ class SegmentedLog:
 
     def checkpointed(self, parts: LogParts) -> list[str]:
         """These parts are durable. Paths that nothing refers to any more: unlink them (some may not exist)."""
+        self.erased_files = bool(self._dropped) and self.erased_files
         return self._saved.confirm(parts)
 
     @classmethod
@@ -344,6 +349,14 @@ class SegmentedLog:
         """A rewrite of the segment with the smallest share of live records; None if all have more than this."""
         segment = worst_segment(self, live_share_max)
         return Compaction(self, segment, self._limits.frame_bytes_max) if segment is not None else None
+
+    def start_erasure(self, segment: SegmentFile) -> Compaction | None:
+        """A rewrite without what was erased; None while its footer is due for writing (it is sealed if it was not)."""
+        if not segment.is_sealed:
+            self.seal_last()
+        if segment.is_dropped or not is_compactable(segment):
+            return None
+        return Compaction(self, segment, self._limits.frame_bytes_max)
 
     def replace_file(self, segment: SegmentFile, name: str, *, messages: int, file_bytes: int, last_seq: int) -> None:
         """A compacted file, written and complete, is the segment from now on."""
@@ -495,6 +508,7 @@ class SegmentedLog:
             return None
         segment = self.segment_at(seq)
         segment.live -= 1
+        segment.erased += self.is_erasing
         if seq == self.first_seq:
             self._advance(seq + 1)
         else:
@@ -528,6 +542,7 @@ class SegmentedLog:
         # Nothing has changed so far: a table that cannot be read leaves everything as it was.
         for segment, count in touched:
             segment.live -= count
+            segment.erased += self.is_erasing and count > 0
         if first_seq == self.first_seq:
             self._advance(last_seq + 1)
         else:

@@ -195,6 +195,8 @@ class MessageLog(Protocol):
     """First sequence that may be live; ``last_seq + 1`` when empty."""
     last_seq: int
     """Last sequence ever appended or skipped; strictly monotone."""
+    is_erasing: bool
+    """What is removed now was erased on purpose: its bytes are to leave the disk soon (``start_erasure``)."""
 
     def append(self, first_seq: int, frame: Frame) -> None:
         """Take a frame whose messages get first_seq …; first_seq > last_seq (a jump is an explicit gap)."""

@@ -67,6 +67,8 @@ class SegmentFile:
     """In memory while the segment takes frames and until its footer is in the file."""
     memory: dict[int, Frame] = field(default_factory=dict)
     """Frames by number that are not in the file yet."""
+    erased: int = 0
+    """How often something of it was erased on purpose since it was last written anew."""
     was_taken: bool = False
     """Something of it was handed out for writing: a file may exist."""
     is_dropped: bool = False

@@ -11,7 +11,8 @@ a removal a new index needs no bringing up. Nobody else asks the index.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from jetstore.consumer.cursor import runs_of
@@ -226,6 +227,15 @@ class Contents:
         return []
 
     # -- removing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def erasing(self) -> Iterator[None]:
+        """What is removed meanwhile was erased on purpose: its bytes are to leave the disk soon."""
+        self.log.is_erasing = True
+        try:
+            yield
+        finally:
+            self.log.is_erasing = False
 
     def remove_run(self, first: int, last: int) -> int:
         """Remove all live messages in the closed range; how many there were."""

@@ -32,7 +32,8 @@ def apply_purge(stream: Stream, request: PurgeRequest) -> PurgeOutcome | ApiErro
     if request.seq == 1:
         return PurgeOutcome(0)
     subject_filter = filter_of([request.filter.encode()] if request.filter else [])
-    purged = _purge(stream, subject_filter, request)
+    with stream.contents.erasing():
+        purged = _purge(stream, subject_filter, request)
     move_consumers(stream, subject_filter)
     return PurgeOutcome(purged)
 
@@ -69,7 +70,9 @@ def apply_delete(stream: Stream, seq: int) -> DeleteOutcome | ApiError:
         return api_error("JSStreamSealedErr")
     if settings.deny_delete:
         return api_error("JSStreamMsgDeleteFailedF", err="message delete not permitted")
-    if stream.contents.remove(seq) is None:
+    with stream.contents.erasing():
+        removed = stream.contents.remove(seq)
+    if removed is None:
         return api_error("JSSequenceNotFoundErrF", seq=seq)
     return DeleteOutcome(seq)
 

@@ -60,7 +60,8 @@ def make(tmp_path: Path) -> tuple[DirectDisk, SegmentedLog, Compactor, Any, list
         if seq % 10:
             messages.remove(seq)
     wanted: list[int] = []
-    group = SimpleNamespace(uid=GroupUid(2), name="S", messages=messages, stopped=False, is_faulty=False)
+    core = SimpleNamespace(log=SimpleNamespace(applied_index=2, checkpoint_index=1), is_leader=True)
+    group = SimpleNamespace(uid=GroupUid(2), name="S", messages=messages, stopped=False, is_faulty=False, core=core)
     storage: Any = SimpleNamespace(want_checkpoint=wanted.append)
     return disk, messages, Compactor(disk, storage, lambda: [group]), group, wanted  # type: ignore[arg-type,list-item,return-value]
 
