@@ -30,7 +30,7 @@ class RaftOptions:
     """A learner further behind than this is not promoted (NotNow)."""
     faulty_campaign_timeouts: int = 3
     """Election timeouts without a leader before a member with unreadable entries stands for election itself."""
-    repair_batch: int = 64
+    repair_batch: int = 16
     """Unreadable entries asked about at once."""
 
     def __post_init__(self) -> None:

@@ -85,11 +85,10 @@ class Writes:
             self._handed_version = self._hard_version
         repairs: tuple[Entry, ...] = ()
         if self.repairs:
-            repairs = tuple(entry for entry in self.repairs if log.term_at(entry.index) == entry.term)
-            self.repairs = []
+            repairs, max_bytes = self._take_repairs(max_bytes)
         first = RaftIndex(self._handed_index + 1)
         entries: list[Entry] = []
-        if first <= log.last_index:
+        if first <= log.last_index and not (repairs and max_bytes == 0):
             if max_bytes is None:
                 entries = log.slice(first, log.last_index)
             else:
@@ -104,6 +103,20 @@ class Writes:
         self._handed_number += 1
         token = Token(self._handed_number, hard_state, self._handed_version, last_term, last_index, repairs)
         return Ready(hard_state, entries, prev_term, token, repairs)
+
+    def _take_repairs(self, max_bytes: int | None) -> tuple[tuple[Entry, ...], int | None]:
+        """Repaired slots that still hold those entries, at least one, and how many bytes are left for entries."""
+        log = self._log
+        waiting = [entry for entry in self.repairs if log.term_at(entry.index) == entry.term]
+        self.repairs = []
+        if max_bytes is None:
+            return tuple(waiting), None
+        for position, entry in enumerate(waiting):
+            max_bytes -= len(entry.data or b"")
+            if max_bytes <= 0:
+                self.repairs = waiting[position + 1 :]
+                return tuple(waiting[: position + 1]), 0
+        return tuple(waiting), max_bytes
 
     def stored(self, token: Token) -> None:
         """Note what is durable, and let go what waited for it."""

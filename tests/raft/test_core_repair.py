@@ -145,6 +145,32 @@ def test_a_repair_waits_for_its_disk() -> None:
     assert list(member.running.log.faulty) == []
 
 
+def test_repairs_come_before_entries_and_within_the_bytes_of_a_block() -> None:
+    member = damaged(alone(term=1, log=[1, 1, 1]), 1, 2, 3)
+    core = member.running
+    for index in (1, 2, 3):
+        core.step(
+            Message(
+                K.REPAIR_RESPONSE,
+                2,
+                1,
+                Term(1),
+                RaftIndex(index),
+                Term(1),
+                answer=Answer.HAVE,
+                entries=(entry(index, 1, b"x" * 10),),
+            )
+        )
+    core.step(Message(K.APPEND, 2, 1, Term(1), RaftIndex(3), Term(1), entries=(entry(4, 1), entry(5, 1)), sequence=1))
+    blocks = []
+    while core.has_ready():
+        ready = core.ready(11)
+        core.stored(ready.token)
+        blocks.append(([e.index for e in ready.repairs], [e.index for e in ready.entries]))
+    assert blocks == [([1, 2], []), ([3], [4]), ([], [5])]
+    assert list(core.log.faulty) == []
+
+
 def test_many_unreadable_entries_are_asked_about_in_turns() -> None:
     options = RaftOptions(repair_batch=2)
     member = damaged(alone(count=2, term=1, log=[1] * 5, options=options), 1, 2, 3, 4, 5)
