@@ -48,3 +48,17 @@ def received_names(vfs: Vfs, uid: int) -> set[str]:
     """Names among the group's segments that must stay although no head has them."""
     fields = read_manifest(vfs, uid)
     return {row[0] for row in fields["files"]} if fields is not None else set()
+
+
+def keep_received(vfs: Vfs, uid: int, named: set[str]) -> set[str]:
+    """The same at an opening, where the head has ``named``.
+
+    A manifest of files that the head has is left over from an install that was cut off at its very end: it goes before
+    it can be taken for what is still to be installed, and its other files go with it.
+    """
+    names = received_names(vfs, uid)
+    if names.isdisjoint(named):
+        return names
+    vfs.unlink(manifest_path(uid))
+    vfs.fsync_dir(group_dir(GroupUid(uid)))
+    return set()

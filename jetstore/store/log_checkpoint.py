@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jetstore.errors import Corruption, FormatUnknown
-from jetstore.store.install_manifest import received_names
+from jetstore.store.install_manifest import keep_received
 from jetstore.store.segment_files import SegmentFile, segments_dir
 from jetstore.store.seqset import SeqSet
 from jetstore.store.vfs import Vfs
@@ -112,7 +112,7 @@ def restore(log: SegmentedLog, vfs: Vfs, head: Mapping[str, Any] | None, chunks:
     """See ``SegmentedLog.open``. ``log`` is new and empty."""
     directory = segments_dir(log.uid)
     named = {row[0] for row in head["segments"]} if head is not None else set()
-    _unlink_unnamed(vfs, directory, named | received_names(vfs, log.uid))
+    _unlink_unnamed(vfs, directory, named | keep_received(vfs, log.uid, named))
     if head is None:
         return
     if head["format"] != FORMAT:

@@ -18,7 +18,7 @@ from catch_up_world import KIB, Feed, Pipe, Replica, limits
 from jepsen.sim.faults import SimCrash
 from jepsen.sim.vfs import SimVfs
 from jetstore.store.checkpoint_files import read_heads
-from jetstore.store.install_manifest import manifest_path
+from jetstore.store.install_manifest import manifest_path, received_names
 
 IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 SURVIVALS = 12 if IS_DEEP else 2
@@ -92,6 +92,8 @@ async def test_a_power_cut_at_every_boundary(kind: str) -> None:
                 assert found == new
             which = "old" if found == old else "new" if found == new else "mix"
             seen[which] += 1
+            stored = {segment.name for segment in again.group.messages.segment_files()}
+            assert received_names(vfs, 7).isdisjoint(stored), "what is installed is not received any more"
             assert [copy.content for copy in read_heads(vfs, 7)[0]] or which == "old"
             if survival == 1 and (IS_DEEP or boundary % 5 == 0):
                 await goes_on(leader, again, found, new, keeps_local)

@@ -101,7 +101,7 @@ class CatchUpSink:
                     group, self._storage, self._disk, self._vfs, state, received, restored, keeps_local=keeps_local
                 )
             except Corruption:
-                await self._forget(group.uid, received)
+                await self._forget(group, received)
                 raise
             return int(state["index"])
         finally:
@@ -127,7 +127,7 @@ class CatchUpSink:
             )
             if received.first_seq <= wanted and not overlaps:
                 return received
-            await self._forget(group.uid, received)
+            await self._forget(group, received)
         number = free_number(self._vfs, group.uid)
         return Received(group.uid, self._limits, storage=group.messages.storage, number=number, first_seq=wanted)
 
@@ -263,9 +263,11 @@ class CatchUpSink:
             manifest, names = received.save()
             await self._disk.call("write_manifest", received.uid, manifest, names)
 
-    async def _forget(self, uid: GroupUid, received: Received) -> None:
+    async def _forget(self, group: StreamGroup, received: Received) -> None:
         """What was received is of no use: the manifest goes first, then the files it named."""
-        await self._disk.call("remove_files", [manifest_path(uid)])
+        await self._disk.call("remove_files", [manifest_path(group.uid)])
+        stored = {segment.path for segment in group.messages.segment_files()}
+        assert stored.isdisjoint(segment.path for segment in received.files), "received files are in use"
         await self._disk.call("remove_files", [segment.path for segment in received.files])
 
 
