@@ -25,6 +25,10 @@ class NodeProbe:
         self._boot, self._node, self._cluster = boot, node, node.cluster
         self._promises: list[RaftPromise] = []
         self._hashed: dict[GroupUid, int] = {}
+        self._beliefs: dict[GroupUid, tuple[object, RaftState]] = {}
+        """What was seen last, with all that it depends on."""
+        identity = node.cluster.identity
+        self._incarnation = f"{identity.node_id}/{identity.incarnation}"
         host = self._cluster.host
         self._send = host._send  # the harness listens on the way to the links
         host._send = self._listen
@@ -34,35 +38,50 @@ class NodeProbe:
         return [(uid, groups[uid].core) for uid in sorted(groups)]
 
     def states(self) -> list[RaftState]:
+        groups = self._cluster.host._groups
+        if len(groups) != len(self._beliefs):
+            self._beliefs = {uid: self._beliefs[uid] for uid in sorted(groups) if uid in self._beliefs}
         found = []
-        for uid, core in self._cores():
-            configuration, log = core.configuration, core.log
-            halves = (configuration.voters, configuration.voters_outgoing)
-            found.append(
-                RaftState(
-                    at_ns=self._boot.loop.now_ns(),
-                    node=self._boot.name,
-                    incarnation=self._incarnation,
-                    boot=self._boot.number,
-                    group=str(uid),
-                    member=core.member,
-                    term=core.term,
-                    vote=core.vote,
-                    role=core.role.value,
-                    commit=log.committed_index,
-                    applied=log.applied_index,
-                    voters=tuple(tuple(sorted(half)) for half in halves if half),
-                    last_index=log.last_index,
-                    last_term=log.last_term,
-                    first_index=log.first_index,
-                )
+        for uid in sorted(groups):
+            core = groups[uid].core
+            log = core.log
+            key = (
+                core.term,
+                core.vote,
+                core.role,
+                log.committed_index,
+                log.applied_index,
+                log.last_index,
+                log.last_term,
+                log.first_index,
+                core.configuration,
             )
+            before = self._beliefs.get(uid)
+            if before is None or before[0] != key:
+                before = self._beliefs[uid] = (key, self._state(uid, core))
+            found.append(before[1])
         return found
 
-    @property
-    def _incarnation(self) -> str:
-        identity = self._cluster.identity
-        return f"{identity.node_id}/{identity.incarnation}"
+    def _state(self, uid: GroupUid, core: RaftCore) -> RaftState:
+        configuration, log = core.configuration, core.log
+        halves = (configuration.voters, configuration.voters_outgoing)
+        return RaftState(
+            at_ns=self._boot.loop.now_ns(),
+            node=self._boot.name,
+            incarnation=self._incarnation,
+            boot=self._boot.number,
+            group=str(uid),
+            member=core.member,
+            term=core.term,
+            vote=core.vote,
+            role=core.role.value,
+            commit=log.committed_index,
+            applied=log.applied_index,
+            voters=tuple(tuple(sorted(half)) for half in halves if half),
+            last_index=log.last_index,
+            last_term=log.last_term,
+            first_index=log.first_index,
+        )
 
     def _listen(self, node_id: str, uid: GroupUid, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -110,6 +129,8 @@ class NodeProbe:
     def hashes(self) -> list[AppliedHash]:
         found = []
         for uid, running in self._running():
+            if self._hashed.get(uid, 0) == running.index:
+                continue
             for index in range(self._hashed.get(uid, 0) + 1, running.index + 1):
                 value = running.at(index)
                 if value is not None:

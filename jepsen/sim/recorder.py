@@ -59,6 +59,8 @@ class Recorder:
     def _take(self, state: RaftState) -> None:
         key = (state.node, state.group)
         before = self._last.get(key)
+        if before is state:
+            return
         if before is not None and before[1:] == state[1:]:
             return
         self._last[key] = state
