@@ -25,6 +25,7 @@ from jetstore.node.assignments import Assignments, founding_record, recovery_pro
 from jetstore.node.behind import Behind
 from jetstore.node.cluster import Cluster
 from jetstore.node.compactor import Compactor
+from jetstore.node.comparing import Comparing
 from jetstore.node.group import Group, Replication
 from jetstore.node.group_commit import GroupCommit
 from jetstore.node.loop_lag import LoopLag
@@ -86,6 +87,7 @@ class Node:
         self.limits, self.loop, self.clock, self.outlet = parts.limits, parts.loop, parts.clock, parts.outlet
         self.commit = GroupCommit(parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self.fail)
         self.cluster = parts.cluster
+        self.comparing: Comparing | None = None
         self.behind: Behind | None = None
         """What fetches states from peers; None: a standalone server."""
         self.lag = LoopLag(parts.loop)
@@ -116,6 +118,7 @@ class Node:
             log.warning("journal finding", finding=finding)
         if self.cluster is not None:
             self.behind = Behind(self, self.cluster)
+            self.comparing = Comparing(self, self.cluster, self.behind)
             await self.cluster.start()
         self._own(self.storage.run())
         self._own(self.compactor.run())
@@ -125,6 +128,8 @@ class Node:
         self.meta.start()
         if self.meta.is_barred and self.behind is not None:
             self.behind.lost(self.meta)
+        if self.comparing is not None:
+            self._own(self.comparing.run())
         if self.cluster is None:
             await self.meta.serving()
             for group in list(self.streams.values()):
