@@ -171,4 +171,4 @@ class Cluster:
         """Requests to that node are possible, or are not any more."""
 
     def on_alarm(self, node_id: str, text: str) -> None:
-        self.host.node_down(node_id)
+        """The links refuse it (and said so); the genuine node may be connected all the same."""

@@ -100,9 +100,7 @@ class Comparing:
         if len(different) <= equal:
             for number in different:
                 node_id = core.configuration.members[number].node
-                await self._request(
-                    node_id, DIFFERS, _encode(uid=group.uid, index=own.applied_index, running=own.running)
-                )
+                await self._request(node_id, DIFFERS, _encode(uid=group.uid))
         elif len(different) > 1 and not equal and len({(a.running, a.state) for a in answers if a is not None}) == 1:
             self._is_wrong(group)  # all others agree with each other
 
