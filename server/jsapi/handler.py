@@ -39,6 +39,8 @@ AUDIT_SUBJECT: Final = b"$JS.EVENT.ADVISORY.API"
 LEVEL_HEADER: Final = b"Nats-Required-Api-Level"
 _TYPE: Final = "io.nats.jetstream.api.v1.{}_response"
 _REPLIES_AT_ONCE: Final = 256
+TURN_S: Final = 0.005
+"""Answers that need no waiting follow each other for about this long; then everything else of the event loop comes."""
 
 
 class ApiHandler:
@@ -71,6 +73,8 @@ class ApiHandler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[InternalSubscription] = []
         self._is_closed = False
+        self._turn_ends_s = 0.0
+        """Loop time at which the lanes, all together, let go."""
 
     def stats(self) -> ApiStats:
         """The counters as infos and monitoring show them; the request being answered counts as done."""
@@ -164,7 +168,19 @@ class ApiHandler:
             self._waiting -= 1
             self.total += 1
             await self._answer(endpoint, request)
+            if queue:
+                await self._let_others()
         self._lanes.pop(lane, None)
+
+    async def _let_others(self) -> None:
+        """Let the event loop do everything else if this turn of it has lasted long enough."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._turn_ends_s:
+            return
+        await asyncio.sleep(0)
+        now_s = loop.time()
+        if now_s >= self._turn_ends_s:  # the first lane of the new turn; the others go on within its time
+            self._turn_ends_s = now_s + TURN_S
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> None:
         try:
@@ -230,9 +246,12 @@ class ApiHandler:
                 finally:
                     if queue:
                         queue.popleft()
-                if len(replies.subjects) >= _REPLIES_AT_ONCE:
+                is_long = asyncio.get_running_loop().time() >= self._turn_ends_s
+                if len(replies.subjects) >= _REPLIES_AT_ONCE or is_long:
                     self._send(replies)
                     replies = Replies()
+                if queue and is_long:
+                    await self._let_others()
         finally:
             self._send(replies)
 

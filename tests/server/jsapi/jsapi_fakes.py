@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,6 +42,8 @@ class FakeNode:
         """While unset, ``purge_stream`` waits."""
         self.failure: BaseException | None = None
         """Raised by ``delete_stream``."""
+        self.read_s = 0.0
+        """How long a read keeps the processor busy."""
 
     def _stream(self, name: str) -> FakeStream:
         if name not in self.streams:
@@ -121,6 +124,7 @@ class FakeNode:
         return count
 
     def _find(self, name: str, request: MessageGet) -> Message:
+        time.sleep(self.read_s)
         for message in self._stream(name).messages:
             if message.seq == request.seq or message.subject.decode() in (request.last_by_subj, request.next_by_subj):
                 return message

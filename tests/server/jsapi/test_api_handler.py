@@ -68,6 +68,30 @@ def test_requests_above_the_bound_are_dropped() -> None:
     run(scenario, Limits(api_requests_max=2))
 
 
+@pytest.mark.parametrize("subject", ["$JS.API.STREAM.MSG.GET.A", "$JS.API.DIRECT.GET.A"])
+def test_a_burst_of_reads_lets_others_in_between(subject: str) -> None:
+    """Method: each read takes a millisecond; who only wants its turn now and then gets it all along, in order."""
+
+    async def scenario(rig: Rig) -> None:
+        await make_stream(rig, extra=',"allow_direct":true')
+        rig.node.streams["A"].messages = [Message(1, 0, b"A", b"", b"x")]
+        rig.node.read_s = 0.001
+        turns: list[int] = []
+        before = len(rig.outlet.sent)
+
+        async def other() -> None:
+            while len(rig.outlet.sent) < before + 100:
+                turns.append(len(rig.outlet.sent) - before)
+                await asyncio.sleep(0)
+
+        rig.outlet.send(*((subject, b"r%d" % i, b'{"seq":1}') for i in range(100)))
+        await other()
+        assert [reply for reply, _, _ in rig.outlet.sent[before:]] == [b"r%d" % i for i in range(100)]
+        assert len(turns) >= 10
+
+    run(scenario)
+
+
 def test_failure_of_one_request_does_not_stop_the_lane() -> None:
     async def scenario(rig: Rig) -> None:
         await make_stream(rig)
