@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from jetstore.errors import Corruption
+from jetstore.errors import Corruption, FormatUnknown
 from jetstore.limits import Limits
 from jetstore.store.ports import Checkpoint, MessageLog, SubjectIndex
 from jetstore.store.seqset import SeqSet
@@ -19,6 +19,8 @@ from jetstore.stream.logical import DELETED_PART, TTL_PART, check_parts, decode_
 from jetstore.stream.stream import Stream
 from jetstore.types import GroupUid
 
+_EXPECTED = {"uid", "parts", "index", "term", "config", "messages", "bytes", "first_seq", "last_seq", "ids"}
+
 
 class PeerState:
     """A peer's logical head with its parts, verified."""
@@ -26,6 +28,8 @@ class PeerState:
     def __init__(self, uid: GroupUid, head: bytes, parts: Mapping[str, bytes]) -> None:
         """Raises ``Corruption`` or ``FormatUnknown`` if they do not belong together or are another group's."""
         self.fields = decode_head(head)
+        if not self.fields.keys() >= _EXPECTED:
+            raise FormatUnknown("logical head", file="logical head", offset=0, expected=sorted(_EXPECTED))
         if self.fields["uid"] != uid:
             raise Corruption("head of another group", file="logical head", offset=0, expected=uid)
         check_parts(self.fields, parts)
@@ -63,9 +67,12 @@ def build(state: PeerState, log: MessageLog, limits: Limits, *, number: int, sta
     uid = GroupUid(state["uid"])
     stream = Stream(uid, log, cast(SubjectIndex, _IndexToBe(stamp)), limits)
     stream.install_number = number
-    names = [Dedupe.chunk_name(count, length) for count, length in state["ids"]]
     parts = state._parts
-    fill(stream, state.fields, {name: parts[name] for name in names}, parts.get(TTL_PART, b""))
+    try:
+        names = [Dedupe.chunk_name(count, length) for count, length in state["ids"]]
+        fill(stream, state.fields, {name: parts[name] for name in names}, parts.get(TTL_PART, b""))
+    except (KeyError, TypeError, ValueError) as error:  # intact bytes that another version made
+        raise FormatUnknown(f"logical head: {error!r}", file=f"group {uid}", offset=0) from error
     return stream, stream.checkpoint(stream.applied_term)
 
 

@@ -7,10 +7,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from catch_up_world import KIB, Feed, Pipe, Replica, limits
+from catch_up_world import KIB, UID, Feed, Pipe, Replica, limits
 
-from jetstore.errors import Corruption
-from jetstore.node.catch_up.messages import DONE, STATE, PeerRefused
+from jetstore.errors import Corruption, FormatUnknown
+from jetstore.node.catch_up.messages import BEGIN, DONE, RANGE, STATE, TAKE, PeerRefused, decode, encode, refusal
 from jetstore.node.catch_up.sink import CatchUpIncomplete
 from jetstore.types import RaftIndex, Term
 
@@ -358,3 +358,45 @@ async def test_a_step_back_is_refused() -> None:
         await follower.catch_up(Pipe(leader.source))
     assert_same(leader, follower)
     close(leader, follower)
+
+
+async def test_answers_of_another_version_are_refused_and_a_lost_goodbye_is_not() -> None:
+    leader, follower, feed = await pair()
+    await leader.feed([feed.publish(9)])
+    pipe = Pipe(leader.source)
+    answers = [encode({"hello": 1}), encode({"is_behind": False, **dict.fromkeys(("index", "term"), 1)}), refusal("no")]
+    for answer in answers:
+        pipe.change = lambda method, data, answer=answer: answer if method in (BEGIN, TAKE) else data
+        with pytest.raises((FormatUnknown, PeerRefused)):
+            await follower.catch_up(pipe)
+    pipe.change = lambda method, data: refusal("gone") if method == DONE else data
+    await follower.catch_up(pipe)
+    assert_same(leader, follower)
+    close(leader, follower)
+
+
+async def test_a_source_answers_nonsense_with_refusals() -> None:
+    leader, _, _ = await pair()
+    source = leader.source
+    for method, fields in (
+        (BEGIN, {}),
+        (BEGIN, {"uid": 99}),
+        (TAKE, {"uid": 7}),
+        ("catch_up.what", {"uid": 7}),
+        (TAKE, {"uid": 7, "copied_seq": 0, "min_index": 1 << 40}),
+    ):
+        with pytest.raises(PeerRefused):
+            decode(await source.request(method, encode(fields)))
+    with pytest.raises(PeerRefused):
+        [chunk async for chunk in source.stream(STATE, encode({"session": 5, "offset": 0}))]
+    with pytest.raises(PeerRefused):
+        [chunk async for chunk in source.stream(RANGE, encode({"uid": 7}))]
+    for _ in range(9):  # states are kept for a few only
+        taken = decode(await source.request(TAKE, encode({"uid": 7, "copied_seq": 0, "min_index": 1})))
+    assert source.floor(UID) == taken["index"]
+    first = taken["session"] - 8
+    with pytest.raises(PeerRefused):
+        [chunk async for chunk in source.stream(STATE, encode({"session": first, "offset": 0}))]
+    rest = [chunk async for chunk in source.stream(STATE, encode({"session": taken["session"], "offset": 10}))]
+    assert len(b"".join(rest)) == taken["head_bytes"] + sum(row[1] for row in taken["parts"]) - 10
+    close(leader)

@@ -83,6 +83,26 @@ def decode(data: bytes) -> dict[str, Any]:  # Any: JSON values
     return fields
 
 
+_POSITION: dict[str, type] = {"index": int, "term": int, "first_seq": int, "last_seq": int}
+_ANSWERS: dict[str, dict[str, type]] = {
+    BEGIN: _POSITION,
+    TAKE: _POSITION | {"is_behind": bool},
+    DONE: {},
+}
+_TAKEN: dict[str, type] = {"session": int, "head_bytes": int, "head_hash": str, "parts": list, "tail_bytes": int}
+
+
+def checked(method: str, fields: dict[str, Any]) -> dict[str, Any]:  # Any: JSON values
+    """An answer that has what an answer to this request has. Raises ``FormatUnknown``."""
+    expected = _ANSWERS[method]
+    if method == TAKE and fields.get("is_behind") is False:
+        expected = expected | _TAKEN
+    for name, kind in expected.items():
+        if not isinstance(fields.get(name), kind):
+            raise FormatUnknown(f"{name} in an answer to {method}", file="peer", offset=0, actual=fields.get(name))
+    return fields
+
+
 def refusal(why: str) -> bytes:
     """The answer of a peer that cannot help."""
     return encode({"refused": why})

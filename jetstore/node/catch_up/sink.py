@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -221,7 +222,8 @@ class CatchUpSink:
                     raise
             if len(data) == before or len(data) > size:
                 raise Corruption("the bytes of a state", file="peer", offset=0, expected=size, actual=len(data))
-        await self._ask(peer, messages.DONE, session=session)
+        with suppress(OSError, messages.PeerRefused):  # else the peer forgets it by itself
+            await self._ask(peer, messages.DONE, session=session)
         return data
 
     async def repair_ranges(
@@ -244,7 +246,7 @@ class CatchUpSink:
     # -- common -------------------------------------------------------------------------------------------------------
 
     async def _ask(self, peer: Peer, method: str, **fields: Any) -> dict[str, Any]:  # Any: JSON values
-        return decode(await peer.request(method, encode(fields)))
+        return messages.checked(method, decode(await peer.request(method, encode(fields))))
 
     async def _took(self, size: int) -> None:
         self.bytes_total += size
