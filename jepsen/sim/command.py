@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import time
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from jepsen.nemesis.schedule import BY_NAME
@@ -27,6 +30,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("sim", help="whole servers in virtual time; one seed is one run, bit for bit")
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds (default 100)")
     parser.add_argument("--base", type=int, default=None, metavar="B", help="first seed (default: drawn and printed)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="seeds at a time, in processes of their own")
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="run this one seed and tell its story")
     parser.add_argument("--history", action="store_true", help="with --seed: every operation, among the faults")
     parser.add_argument("--log", action="store_true", help="with --seed: print the server's log")
@@ -69,8 +73,7 @@ def run(options: argparse.Namespace) -> int:
     base = options.base if options.base is not None else random.SystemRandom().randrange(10**9)
     print(f"seeds {base} … {base + options.seeds - 1}")
     totals = Totals()
-    for number in range(options.seeds):
-        report = run_seed(base + number, **_narrowed(options, base + number))
+    for number, report in enumerate(_reports(options, base)):
         totals.add(report)
         if report.problems:
             clear()
@@ -81,6 +84,24 @@ def run(options: argparse.Namespace) -> int:
     clear()
     totals.summary(matrix=options.matrix)
     return 1 if totals.failed else 0
+
+
+def _reports(options: argparse.Namespace, base: int) -> Iterator[Report]:
+    """Of all seeds, in their order."""
+    seeds = range(base, base + options.seeds)
+    if options.jobs <= 1:
+        yield from (run_seed(seed, **_narrowed(options, seed)) for seed in seeds)
+        return
+    with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=50) as pool:
+        yield from pool.imap(partial(_run_elsewhere, options), seeds)
+
+
+def _run_elsewhere(options: argparse.Namespace, seed: int) -> Report:
+    started = time.process_time()
+    report = run_seed(seed, **_narrowed(options, seed))
+    report.history = None  # large, and bound to the world that is gone
+    report.cpu_s = time.process_time() - started
+    return report
 
 
 def _narrowed(options: argparse.Namespace, seed: int) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Totals:
         self.matrix: Counter[tuple[str, str]] = Counter()
         self.failed: list[Report] = []
         self.virtual_s = 0.0
+        self._elsewhere_s = 0.0
         self._wall_s, self._cpu_s = time.monotonic(), time.process_time()
 
     @property
@@ -52,6 +53,7 @@ class Totals:
             lost=sum(problem.startswith("lost") for problem in report.problems),
         )
         self.virtual_s += report.virtual_s
+        self._elsewhere_s += report.cpu_s
         self.nodes[report.nodes] += 1
         self.faults.update(report.strikes)
         self.faults.update({f"disk {name}": count for name, count in report.fault_counts.items()})
@@ -63,7 +65,7 @@ class Totals:
 
     def summary(self, *, matrix: bool = False) -> None:
         """Print it."""
-        counts, cpu_s = self.counts, time.process_time() - self._cpu_s
+        counts, cpu_s = self.counts, time.process_time() - self._cpu_s + self._elsewhere_s
         print(
             f"{counts['seeds']} seeds, {counts['operations']} operations, {counts['acks']} publishes acknowledged, "
             f"{counts['unknown']} unknown, {counts['lost']} lost, {counts['starts']} starts, "

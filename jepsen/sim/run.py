@@ -51,6 +51,8 @@ class Report:
     """Strikes and damages in the plan, before any were left out."""
     boots: int = 0
     virtual_s: float = 0.0
+    cpu_s: float = 0.0
+    """Set when it ran in a process of its own."""
     trace_hash: str = ""
     story: list[str] = field(default_factory=list)
     """What the nemesis did, in order."""

@@ -31,7 +31,7 @@ from jetstore.limits import KIB, MIB, Limits
 START_BOUND_S = 60.0
 """Virtual time within which a healthy server must serve (zeroing and replay included)."""
 RUN_BOUND_S = 3600.0
-CALLBACKS_MAX = 20_000_000
+CALLBACKS_MAX = 5_000_000
 
 SMALL = Limits(
     max_payload_bytes=4 * KIB,

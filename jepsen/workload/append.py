@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from jepsen.checker import stream as checks
-from jepsen.history import FinalStream
-from jepsen.sim.client import ApiFailure, Client
-from jepsen.workload.base import UNAVAILABLE, UNREADABLE, Publisher, Setting, drain, get, idle, pause, read_stream
+from jepsen.checker.replicas import check_stale
+from jepsen.history import OK, FinalStream
+from jepsen.sim.client import ApiFailure, Client, NoResponders
+from jepsen.workload.base import (
+    UNAVAILABLE,
+    UNREADABLE,
+    Publisher,
+    Setting,
+    direct_get,
+    drain,
+    get,
+    idle,
+    pause,
+    read_stream,
+)
 
 
 class Append:
@@ -46,9 +59,36 @@ class Append:
                 publisher.begin(setting.rng.choice(self.subjects), publisher.value(), {})
             await publisher.below(window)
             await client.drain()
+            if setting.rng.random() < 0.1:
+                await publisher.below(1)
+                await self._read_own(client, process)
             await pause(setting)
         await publisher.below(1)
         await idle(setting)
+
+    async def _read_own(self, client: Client, process: int) -> None:
+        """What this connection was acknowledged it finds again, whichever replica answers."""
+        setting = self.setting
+        subject = setting.rng.choice(self.subjects)
+        acked = [
+            op.result["seq"]
+            for op in setting.history.of("publish", outcome=OK)
+            if op.args["stream"] == self.name and op.args["link"] == process and op.args["subject"] == subject
+        ]
+        await self._direct(client, process, {"last_by_subj": subject}, subject=subject, min_seq=max(acked, default=0))
+
+    async def _direct(self, client: Client, process: int, request: dict[str, Any], **facts: Any) -> None:
+        """A read that may be stale."""
+        setting = self.setting
+        if setting.reads_fail:
+            return
+        operation = setting.history.begin(process, "direct_get", stream=self.name, **facts)
+        try:
+            found = await direct_get(client, self.name, request)
+        except NoResponders as error:
+            operation.fail(str(error))
+        else:
+            operation.ok(seen=[found] if found else [], found=found is not None)
 
     async def _read(self, client: Client, process: int) -> None:
         setting = self.setting
@@ -58,6 +98,9 @@ class Append:
         while not setting.is_over():
             await pause(setting)
             seq = setting.rng.choice(known) if known and setting.rng.random() < 0.7 else setting.rng.randint(1, 500)
+            if setting.rng.random() < 0.25:
+                await self._direct(client, process, {"seq": seq}, seq=seq)
+                continue
             operation = setting.history.begin(process, "get", stream=self.name, seq=seq)
             try:
                 found = await get(client, self.name, {"seq": seq})
@@ -95,4 +138,5 @@ class Append:
             *checks.check_order(history, final),
             *checks.check_gap(history, final, removals, allowed),
             *checks.check_contents(final),
+            *check_stale(history, self.name),
         ]

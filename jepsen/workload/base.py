@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -223,6 +224,17 @@ async def get(client: Client, stream: str, request: dict[str, Any]) -> Seen | No
 
 AGAIN_MAX, AGAIN_S = 10, 1.0
 """How often, and how long after, a final read is tried again where another server may lead meanwhile."""
+
+
+async def direct_get(client: Client, stream: str, request: dict[str, Any]) -> Seen | None:
+    """One stored message as any replica has it, None if it has none. ``NoResponders`` if it does not answer now."""
+    answer = await client.request(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode())
+    if answer.status == 404:
+        return None
+    if answer.status:
+        raise NoResponders(f"DIRECT.GET: {answer.header!r}")
+    fields = answer.headers()
+    return Seen(stream, int(fields["Nats-Sequence"]), fields["Nats-Subject"], answer.data)
 
 
 async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
