@@ -128,22 +128,46 @@ async def test_a_power_cut_in_between_loses_nothing(seed: int) -> None:
     close(other)
 
 
+def wreck(replica: Replica, seq: int) -> str:
+    """Make a whole segment unreadable; its path."""
+    segment = replica.group.messages.segment_at(seq)
+    for offset in range(40, segment.file_bytes, 16):
+        byte = replica.vfs.peek(segment.path)[offset]
+        replica.vfs.poke(segment.path, offset, bytes([byte ^ 8]))
+    replica.group.messages.forget_file(segment.path)
+    replica.group.messages.take_dropped()
+    return segment.path
+
+
+async def test_stored_segments_that_a_new_state_needs_are_repaired_on_the_way() -> None:
+    one, other, feed = await twins()
+    await other.feed([feed.publish(30), feed.delete(7)])
+    wrecked = {wreck(one, 150), wreck(one, 300)}
+    stored = one.group.messages.last_seq
+    pipe = Pipe(other.source)
+    await one.catch_up(pipe)
+    assert pipe.ranges[0] == (stored + 1, other.group.messages.last_seq)
+    assert len(pipe.ranges) == 3, "what was received was not fetched again"
+    assert_same(one, other)
+    assert wrecked.isdisjoint(segment.path for segment in one.group.messages.segment_files())
+    one.abandon()
+    one.vfs.crash()
+    again = await Replica(one.vfs, one.limits).open()
+    assert again.records() == other.records()
+    close(again, other)
+
+
 async def torn(seq: int = 5) -> tuple[Replica, Replica, Feed]:
     """Twins; one of them stands still inside an entry, for want of a segment that cannot be read at all."""
     one, other, feed = await twins()
-    segment = one.group.messages.segment_at(seq)
-    for offset in range(40, segment.file_bytes, 16):
-        byte = one.vfs.peek(segment.path)[offset]
-        one.vfs.poke(segment.path, offset, bytes([byte ^ 8]))
-    one.group.messages.forget_file(segment.path)
-    one.group.messages.take_dropped()
-    limit = feed.configure(max_msgs=300)
+    path = wreck(one, seq)
+    limit = feed.configure(max_msgs=20) if seq > 40 else feed.configure(max_msgs=300)
     await other.feed([limit, feed.publish(5)])
     with pytest.raises(OutcomeUnknown):
         await one.group.propose(limit)
     assert one.group.is_faulty
     assert one.group.stream.is_torn
-    one.group.note_damage(Corruption("unreadable", file=segment.path, offset=40))
+    one.group.note_damage(Corruption("unreadable", file=path, offset=40))
     return one, other, feed
 
 
@@ -155,11 +179,13 @@ async def test_a_state_torn_by_damage_is_replaced() -> None:
     close(one, other)
 
 
-async def test_a_state_torn_by_damage_keeps_what_is_good() -> None:
-    one, other, _ = await torn()
+@pytest.mark.parametrize("is_repaired_before", [False, True])
+async def test_a_state_torn_by_damage_keeps_what_is_good(is_repaired_before: bool) -> None:
+    one, other, _ = await torn(230)
     stored = one.group.messages.last_seq
     assert len(damaged_ranges(one.group)) == 1
-    await one.sink.repair_ranges(one.group, Pipe(other.source), damaged_ranges(one.group))
+    if is_repaired_before:
+        await one.sink.repair_ranges(one.group, Pipe(other.source), damaged_ranges(one.group))
     pipe = Pipe(other.source)
     await one.catch_up(pipe)
     assert pipe.ranges[0][0] > stored

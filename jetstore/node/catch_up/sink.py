@@ -97,16 +97,42 @@ class CatchUpSink:
             lacking = [(a, b) for a, b in received.missing_seqs if _is_live_in(state, a, b)]
             if lacking:
                 raise CatchUpIncomplete(lacking)
+            await self._install(group, peer, state, received, restored, keeps_local)
+            return int(state["index"])
+        finally:
+            self._running.discard(group.uid)
+
+    async def _install(
+        self,
+        group: StreamGroup,
+        peer: Peer,
+        state: PeerState,
+        received: Received,
+        restored: Restored,
+        keeps_local: bool,
+    ) -> None:
+        """Install; stored segments that turn out to lack what the state has are repaired first, each once."""
+        repaired: set[int] = set()
+        while True:
             try:
                 await install_stream(
                     group, self._storage, self._disk, self._vfs, state, received, restored, keeps_local=keeps_local
                 )
-            except Corruption:
-                await self._forget(group, received)
-                raise
-            return int(state["index"])
-        finally:
-            self._running.discard(group.uid)
+                return
+            except Corruption as error:
+                stored = [s for s in group.messages.segment_files() if s.path == error.file]
+                if not stored:
+                    await self._forget(group, received)
+                    raise
+                first, last = stored[0].base_seq, stored[0].last_seq
+                if first in repaired:
+                    raise
+                repaired.add(first)
+                log.warning("stored records unreadable", group=group.name, error=str(error))
+                lacking = await self.repair_ranges(group, peer, [(first, last)])
+                needed = [(a, b) for a, b in lacking if _is_live_in(state, a, b)]
+                if needed:
+                    raise CatchUpIncomplete(needed) from error
 
     async def _freeze(self, group: StreamGroup) -> None:
         """What is stored here ends with a segment of its own: whatever is applied later does not grow into it."""
