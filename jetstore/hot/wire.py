@@ -426,6 +426,9 @@ def pub_ack_payloads(stream: bytes, seqs: Sequence[int]) -> list[bytes]:
 def format_pub_acks(stream: bytes, replies: Sequence[bytes], sid: bytes, seqs: Sequence[int]) -> bytes:
     """A MSG with a PubAck for each reply subject, in order, for one subscription. No reply may be empty."""
     count = len(replies)
+    if count == 1:
+        payload = b'{"stream":"%b","seq":%d}' % (stream, seqs[0])
+        return b"MSG %b %b %d\r\n%b\r\n" % (replies[0], sid, len(payload), payload)
     fixed = len(b'{"stream":"","seq":}') + len(stream)
     low, high = min(seqs), max(seqs)
     digits = len(b"%d" % high)

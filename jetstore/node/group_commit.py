@@ -152,9 +152,9 @@ class GroupCommit:
                 passed_over[composer] = None
             elif composer.compose(block):
                 again[composer] = None
-        # Who had to wait comes first next time: a busy group must not keep the others out for ever.
-        self._wanting = {**passed_over, **self._wanting}
-        if not self._refused:
+        if passed_over:  # they come first next time: a busy group must not keep the others out for ever
+            self._wanting = {**passed_over, **self._wanting}
+        if again and not self._refused:
             self._wanting |= again
         if not block.parts:
             if self._wanting:

@@ -119,7 +119,8 @@ class SegmentedLog:
         segment = self._active(first_seq, frame_bytes)
         table = segment.table
         assert table is not None
-        self.skip_to(first_seq - 1)
+        if first_seq > self.last_seq + 1:
+            self.skip_to(first_seq - 1)
         time_ns = frame.base_time_ns
         number = table.frame_count
         table.add(

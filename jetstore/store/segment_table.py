@@ -131,7 +131,9 @@ class SegmentTable:
         self.base_times.append(times[0])
         self.flags.append(flags)
         known = self.subject_ids
-        if subjects.count(subjects[0]) == count:
+        if count == 1:
+            self.ids.append(self._id(subjects[0]))
+        elif subjects.count(subjects[0]) == count:
             self.ids.extend(array("H", (self._id(subjects[0]),)) * count)
         else:
             for subject in subjects:
