@@ -38,10 +38,10 @@ def heartbeats(messages: list[Message]) -> list[int]:
 
 def test_a_read_waits_for_an_answer_to_something_sent_after_it() -> None:
     member = leading()
-    (before, _) = heartbeats(tick(member))
+    (_, before) = heartbeats(tick(member))
     member.running.read_index("r")
     (after, _) = heartbeats(said(member))
-    assert answer(member, 2, before) == []
+    assert answer(member, 3, before) == []
     assert answer(member, 2, after) == [ReadState("r", 1)]
 
 

@@ -238,6 +238,12 @@ def test_it_takes_and_says_nothing_before_it_is_resolved() -> None:
     assert all(not m.entries or m.entries[-1].index < 2 for m in out if m.kind is K.APPEND)
 
 
+def test_it_finds_out_about_others_only_below_what_it_may_drop() -> None:
+    member = leading_faulty()
+    out = hear(member, K.HEARTBEAT_RESPONSE, 3, 2, last_index=3, last_term=1, sequence=9)
+    assert [(m.index, m.log_term, m.entries) for m in out if m.kind is K.APPEND] == [(1, 1, ())]
+
+
 def test_have_repairs_and_the_term_begins() -> None:
     member = leading_faulty()
     reply(member, 3, Answer.HAVE, entries=(entry(2, 1),))
@@ -353,6 +359,21 @@ def test_amnesia_is_fenced_and_does_not_count() -> None:
     assert leader.running.log.committed_index == 4
     run(world, 25, 1, 3)
     assert not leader.running.is_leader, "with a fenced member it has no quorum"
+
+
+def test_what_a_fenced_member_acknowledged_does_not_count_any_more() -> None:
+    member = alone()
+    win(member)
+    hear(member, K.APPEND_RESPONSE, 2, 1, index=1, last_index=1, last_term=1, sequence=5)
+    member.is_async = True
+    member.running.propose(b"a")
+    said(member)
+    hear(member, K.APPEND_RESPONSE, 3, 1, index=2, last_index=2, last_term=1, sequence=6)
+    hear(member, K.HEARTBEAT_RESPONSE, 3, 1, index=0, last_index=0, last_term=0, sequence=7)
+    hear(member, K.APPEND_RESPONSE, 2, 1, index=2, last_index=2, last_term=1, sequence=8)
+    assert member.running.log.committed_index == 1, "of three, one holds it: the leader's own disk is not done"
+    member.store()
+    assert member.running.log.committed_index == 2
 
 
 def test_a_follower_with_other_entries_in_the_same_place_lost_what_it_had() -> None:

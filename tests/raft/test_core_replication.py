@@ -106,6 +106,17 @@ def test_commit_is_told_at_once_and_once() -> None:
     assert appends(said(member)) == []
 
 
+def test_entries_of_older_terms_are_committed_only_through_one_of_its_own() -> None:
+    member = alone(term=1, log=[1, 1])
+    win(member)
+    last = {"last_index": 2, "last_term": 1}
+    hear(member, K.APPEND_RESPONSE, 2, 2, index=2, sequence=5, **last)
+    hear(member, K.APPEND_RESPONSE, 3, 2, index=2, sequence=6, **last)
+    assert member.running.log.committed_index == 0, "two of term 1 are everywhere"
+    hear(member, K.APPEND_RESPONSE, 2, 2, index=3, last_index=3, last_term=2, sequence=7)
+    assert member.running.log.committed_index == 3
+
+
 def test_refusals_skip_whole_terms() -> None:
     world = group(leader=0)
     long, short = world.members[1], world.members[2]

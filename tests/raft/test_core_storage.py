@@ -188,3 +188,18 @@ def test_votes_are_asked_for_once() -> None:
     hear(member, K.PRE_VOTE_RESPONSE, 2, 1)
     member.running.stored(member.running.ready().token)
     assert said(member) == []
+
+
+def test_a_vote_that_is_durable_before_the_log_waits_for_the_log() -> None:
+    """A block has room for the hard state and one entry of two."""
+    member = alone(term=1)
+    member.world.block_bytes = 1
+    core = member.running
+    core.step(append(1, (0, 0), 1, 1))
+    core.step(Message(K.TIMEOUT_NOW, 2, 1, Term(1)))
+    first, second = core.ready(1), core.ready(1)
+    assert first.hard_state == HardState(Term(2), 1)
+    core.stored(first.token)
+    assert [m for m in core.take_messages() if m.kind is K.VOTE] == []
+    core.stored(second.token)
+    assert [m.last_index for m in core.take_messages() if m.kind is K.VOTE] == [2, 2]
