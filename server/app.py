@@ -32,6 +32,8 @@ from jetstore.store.vfs import Vfs
 from server.auth.authenticator import Authenticator, PasswordUser, User
 from server.config.options import Options
 from server.jsapi.handler import ApiHandler
+from server.monitor.cluster_ports import ClusterFacts
+from server.monitor.cluster_view import LocalStreams, cluster_counters
 from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, ServerFacts
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
@@ -193,13 +195,13 @@ class Server:
         node, api = self.node, self.api
         if node is None or api is None:
             return MonitorSource(facts, self.clients, self.router.sublist, self.world.clock.wall_ns)
-        limits = self.world.server_limits
+        limits, cluster, local = self.world.server_limits, node.cluster, LocalStreams(node, self.streams)
         return MonitorSource(
             facts,
             self.clients,
             self.router.sublist,
             self.world.clock.wall_ns,
-            jetstream=self.streams,
+            jetstream=local,
             jetstream_facts=JetStreamFacts(
                 limits.max_memory_bytes,
                 limits.max_storage_bytes,
@@ -209,6 +211,9 @@ class Server:
             api_stats=api.stats,
             engine=lambda: engine_counters(node),
             health_problem=node.health_problem,
+            cluster_facts=cluster_facts(options, cluster) if cluster is not None else None,
+            cluster=(lambda: cluster_counters(node, cluster)) if cluster is not None else None,
+            leader_of=lambda stream: local.leader_of(stream, cluster, self.server_name),
         )
 
     def client_info(self, client: object) -> dict[str, object]:
@@ -226,6 +231,18 @@ class Server:
             "ver": shown.version,
             "server": self.server_name,
         }
+
+
+def cluster_facts(options: Options, cluster: Cluster) -> ClusterFacts:
+    """What monitoring shows of the ``cluster`` block."""
+    given = options.cluster
+    return ClusterFacts(
+        name=options.cluster_name,
+        host=given.host,
+        port=cluster.port,
+        auth_timeout_ns=given.timeout_ns,
+        urls=tuple(f"{route.host}:{route.port}" for route in given.routes),
+    )
 
 
 def engine_counters(node: Node) -> EngineCounters:

@@ -8,7 +8,7 @@ side, what peers ask of this node, is registered with the links.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Set
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,6 +17,7 @@ from jetstore.errors import JetstoreError
 from jetstore.node.catch_up import messages
 from jetstore.node.catch_up.exports import Export, MetaExport, StreamExport
 from jetstore.node.catch_up.messages import PeerRefused
+from jetstore.node.catch_up.repair import damaged_ranges, repair_ranges
 from jetstore.node.catch_up.sink import CatchUpSink
 from jetstore.node.catch_up.source import CatchUpSource
 from jetstore.node.group import Group
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 0.25
 """After a run that failed."""
+REPAIR_RETRY_MAX_S = 10.0
 RUNS_AT_ONCE = 4
 """Groups that catch up at the same time; the others wait for their turn."""
 
@@ -76,7 +78,9 @@ class Behind:
         self._source = CatchUpSource(self._export, node.loop)
         self._tasks: dict[GroupUid, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(RUNS_AT_ONCE)
+        self._repairs: dict[GroupUid, asyncio.Task[None]] = {}
         self.installed_total = 0
+        self.repaired_total = 0
         for method in (messages.BEGIN, messages.TAKE, messages.DONE):
             self._links.register(method, self._answering(method))
         for method in (messages.RANGE, messages.STATE):
@@ -85,8 +89,13 @@ class Behind:
 
     def stop(self) -> None:
         """Fetch nothing more."""
-        for task in self._tasks.values():
+        for task in [*self._tasks.values(), *self._repairs.values()]:
             task.cancel()
+
+    @property
+    def busy(self) -> Set[GroupUid]:
+        """Groups that fetch a state, or wait for their turn."""
+        return self._tasks.keys()
 
     # -- what peers ask -------------------------------------------------------------------------------------------
 
@@ -132,6 +141,10 @@ class Behind:
         core = group.core
         turn = 0
         while group.is_barred and not group.stopped:
+            if isinstance(group, StreamGroup) and group.paused_by is not None and await self._is_repaired(group):
+                group.unbar()
+                group.advance()
+                return
             others = [number for number in core.configuration.all_members if number != core.member]
             source = core.leader if core.leader not in (0, core.member) else 0
             if others and (not source or turn % 3 == 2):  # now and then somebody else: the leader may be unable to
@@ -140,6 +153,56 @@ class Behind:
             least = core.log.checkpoint_index
             if not source or not await self._run(group, source, least, keeps_local=False):
                 await asyncio.sleep(RETRY_S)
+
+    # -- damage in what was applied long ago ----------------------------------------------------------------------
+
+    def damaged(self, group: StreamGroup) -> None:
+        """Stored messages of this group are unreadable here: have them from another member."""
+        if group.is_barred or group.uid in self._repairs:
+            return
+        task = self._repairs[group.uid] = self._node.loop.create_task(self._repair(group))
+
+        def done(finished: asyncio.Task[None]) -> None:
+            self._repairs.pop(group.uid, None)
+            if not finished.cancelled() and finished.exception() is not None:
+                self._node.fail(finished.exception())
+
+        task.add_done_callback(done)
+
+    async def _repair(self, group: StreamGroup) -> None:
+        pause_s = RETRY_S
+        while not (group.stopped or group.is_barred) and damaged_ranges(group):
+            if not await self._is_repaired(group):
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, REPAIR_RETRY_MAX_S)
+
+    async def _is_repaired(self, group: StreamGroup) -> bool:
+        """Whether somebody had everything that is unreadable here."""
+        ranges = damaged_ranges(group)
+        if not ranges or group.stream.is_torn:
+            return False
+        core, parts = group.core, self._node.parts
+        for number in core.configuration.all_members:
+            node_id = self._node_of(group, number)
+            if number == core.member or not self._cluster.host.is_up(node_id):
+                continue
+            try:
+                ranges = await repair_ranges(
+                    group,
+                    self._node.storage,
+                    parts.disk,
+                    parts.vfs,
+                    parts.limits,
+                    LinkPeer(self._links, node_id),
+                    ranges,
+                )
+            except (JetstoreError, OSError) as error:
+                log.warning("repair failed", group=group.name, source=number, error=str(error))
+                continue
+            if not ranges:
+                self.repaired_total += 1
+                return True
+        return False
 
     def _group(self, uid: GroupUid) -> MetaGroup | StreamGroup | None:
         if uid == META_GROUP:

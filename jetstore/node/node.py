@@ -24,6 +24,7 @@ from jetstore.model.api_errors import api_error
 from jetstore.node.assignments import Assignments, founding_record, recovery_problem, reset_record
 from jetstore.node.behind import Behind
 from jetstore.node.cluster import Cluster
+from jetstore.node.cluster_health import cluster_problem
 from jetstore.node.compactor import Compactor
 from jetstore.node.comparing import Comparing
 from jetstore.node.group import Group, Replication
@@ -310,6 +311,8 @@ class Node:
                 return f"JetStream stream '$G > {name}' is not current: an entry of its log is unreadable"
             if group.damage:
                 return f"JetStream stream '$G > {name}' is not current: stored messages are unreadable"
+        if self.cluster is not None and (problem := cluster_problem(self)):
+            return problem
         refusal = self.admission()
         if refusal is not None:
             return f"JetStream takes no publishes: {refusal.description}"

@@ -24,6 +24,8 @@ class Follower:
         self.core = core
         self.verified_index = RaftIndex(0)
         """Up to here this log is the leader's."""
+        self.leader_committed = RaftIndex(0)
+        """What the leader said is committed, whether it is here or not."""
         self.sequence = 0
         """The highest of the leader's requests that came."""
         self._reads: dict[int, tuple[object, int]] = {}  # number → context, age in ticks at which it is given up
@@ -35,6 +37,7 @@ class Follower:
     def new_term(self) -> None:
         """What is known of a leader belongs to its term."""
         self.verified_index = RaftIndex(0)
+        self.leader_committed = RaftIndex(0)
         self.sequence = 0
         self._owes_answer = False
         self._told_index = RaftIndex(0)
@@ -69,6 +72,7 @@ class Follower:
         core = self.core
         core.follow(message.sender)
         self.sequence = max(self.sequence, message.sequence)
+        self.leader_committed = max(self.leader_committed, message.commit)
         log = core.log
         prev_index = message.index
         term = log.term_at(prev_index)
@@ -171,6 +175,7 @@ class Follower:
         core = self.core
         core.follow(message.sender)
         self.sequence = max(self.sequence, message.sequence)
+        self.leader_committed = max(self.leader_committed, message.commit)
         log = core.log
         core.advance_commit(min(message.commit, self.verified_index))
         is_idle = message.commit == log.last_index == log.committed_index and not log.faulty

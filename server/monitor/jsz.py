@@ -39,7 +39,7 @@ async def _stream_detail(source: MonitorSource, name: str, *, consumers: bool, c
     shown: JsonDict = {
         "name": name,
         "created": format_time(info.created_ns),
-        "cluster": {"leader": source.facts.server_name},
+        "cluster": {"leader": source.leader_of(name) if source.leader_of is not None else source.facts.server_name},
     }
     if config:
         shown["config"] = info.config.to_json()

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from jetstore.model.infos import ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
+from server.monitor.cluster_metrics import cluster_families
 from server.monitor.jsz import NOT_SHOWN
 from server.monitor.ports import EngineCounters, MonitorSource
 from server.monitor.process import Usage
@@ -83,6 +84,8 @@ class ScrapeCollector(Collector):
         )
         if self._source.engine is not None:
             yield from _engine_families(self._source.engine())
+        if self._source.cluster is not None:
+            yield from cluster_families(self._source.cluster())
         yield from self._stream_families()
         yield from self._consumer_families()
 

@@ -16,6 +16,7 @@ from server.monitor.page import index_page
 from server.monitor.ports import MonitorSource
 from server.monitor.process import ProcessUsage
 from server.monitor.query import BadParameter, Query
+from server.monitor.routez import routez
 from server.monitor.subsz import subsz
 from server.monitor.varz import varz
 
@@ -70,6 +71,8 @@ class Monitor:
                 return Response(200, index_page(self.source.facts), "text/html; charset=utf-8")
             case "/varz":
                 return _json(varz(self.source, self._usage.sample(), self.requests))
+            case "/routez":
+                return _json(routez(self.source))
             case "/connz":
                 return _json(connz(self.source, query))
             case "/jsz":

@@ -9,6 +9,7 @@ from typing import Protocol
 from jetstore.model.infos import AccountInfo, ApiStats, ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.stream import StreamConfig
+from server.monitor.cluster_ports import ClusterCounters, ClusterFacts
 
 
 class ConnectionView(Protocol):
@@ -212,3 +213,8 @@ class MonitorSource:
     engine: Callable[[], EngineCounters] | None = None
     health_problem: Callable[[], str] = str
     """Why the server should get no traffic now; "" = healthy."""
+    cluster_facts: ClusterFacts | None = None
+    """None: the server is alone."""
+    cluster: Callable[[], ClusterCounters] | None = None
+    leader_of: Callable[[str], str] | None = None
+    """Stream → the name of the server that leads it; None: this one leads all."""

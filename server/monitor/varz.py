@@ -68,9 +68,23 @@ def _identity(source: MonitorSource) -> JsonDict:
     return shown
 
 
+def _cluster(source: MonitorSource) -> JsonDict:
+    facts = source.cluster_facts
+    if facts is None:
+        return {"name": source.facts.cluster} if source.facts.cluster else {}
+    return {
+        "name": facts.name,
+        "addr": facts.host,
+        "cluster_port": facts.port,
+        "auth_timeout": facts.auth_timeout_ns / 1_000_000_000,
+        "urls": list(facts.urls),
+    }
+
+
 def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) -> JsonDict:
     """The whole page."""
     facts, now_ns, traffic = source.facts, source.wall_ns(), source.clients.traffic()
+    peers = source.cluster().peers if source.cluster is not None else ()
     return {
         **_identity(source),
         "max_connections": facts.max_connections,
@@ -84,7 +98,7 @@ def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) 
         "max_control_line": facts.max_control_line,
         "max_payload": facts.max_payload,
         "max_pending": facts.max_pending,
-        "cluster": {"name": facts.cluster} if facts.cluster else {},
+        "cluster": _cluster(source),
         "gateway": {},
         "leaf": {},
         "mqtt": {},
@@ -101,8 +115,8 @@ def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) 
         "cpu": usage.cpu_percent,
         "connections": len(source.clients.connections),
         "total_connections": traffic.total_connections,
-        "routes": 0,
-        "remotes": 0,
+        "routes": sum(peer.is_up for peer in peers),
+        "remotes": sum(peer.is_up for peer in peers),
         "leafnodes": 0,
         "in_msgs": traffic.in_msgs,
         "in_bytes": traffic.in_bytes,
