@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jepsen.history import AppliedHash, RaftPromise, RaftState, Seen
 from jepsen.sim.machine import Boot
-from jetstore.errors import ConfChangeRefused, NotNow
+from jetstore.errors import ConfChangeRefused, Corruption, NotNow
 from jetstore.node.node import Node
 from jetstore.raft.core import RaftCore
 from jetstore.raft.message import Message, MessageKind
@@ -152,7 +152,11 @@ class NodeProbe:
         contents = group.stream.contents
         found = {}
         for seq in range(contents.first_seq, contents.last_seq + 1):
-            message = contents.read(seq)
+            try:
+                message = contents.read(seq)
+            except Corruption as error:  # as any reader would: the node has it repaired
+                group.note_damage(error)
+                raise
             if message is not None:
                 found[seq] = Seen(stream, seq, message.subject.decode(), bytes(message.data), bytes(message.header))
         return found

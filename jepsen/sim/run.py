@@ -13,7 +13,7 @@ from jepsen.checker.live import check_live
 from jepsen.checker.raft import check_raft
 from jepsen.checker.replicas import check_hashes, check_nodes
 from jepsen.checker.stream import check_whole
-from jepsen.history import History
+from jepsen.history import History, Seen
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
 from jepsen.sim.machine import Machine, Serve
@@ -24,6 +24,8 @@ from jepsen.sim.world import START_BOUND_S, World
 from jepsen.workload.base import Setting, Workload, live, persist
 from jetstore.errors import Corruption, DiskFull
 
+READ_AGAIN_MAX = 20
+"""Seconds within which a replica must have repaired what is found damaged in the end."""
 PROBE_BOUND_NS = 20_000_000_000
 """Virtual time within which a healed server takes a write."""
 CONVERGE_BOUND_S = 60.0
@@ -189,6 +191,8 @@ class Run:
         self.workloads: list[Workload] = [WORKLOADS[name](self.setting) for name in plan.workloads]
         world.on_tell = self.tell
         self._tasks: list[asyncio.Task[Any]] = []
+        self._shown: dict[str, dict[str, dict[int, Seen] | None]] = {}
+        """Streams as each replica has them in the end."""
 
     def tell(self, what: str) -> None:
         self.report.story.append(f"t={self.loop.now():.6f} {what}")
@@ -244,12 +248,28 @@ class Run:
                 await persist(setting, f"{name}final", workload.finish, tries=12)
             if is_replicated:
                 await self._converge()
+                await self._read_replicas()
         except Exception as error:  # noqa: BLE001  # whatever it is, the final reads did not come
             self.problem(f"live: final reads failed: {type(error).__name__}: {error}")
             return
         finally:
             self.recorder.stop()
         self._check()
+
+    async def _read_replicas(self) -> None:
+        """Each replica's own messages: what rotted and was never read since is found, and repaired, now."""
+        for workload in self.workloads:
+            if workload.final is None:
+                continue
+            name = workload.final.name
+            for turn in range(READ_AGAIN_MAX):
+                try:
+                    self._shown[name] = {machine.name: machine.contents(name) for machine in self.world.machines}
+                    break
+                except Corruption as error:
+                    if turn == READ_AGAIN_MAX - 1:
+                        self.problem(f"lost-on-node: {name}: {error}")
+                    await asyncio.sleep(1.0)
 
     def _check(self) -> None:
         setting, report, recorder = self.setting, self.report, self.recorder
@@ -260,7 +280,7 @@ class Run:
                 continue
             if not setting.is_damaged:
                 report.problems += check_whole(workload.final)
-            shown = {machine.name: machine.contents(workload.final.name) for machine in self.world.machines}
+            shown = self._shown.get(workload.final.name, {})
             report.problems += check_nodes(
                 workload.final.name, {node: found for node, found in shown.items() if found is not None}
             )

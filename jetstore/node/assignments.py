@@ -210,6 +210,8 @@ class Assignments:
             replication=self._replication(assignment),
         )
         group.on_led = self.bring_config_up
+        if node.behind is not None:
+            group.on_damage = node.behind.damaged
         self.streams[assignment.name] = group
         node.storage.add(group)
         return group
@@ -282,6 +284,8 @@ class Assignments:
         if behind is not None and isinstance(group, StreamGroup) and not group.is_barred:
             group.bar()
             group.hand_over()
+            if group.paused_by is not None:
+                group.note_damage(group.paused_by)
             behind.lost(group)
         standing = [other.uid for other in self.streams.values() if other.is_faulty]
         self._node.parts.disk.call("leave_uncounted", standing).add_done_callback(seen)

@@ -101,6 +101,8 @@ class StreamGroup(Group):
         self._expiry_held_until_s = 0.0
         self.on_led: Callable[[StreamGroup], None] | None = None
         """Called when this member begins to lead."""
+        self.on_damage: Callable[[StreamGroup], None] | None = None
+        """Called when stored messages turn out to be unreadable."""
         self.config_proposed = 0
         """Version of the configuration that was proposed while leading."""
         self._config_waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -168,6 +170,8 @@ class StreamGroup(Group):
         if place not in self.damage and len(self.damage) < DAMAGE_NOTED_MAX:
             self.damage[place] = str(error)
             log.error("stored messages unreadable", stream=self.name, error=str(error))
+            if self.on_damage is not None:
+                self.on_damage(self)
 
     def take_findings(self) -> None:
         """Note what reads found damaged, although they could do without it."""
