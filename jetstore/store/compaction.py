@@ -7,8 +7,7 @@ meanwhile are simply dead in the new file too.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import encode_columns
@@ -43,9 +42,18 @@ def is_compactable(segment: SegmentFile) -> bool:
     return segment.has_footer and segment.table is None and segment.last_seq - segment.base_seq < _SPAN_MAX
 
 
-def _span(table: SegmentTable, number: int) -> tuple[int, int]:
-    """First and last sequence of a frame."""
-    return table.first_seqs[number], table.seq_of(table.frame_end(number) - 1)
+class _FramePlace(NamedTuple):
+    """A frame of the old file."""
+
+    offset: int
+    payload_bytes: int
+    first_seq: int
+    last_seq: int
+
+
+def _last_of(table: SegmentTable, number: int) -> int:
+    """Last sequence of a frame."""
+    return table.seq_of(table.frame_end(number) - 1)
 
 
 class Compaction:
@@ -64,6 +72,7 @@ class Compaction:
         self._frame_bytes_max = frame_bytes_max
         self._table = SegmentTable(self.path, segment.base_seq, SEGMENT_HEAD_BYTES)
         self._buffers = [segment_head(log.uid, segment.base_seq)]
+        self._frames: list[_FramePlace] | None = None
         self._next_frame = 0
         self._is_done = False
         self._seqs: list[int] = []
@@ -79,17 +88,16 @@ class Compaction:
 
         Raises ``Corruption`` if a frame with live records cannot be read: then abandon it.
         """
-        reader, segment = self._log.reader, self.segment
-        frame_count, table_sizes = reader.ask(segment, lambda table: (table.frame_count, table.payload_sizes))
-        while self._next_frame < frame_count and budget_bytes > 0 and not self._is_stale:
-            number = self._next_frame
+        if self._frames is None:
+            self._frames = self._log.reader.ask(self.segment, self._frames_of)
+        while self._next_frame < len(self._frames) and budget_bytes > 0 and not self._is_stale:
+            place = self._frames[self._next_frame]
             self._next_frame += 1
-            first, last = reader.ask(segment, partial(_span, number=number))
-            if not self._log.dead.absent(max(first, self._log.first_seq), last, 1):
+            if not self._log.dead.absent(max(place.first_seq, self._log.first_seq), place.last_seq, 1):
                 continue
-            self._take(number)
-            budget_bytes -= table_sizes[number]
-        if self._next_frame >= frame_count or self._is_stale:
+            self._take(place)
+            budget_bytes -= place.payload_bytes
+        if self._next_frame >= len(self._frames) or self._is_stale:
             self._emit()
             self._is_done = True
         return self._is_done
@@ -99,9 +107,18 @@ class Compaction:
         """The segment has left the log, or a repair has rewritten it meanwhile: what was read may be half of each."""
         return self.segment.is_dropped or self.segment.path != self._source
 
-    def _take(self, number: int) -> None:
+    def _frames_of(self, table: SegmentTable) -> list[_FramePlace]:
+        """All frames, from one table: the next one may know fewer. Raises ``Corruption`` if it does not know all."""
+        self._log.check_readable(self.segment, table, self.segment.base_seq, self.segment.last_seq)
+        numbers = range(table.frame_count)
+        return [
+            _FramePlace(table.offsets[n], table.payload_sizes[n], table.first_seqs[n], _last_of(table, n))
+            for n in numbers
+        ]
+
+    def _take(self, place: _FramePlace) -> None:
         """Add the live records of a frame to those that wait."""
-        stored = self._log.reader.frame(self.segment, number)
+        stored = self._log.reader.frame_at(self.segment, place.offset, place.payload_bytes, place.first_seq)
         subjects, header_lens, payloads = stored.columns
         first_seq, dead = self._log.first_seq, self._log.dead
         for position, seq in enumerate(stored.seqs):

@@ -58,8 +58,9 @@ class Scrubber:
             self._frame += 1
             if number in segment.memory:
                 continue
-            used += FRAME_HEAD_BYTES + table.payload_sizes[number]
-            self._note(found, lambda n=number: reader.verify(segment, *reader.read_frame(segment, n)))
+            place = (table.offsets[number], table.payload_sizes[number], table.first_seqs[number])
+            used += FRAME_HEAD_BYTES + place[1]
+            self._note(found, lambda where=place: reader.verify(segment, *reader.read_at(segment, *where)))
         if self._frame >= count:
             self._base_seq, self._frame = segment.base_seq + 1, _HEAD
         return max(used, 1)

@@ -418,10 +418,15 @@ class SegmentedLog:
             else:
                 size = self.sizes_of(Columns((subject,), (header_len,), (payload,)))[0]
                 return MessageMeta(seq, place.time_ns, subject, size)
-        subject, size = self.reader.ask(
-            segment, lambda table: (table.subjects[table.ids[place.ordinal]], table.sizes[place.ordinal])
-        )
-        return MessageMeta(seq, place.time_ns, subject, size)
+        return self.reader.ask(segment, lambda table: self._meta_in(segment, table, seq))
+
+    def _meta_in(self, segment: SegmentFile, table: SegmentTable, seq: int) -> MessageMeta:
+        """What one table says of a record. Never with an ordinal that another table gave."""
+        ordinal = table.ordinal_of(seq)
+        if ordinal < 0:
+            self.check_readable(segment, table, seq, seq)
+            raise Corruption(f"sequences {seq}-{seq} unreadable: not in its segment", file=segment.path, offset=0)
+        return MessageMeta(seq, table.time_of(ordinal), table.subjects[table.ids[ordinal]], table.sizes[ordinal])
 
     def read(self, seq: int) -> Message | None:
         if not self.is_live(seq):
@@ -442,8 +447,8 @@ class SegmentedLog:
         while at < len(live) and total < max_bytes:
             segment = self.segment_at(live[at])
             place = self._place(segment, live[at])
-            number, position = place.frame, place.position
-            stored = self.reader.frame(segment, number)
+            position = place.position
+            stored = self.reader.frame(segment, place)
             stop = bisect_right(live, stored.seqs[-1], at)
             if (
                 live[stop - 1] - live[at]

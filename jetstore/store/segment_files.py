@@ -237,11 +237,10 @@ class SegmentReader:
         offset, size, first = self.ask(
             segment, lambda t: (t.offsets[number], t.payload_sizes[number], t.first_seqs[number])
         )
-        return self._read_at(segment, number, offset, size, first)
+        return self.read_at(segment, offset, size, first)
 
-    def _read_at(
-        self, segment: SegmentFile, number: int, offset: int, size: int, first_seq: int
-    ) -> tuple[FrameHead, bytes]:
+    def read_at(self, segment: SegmentFile, offset: int, size: int, first_seq: int) -> tuple[FrameHead, bytes]:
+        """The same for a frame at a known place. Raises ``Corruption`` if no such frame stands there."""
         data = pread_salvaged(self.vfs, self._open(segment), FRAME_HEAD_BYTES + size, offset)
         try:
             head = parse_frame_head(data, 0, self._uid, segment.base_seq, offset)
@@ -249,23 +248,31 @@ class SegmentReader:
             error.file = segment.path
             raise
         if head is None or (head.first_seq, head.payload_bytes) != (first_seq, size):
-            last_seq = self.ask(segment, lambda t: t.seq_of(t.frame_end(number) - 1))
+            last_seq = self.ask(segment, lambda table: _last_with(table, first_seq))
             raise self._bad(segment, "frame header", first_seq, last_seq, offset)
         return head, data[FRAME_HEAD_BYTES:]
 
-    def frame(self, segment: SegmentFile, number: int) -> StoredFrame:
-        """A frame's records, from memory, cache or file. Raises ``Corruption`` naming file, offset and sequences."""
-        frame = segment.memory.get(number)
+    def frame(self, segment: SegmentFile, place: Place) -> StoredFrame:
+        """The records of a record's frame, from memory, cache or file.
+
+        Raises ``Corruption`` naming file, offset and sequences. A frame goes by its offset: it may have another number
+        in the next table of the segment (read from the footer first, then, when that is unreadable, from the frames).
+        """
+        frame = segment.memory.get(place.frame)
         if frame is not None:
-            first, time_ns = self.table(segment).first_seqs[number], frame.base_time_ns
+            first, time_ns = place.first_seq, frame.base_time_ns
             return StoredFrame(
                 frame_columns(frame), range(first, first + frame.count), range(time_ns, time_ns + frame.count), 0
             )
-        stored = self._cache.get(segment.path, number, StoredFrame)
+        return self.frame_at(segment, place.offset, place.payload_bytes, place.first_seq)
+
+    def frame_at(self, segment: SegmentFile, offset: int, size: int, first_seq: int) -> StoredFrame:
+        """The records of a frame in the file, or as they were cached from there."""
+        stored = self._cache.get(segment.path, offset, StoredFrame)
         if stored is None:
-            head, payload = self.read_frame(segment, number)
+            head, payload = self.read_at(segment, offset, size, first_seq)
             stored = self._decode(segment, head, payload)
-            self._cache.put(segment.path, number, stored, stored.weight_bytes)
+            self._cache.put(segment.path, offset, stored, stored.weight_bytes)
         return stored
 
     def item(self, segment: SegmentFile, place: Place) -> tuple[bytes, int, bytes]:
@@ -274,12 +281,12 @@ class SegmentReader:
         frame = segment.memory.get(number)
         if frame is not None and frame.columns is None:
             return decode_item(frame.body, frame.count, position)
-        stored = self._cache.get(segment.path, number, StoredFrame) if frame is None else None
+        stored = self._cache.get(segment.path, place.offset, StoredFrame) if frame is None else None
         columns = frame.columns if frame is not None else stored.columns if stored is not None else None
         if columns is not None:
             header_len = columns.header_lens[position] if columns.header_lens else 0
             return columns.subjects[position], header_len, columns.payloads[position]
-        head, payload = self._read_at(segment, number, place.offset, place.payload_bytes, place.first_seq)
+        head, payload = self.read_at(segment, place.offset, place.payload_bytes, place.first_seq)
         self.verify(segment, head, payload)
         return decode_item(payload[body_offset(head) :], head.count, position)
 
@@ -287,3 +294,9 @@ class SegmentReader:
         """Raises ``Corruption`` unless the payload is what the header says."""
         if len(payload) != head.payload_bytes or crc32c(payload) != head.payload_crc:
             raise self._bad(segment, "frame payload", head.first_seq, head.first_seq + head.count - 1, head.offset)
+
+
+def _last_with(table: SegmentTable, first_seq: int) -> int:
+    """The last sequence of the frame that begins with this one, as far as the table knows it."""
+    ordinal = table.ordinal_of(first_seq)
+    return table.seq_of(table.frame_end(table.frame_of(ordinal)) - 1) if ordinal >= 0 else first_seq
