@@ -20,6 +20,8 @@ from jetstore.errors import ConfChangeRefused, NotNow
 from jetstore.raft.core import RaftOptions
 from jetstore.raft.membership import ConfChange, Configuration, decode_configuration, is_configuration
 from jetstore.raft.message import Message
+from jetstore.raft.quorum import is_quorum
+from jetstore.types import RaftIndex
 
 STEPS = 1_200
 """Of one seed, without healing."""
@@ -38,6 +40,7 @@ class Report:
     crashes: int = 0
     changes: int = 0
     damaged: int = 0
+    lost: int = 0
 
 
 class Cluster:
@@ -63,6 +66,7 @@ class Cluster:
         self.checker = Checker(self.world)
         self.world.watchers = [self.checker]
         self.world.block_bytes = rng.choice([None, None, 30])
+        self.world.resident_bytes_max = rng.choice([1 << 30, 1 << 30, 20, 0])
         self.world.found(Configuration.founding([(f"n{i}", 1) for i in range(1, size + 1)]))
         self.nodes = size
         self.value = 0
@@ -102,12 +106,18 @@ class Cluster:
             (self.suspect, rate(0.2, 0.3)),
             (self.read, rate(0.6, 3.0)),
             (self.quiesce, rate(0.2, 1.0)),
+            (self.slow_apply, rate(0.3, 1.0)),
+            (self.report_snapshot, rate(0.3, 1.0)),
             (self.unreachable, rate(0.2, 0.5)),
         ]
         self.damages = rng.random() < 0.4
+        if not self.damages:
+            weights.append((self.lose_disk, rate(0.4, 0.15)))
         self.actions = [action for action, weight in weights if weight]
         self.weights = [weight for _, weight in weights if weight]
         self.paused: set[int] = set()
+        self.lost: set[int] = set()
+        """Members whose disk is gone for good. Their node would come back under another number."""
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -230,6 +240,25 @@ class Cluster:
             if self.rng.random() < 0.3 and self.has_other_copy(member, entry.index, entry.term):
                 self.report.damaged += member.disk.damage(entry.index)
 
+    def lose_disk(self) -> None:
+        """A disk is gone for good; at most so many that every configuration in use keeps a quorum."""
+        member = self.some()
+        if member is None or member.number in self.lost:
+            return
+        lost = self.lost | {member.number}
+        for other in self.members():
+            if other.core is None:
+                if other.number in self.lost:
+                    continue
+                return  # who knows which configuration is on its disk
+            c = other.core.configuration
+            if not is_quorum(c.voters, c.voters_outgoing, c.all_voters - lost) and c.voters:
+                return
+        member.crash()
+        self.checker.after(member)
+        self.lost.add(member.number)
+        self.report.lost += 1
+
     def has_other_copy(self, member: Member, index: int, term: int) -> bool:
         """Whether a member that nobody can have removed meanwhile holds this very entry intact."""
         for other in self.members():
@@ -238,10 +267,12 @@ class Cluster:
             found = other.disk.entry(index)
             if found is not None and found.term == term and found.data is not None:
                 return True
+            if index <= other.disk.checkpoint.index and self.checker.committed[index - 1][0] == term:
+                return True
         return False
 
     def start_one(self) -> None:
-        down = [m for m in self.members() if m.core is None]
+        down = [m for m in self.members() if m.core is None and m.number not in self.lost]
         if down:
             self.start(down[self.rng.randrange(len(down))])
 
@@ -296,6 +327,10 @@ class Cluster:
         else:
             return
         try:
+            if self.lost:  # an operator does not remove what is left; a leader only learns after a while who is gone
+                after = c.changed(change)
+                if not is_quorum(after.voters, after.voters_outgoing, after.all_voters - self.lost):
+                    return
             core.propose_conf_change(change)
             self.report.changes += 1
         except (NotNow, ConfChangeRefused):
@@ -347,6 +382,22 @@ class Cluster:
         if member is not None:
             member.running.quiesce()
             self.pump(member)
+
+    def slow_apply(self) -> None:
+        member = self.some()
+        if member is not None:
+            member.applies = not member.applies
+            self.pump(member)
+
+    def report_snapshot(self) -> None:
+        """The driver of a leader heard how a fetch ended; perhaps it is wrong about it."""
+        member = self.leader()
+        if member is None:
+            return
+        other = self.world.members[self.rng.choice(list(self.world.members))]
+        index = self.rng.choice([0, other.disk.checkpoint.index])
+        member.running.report_snapshot(other.number, RaftIndex(index))
+        self.pump(member)
 
     def unreachable(self) -> None:
         member = self.leader()
@@ -422,7 +473,10 @@ class Cluster:
         self.world.cuts.clear()
         self.paused.clear()
         for member in self.members():
+            if member.number in self.lost:
+                continue
             member.is_async = False
+            member.applies = True
             if member.core is None:
                 self.start(member)
             else:
@@ -487,7 +541,7 @@ class Cluster:
         commit = self.checker.commit_index
         if commit < marker:
             return False
-        everybody = [self.world.members[n] for n in c.all_members if n in self.world.members]
+        everybody = [self.world.members[n] for n in c.all_members if n not in self.lost]
         return all(m.core is not None and m.applied_index >= commit for m in everybody)
 
     def describe(self) -> str:

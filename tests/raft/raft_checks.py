@@ -17,7 +17,7 @@ from jetstore.raft.log import Entry
 from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
 from jetstore.raft.message import Answer, Message, MessageKind
 from jetstore.raft.quorum import is_quorum
-from jetstore.raft.ready import Event, ReadState, Ready, Role
+from jetstore.raft.ready import Event, Fenced, ReadState, Ready, Removed, Role
 
 K = MessageKind
 Last = tuple[int, int]
@@ -85,6 +85,8 @@ class Checker(Watcher):
         self.reads: dict[tuple[int, object], int] = {}
         """(member, context) → the commit index of the group when the read was asked."""
         self.answered_reads = 0
+        self.forgetful: set[int] = set()
+        """Members that lost what they had promised (a test made them): a leader may stop counting them."""
         self.elections = 0
 
     @property
@@ -216,6 +218,12 @@ class Checker(Watcher):
         """A member may say that it has what is on its disk, readable, and the same as the leader's."""
         disk, number, match = member.disk, member.number, message.index
         demand(disk.last_index >= match, "R10", lambda: f"{number} matches {match}, durable is {disk.last_index}")
+        last = (message.last_term, message.last_index)  # true when it was said; held back for the term since, perhaps
+        demand(
+            disk.term_at(last[1]) == last[0] or number in self.holders.get(last, ()) or not last[1],
+            "R10",
+            lambda: f"{number} says it ends in {last[1]}@{last[0]}, durable is {disk.last}",
+        )
         for ready in member.pending:  # a crash may leave the disk after any of the blocks under way
             entries = ready.entries
             if entries and entries[0].index <= match:
@@ -296,6 +304,25 @@ class Checker(Watcher):
                     "READ",
                     lambda: f"{member.number} reads at {event.index}; {asked} was committed when it asked",
                 )
+
+        elif isinstance(event, Removed):
+            later = [
+                index
+                for index in range(max(event.index, 1), self.commit_index + 1)
+                if member.number in self._members_at(index)
+            ]
+            demand(not later, "R9", lambda: f"{member.number} is told that it is no member, and is one at {later[0]}")
+        elif isinstance(event, Fenced):
+            demand(
+                event.member in self.forgetful,
+                "R9",
+                lambda: f"{member.number} counts {event.member} no longer, which has lost nothing",
+            )
+
+    def _members_at(self, index: int) -> frozenset[int]:
+        """Who is named by the configuration that is committed at this very index, if one is."""
+        data = self.committed[index - 1][1]
+        return frozenset(decode_configuration(data).members) if is_configuration(data) else frozenset()
 
     def asks(self, member: Member, context: object) -> None:
         """A read begins: it may not see less than what is committed now."""

@@ -101,7 +101,7 @@ class Disk:
             self.entries = []
         self.checkpoint = checkpoint
 
-    def log(self, resident_bytes_max: int = 1 << 30) -> RaftLog:
+    def log(self, resident_bytes_max: int) -> RaftLog:
         """As recovery finds it."""
         return RaftLog(
             checkpoint_index=RaftIndex(self.checkpoint.index),
@@ -187,7 +187,7 @@ class Member:
             member=self.number,
             configuration=checkpoint.configuration,
             hard_state=self.disk.hard_state,
-            log=self.disk.log(),
+            log=self.disk.log(self.world.resident_bytes_max),
             random_below=self.world.dice(self.number),
             boot=self.disk.boot,
             options=self.options,
@@ -332,6 +332,7 @@ class World:
         self.cuts: set[tuple[int, int]] = set()
         """(sender, receiver) pairs whose messages are lost."""
         self.block_bytes: int | None = None
+        self.resident_bytes_max = 1 << 30
 
     def found(self, configuration: Configuration) -> None:
         """The founding members, each with an empty disk."""
