@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jetstore.errors import Corruption
 from jetstore.store.install_files import Received
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 
 SLICE_RECORDS = 8_000
 """Records looked at between two turns of the event loop (about 2 ms)."""
+
+
+Log = TypeVar("Log", bound="SegmentedLog")
+
+
+def successor(old: Log, storage: str) -> Log:
+    """An empty log of the same group, over the same files and cache: for a state that takes this one's place."""
+    return type(old)(old.reader.vfs, old.uid, old._limits, storage=storage, cache=old._cache)
 
 
 class LogInstall:

@@ -313,10 +313,6 @@ class SegmentedLog:
         restore(log, vfs, head_part, chunks)
         return log
 
-    def successor(self, storage: str) -> Self:
-        """An empty log of the same group, over the same files and cache: for a state that takes this one's place."""
-        return type(self)(self.reader.vfs, self.uid, self._limits, storage=storage, cache=self._cache)
-
     @property
     def has_dropped_files(self) -> bool:
         """Whether the next checkpoint gives room back."""

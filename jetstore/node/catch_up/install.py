@@ -20,7 +20,7 @@ from jetstore.node.group import Group
 from jetstore.node.storage import Storage
 from jetstore.store.checkpoint_files import chunk_path, group_dir
 from jetstore.store.install_files import Received, free_number
-from jetstore.store.install_log import LogInstall
+from jetstore.store.install_log import LogInstall, successor
 from jetstore.store.install_manifest import manifest_path
 from jetstore.store.ports import Checkpoint, Disk, Kind, Record
 from jetstore.store.segment_files import segments_dir
@@ -63,7 +63,7 @@ async def install_stream(
             if work.is_stale:
                 raise NotNow("stored segments were rewritten meanwhile")
             number = free_number(vfs, group.uid)
-            messages = old.successor(state.storage)
+            messages = successor(old, state.storage)
             work.fill(messages, number)
             stamp = group.index.unused_stamp
             stream, checkpoint = build(state, messages, group.limits, number=number, stamp=stamp)
