@@ -189,7 +189,7 @@ def _whole(log: SegmentedLog, segment: SegmentFile, number: int, first_seq: int)
     if frame is not None:
         head = FrameHead(0, 0, frame.count, first_seq, frame.base_time_ns, len(frame.body), frame.body_crc)
         return head, frame.body
-    head, payload = log.reader.read_frame(segment, number)
+    head, payload = log.reader.read_frame(segment, number, first_seq)
     log.reader.verify(segment, head, payload)
     return head, payload
 

@@ -70,7 +70,7 @@ class SegmentRepair:
             first, last, size = reader.ask(segment, partial(_span, number=number))
             budget_bytes -= size
             try:
-                head, payload = reader.read_frame(segment, number)
+                head, payload = reader.read_frame(segment, number, first)
                 reader.verify(segment, head, payload)
             except Corruption:
                 self._add_bad(first, last)

@@ -232,12 +232,16 @@ class SegmentReader:
             last_seq = head.first_seq + head.count - 1
             raise self._bad(segment, error.what, head.first_seq, last_seq, head.offset) from None
 
-    def read_frame(self, segment: SegmentFile, number: int) -> tuple[FrameHead, bytes]:
-        """Header and payload of a frame in the file; the header is verified and is the table's, the payload is not."""
-        offset, size, first = self.ask(
-            segment, lambda t: (t.offsets[number], t.payload_sizes[number], t.first_seqs[number])
-        )
-        return self.read_at(segment, offset, size, first)
+    def read_frame(self, segment: SegmentFile, number: int, first_seq: int) -> tuple[FrameHead, bytes]:
+        """Header and payload of a frame in the file; the header is verified and is the table's, the payload is not.
+
+        Raises ``Corruption`` if the frame of this number begins with another sequence: meanwhile the table was made from
+        the frames, and counts them otherwise.
+        """
+        found = self.ask(segment, lambda table: _frame_place(table, number))
+        if found is None or found[2] != first_seq:
+            raise self._bad(segment, "its table changed", first_seq, first_seq, 0)
+        return self.read_at(segment, *found)
 
     def read_at(self, segment: SegmentFile, offset: int, size: int, first_seq: int) -> tuple[FrameHead, bytes]:
         """The same for a frame at a known place. Raises ``Corruption`` if no such frame stands there."""
@@ -294,6 +298,13 @@ class SegmentReader:
         """Raises ``Corruption`` unless the payload is what the header says."""
         if len(payload) != head.payload_bytes or crc32c(payload) != head.payload_crc:
             raise self._bad(segment, "frame payload", head.first_seq, head.first_seq + head.count - 1, head.offset)
+
+
+def _frame_place(table: SegmentTable, number: int) -> tuple[int, int, int] | None:
+    """Offset, payload size and first sequence of a frame."""
+    if number >= table.frame_count:
+        return None
+    return table.offsets[number], table.payload_sizes[number], table.first_seqs[number]
 
 
 def _last_with(table: SegmentTable, first_seq: int) -> int:
