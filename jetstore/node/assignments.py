@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jetstore.errors import Corruption, NotNow
-from jetstore.meta.state import StreamAssignment, encode_skip
+from jetstore.meta.state import MetaState, StreamAssignment, encode_skip
 from jetstore.model.stream import StreamConfig
 from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import MEMBER, Group, Replication
@@ -112,6 +112,15 @@ class Assignments:
         self._unnamed.add(uid)
         return founding_record(uid, member)
 
+    def found_missing(self, machine: MetaState, journal_last: RaftIndex) -> list[Record]:
+        """Founding records that a crash cut off between an installed metadata head and its RESET line.
+
+        Groups of entries that the journal had, up to ``journal_last``, were founded with those.
+        """
+        new = [a for a in machine.streams.values() if a.created_index > journal_last and a.uid not in self._recovered]
+        records = [self.found(assignment.uid, assignment.members) for assignment in sorted(new, key=lambda a: a.uid)]
+        return [record for record in records if record is not None]
+
     def _member(self, members: Members) -> int:
         """This node's member number among the founding members; 0 = none."""
         cluster = self._node.cluster
@@ -166,9 +175,9 @@ class Assignments:
         head: bytes | None = None
         is_newer = False
         if recovered is not None:
-            before = recovered.checkpoint_index
+            before = recovered.checkpoint_hash
             head, recovered = node.files.head_of(recovered)
-            is_newer = recovered.checkpoint_index != before
+            is_newer = recovered.checkpoint_hash != before
             if is_newer:
                 node.files.secure(recovered)  # before files that only an older checkpoint names are removed
         storage = str(assignment.config.get("storage", "file"))

@@ -221,7 +221,7 @@ class Node:
         is_newer = False
         lost: Corruption | None = None
         if recovered is not None:
-            before = recovered.checkpoint_index
+            before = recovered
             try:
                 head, recovered = self.files.head_of(recovered)
             except Corruption as error:
@@ -229,8 +229,8 @@ class Node:
                     raise
                 lost, head = error, None
                 log.error("metadata damaged, it is fetched", error=str(error))
-                machine.applied_index, machine.applied_term = before, recovered.checkpoint_term
-            is_newer = recovered.checkpoint_index != before
+                machine.applied_index, machine.applied_term = recovered.checkpoint_index, recovered.checkpoint_term
+            is_newer = recovered.checkpoint_hash != before.checkpoint_hash
             if is_newer:
                 self.files.secure(recovered)
             if head is not None:
@@ -253,7 +253,9 @@ class Node:
                 file="journal",
                 offset=0,
             )
-        if recovered is not None and is_newer:  # a head without its CKPT line, as in ``add_group``
+        if recovered is not None and is_newer:  # a head without its CKPT or RESET line: from now on it counts
+            for record in self.assignments.found_missing(machine, before.last_index):
+                meta.add_record(record)
             meta.add_record(reset_record(recovered))
         if recovered is None:
             meta.add_record(founding_record(META_GROUP, meta.core.member))
