@@ -36,6 +36,8 @@ class Sizes:
     memory_messages: int = 2_000_000
     memory_steps: int = 2
     filtered_messages: int = 1_000_000
+    kills: int = 10
+    """Of a stream's leader, in one measurement."""
 
 
 QUICK = Sizes(
@@ -46,6 +48,7 @@ QUICK = Sizes(
     restart_subjects=20_000,
     memory_messages=400_000,
     filtered_messages=100_000,
+    kills=5,
 )
 
 

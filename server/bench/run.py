@@ -15,11 +15,11 @@ from jepsen.real.control import ControlError
 from jepsen.real.load import LoadError, LoadProcess
 from jepsen.real.process import JETSTORE, NATS_SERVER, NATS_SERVER_ALWAYS, ServerError, find_nats_server
 
-from . import lifetime, publishing, reading
+from . import lifetime, publishing, reading, replicated
 from .measure import Bench, Outcome, Row, Sizes, Unavailable
 from .report import RowResult, number
 
-ROWS: dict[str, Row] = {row.name: row for row in [*publishing.ROWS, *reading.ROWS, *lifetime.ROWS]}
+ROWS: dict[str, Row] = {row.name: row for row in [*publishing.ROWS, *reading.ROWS, *lifetime.ROWS, *replicated.ROWS]}
 
 
 def servers_here() -> list[str]:
