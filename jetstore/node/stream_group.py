@@ -37,6 +37,10 @@ INDEX_SLICE_ROWS = 2_000
 """Rows prepared for an index transaction before the event loop gets its turn (about 2 µs each)."""
 DAMAGE_NOTED_MAX = 1_000
 """Damaged places remembered for each stream; above: they are still never served, but not listed."""
+LOOK_AGAIN_S = 1.0
+LOOK_AGAIN_MAX_S = 3600.0
+"""Damage that a segment's table remembers is read again after this long, then eight times later, …, to tell a passing
+read error from damage: reading a whole segment costs too much to do it all the time."""
 EXPIRY_DAMAGE_RETRY_S = 60.0
 """Clock-driven removals that found what they depend on unreadable are looked at again after this."""
 EXPIRY_WAIT_MAX_S = 3600.0
@@ -110,6 +114,8 @@ class StreamGroup(Group):
         """How often the index was made again from the messages since start."""
         self.damage: dict[tuple[str, int], str] = {}
         """Stored bytes found unreadable so far, by file and offset."""
+        self._look_again_s = LOOK_AGAIN_S
+        self._look_again_at_s = 0.0
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -169,6 +175,7 @@ class StreamGroup(Group):
         place = (error.file, error.offset)
         if place not in self.damage and len(self.damage) < DAMAGE_NOTED_MAX:
             self.damage[place] = str(error)
+            self._look_again_s, self._look_again_at_s = LOOK_AGAIN_S, self.loop.time() + LOOK_AGAIN_S
             log.error("stored messages unreadable", stream=self.name, error=str(error))
             if self.on_damage is not None:
                 self.on_damage(self)
@@ -185,6 +192,11 @@ class StreamGroup(Group):
             self.messages.findings.clear()
             for error in findings:
                 self.note_damage(error)
+        if self.damage and self.loop.time() >= self._look_again_at_s:
+            for segment in self.messages.segment_files():
+                self.messages.reader.look_again_at_damage(segment)
+            self._look_again_s = min(self._look_again_s * 8, LOOK_AGAIN_MAX_S)
+            self._look_again_at_s = self.loop.time() + self._look_again_s
 
     def announce_fault(self) -> None:
         """Apply stands still: take the stream's subjects all the same, to answer every publish with 10008."""

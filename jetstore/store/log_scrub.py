@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jetstore.errors import Corruption
+from jetstore.errors import Corruption, FormatUnknown
 from jetstore.store.footer import SealedTable
 from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES
 from jetstore.store.segment_files import SegmentFile
@@ -38,7 +38,16 @@ class Scrubber:
     def _frames(self, log: SegmentedLog, segment: SegmentFile, budget_bytes: int, found: list[Corruption]) -> int:
         reader = log.reader
         used = 0
-        table = reader.table(segment)
+        if self._frame == _HEAD:
+            reader.look_again(segment)  # what memory has of it proves nothing, good or bad
+        try:
+            table = reader.table(segment)
+        except FormatUnknown:
+            raise
+        except Corruption as error:  # the file does not even open: the others may
+            found.append(error)
+            self._base_seq, self._frame = segment.base_seq + 1, _HEAD
+            return SEGMENT_HEAD_BYTES
         if self._frame == _HEAD:
             self._frame = 0  # a footer may be larger than a step: it is read once all the same
             used += SEGMENT_HEAD_BYTES

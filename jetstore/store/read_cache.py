@@ -69,6 +69,17 @@ class ReadCache:
             _, (_, weight) = self._items.popitem(last=False)
             self.used_bytes -= weight
 
+    def peek(self, path: str, number: int) -> SegmentTable | StoredFrame | None:
+        """What was kept, without counting as a use."""
+        item = self._items.get((path, number))
+        return item[0] if item is not None else None
+
+    def forget_item(self, path: str, number: int) -> None:
+        """Drop one thing about a file."""
+        item = self._items.pop((path, number), None)
+        if item is not None:
+            self.used_bytes -= item[1]
+
     def forget(self, path: str) -> None:
         """Drop everything about a file."""
         handle = self._handles.pop(path, None)

@@ -136,6 +136,16 @@ class SegmentReader:
             table.use(self._open(segment))
         return table
 
+    def look_again(self, segment: SegmentFile) -> None:
+        """Forget what is remembered of the segment's table: the next question reads it from the disk."""
+        self._cache.forget_item(segment.path, _TABLE)
+
+    def look_again_at_damage(self, segment: SegmentFile) -> None:
+        """The same where the remembered table lacks something: it may have been a passing read error."""
+        table = self._cache.peek(segment.path, _TABLE)
+        if isinstance(table, SegmentTable) and table.bad:
+            self.look_again(segment)
+
     def _rescan(self, segment: SegmentFile) -> SegmentTable:
         table = self.scan(segment)
         self._cache.put(segment.path, _TABLE, table, 1_000 + 8 * table.message_count + 200 * table.subject_count)
@@ -235,8 +245,8 @@ class SegmentReader:
     def read_frame(self, segment: SegmentFile, number: int, first_seq: int) -> tuple[FrameHead, bytes]:
         """Header and payload of a frame in the file; the header is verified and is the table's, the payload is not.
 
-        Raises ``Corruption`` if the frame of this number begins with another sequence: meanwhile the table was made from
-        the frames, and counts them otherwise.
+        Raises ``Corruption`` if the frame of this number begins with another sequence: meanwhile the table was made
+        from the frames, and counts them otherwise.
         """
         found = self.ask(segment, lambda table: _frame_place(table, number))
         if found is None or found[2] != first_seq:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jepsen.sim.faults import fault
 from jepsen.sim.vfs import SimVfs
 from jetstore.errors import Corruption
 from jetstore.hot.columns import Columns
@@ -249,3 +250,30 @@ def test_a_table_that_changes_meanwhile_never_gives_another_message(frame: int) 
     except Corruption:
         return
     assert compaction._table.message_count == segment.live, "every live record, or none of the new file"
+
+
+@pytest.mark.parametrize("how", ["look again", "scrub"])
+@pytest.mark.parametrize("op", ["pread", "open"])
+def test_a_passing_read_error_is_over_when_it_is_read_again(how: str, op: str) -> None:
+    vfs, head, chunks, model = build()
+    log = SegmentedLog.open(vfs, UID, head, chunks, LIMITS)
+    segments = log.segment_files()
+    vfs.inject(fault(op, segments[0].path, sticky=True))
+    with pytest.raises(Corruption):
+        log.next_seqs(1, WILD, 100)
+    found: list[Corruption] = []
+    while not log.scrub(500, found):
+        pass
+    assert {error.file for error in found} == {segments[0].path}, "the others were read all the same"
+    vfs.heal()
+    if how == "scrub":
+        found.clear()
+        while not log.scrub(500, found):
+            pass
+        assert found == []
+    else:
+        for segment in segments:
+            log.reader.look_again_at_damage(segment)
+    for what, question in questions(model):
+        if what != "purge":
+            assert question(log) == question(model), what
