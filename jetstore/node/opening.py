@@ -30,6 +30,8 @@ from jetstore.types import GroupUid, RaftIndex, Term
 log = structlog.get_logger(__name__)
 
 QUARANTINE_DIR = "quarantine"
+READ_TRIES = 3
+"""How often the copies of a head are read at start if the one that is needed is unreadable: errors may pass."""
 
 
 class CheckpointedLog(SegmentedLog):
@@ -106,16 +108,19 @@ class GroupFiles:
         """
         if not recovery.checkpoint_index and not self._vfs.exists(group_dir(recovery.uid)):
             return None, recovery
-        copies, findings = read_heads(self._vfs, recovery.uid)
-        for finding in findings:
-            log.warning("checkpoint copy unreadable", group=recovery.uid, finding=finding)
-        for copy in copies:
-            if copy.hash == recovery.checkpoint_hash and recovery.checkpoint_index:
-                return copy.content, recovery
-        for copy in copies:
-            newer = _seen_from(copy, recovery)
-            if newer is not None:
-                return copy.content, newer
+        for _ in range(READ_TRIES):
+            copies, findings = read_heads(self._vfs, recovery.uid)
+            for finding in findings:
+                log.warning("checkpoint copy unreadable", group=recovery.uid, finding=finding)
+            for copy in copies:
+                if copy.hash == recovery.checkpoint_hash and recovery.checkpoint_index:
+                    return copy.content, recovery
+            for copy in copies:
+                newer = _seen_from(copy, recovery)
+                if newer is not None:
+                    return copy.content, newer
+            if not findings:
+                break
         if not recovery.checkpoint_index and not copies and not findings:
             return None, recovery  # (an unreadable copy may be readable again later, and names files that must stay)
         raise Corruption(
@@ -133,8 +138,12 @@ class GroupFiles:
         directory, the page cache shows it all the same. Raises Corruption if it cannot be read back.
         """
         uid = recovery.uid
-        copies, _ = read_heads(self._vfs, uid)
-        copy = next((copy for copy in copies if copy.hash == recovery.checkpoint_hash), None)
+        copy: HeadCopy | None = None
+        for _ in range(READ_TRIES):
+            copies, findings = read_heads(self._vfs, uid)
+            copy = next((copy for copy in copies if copy.hash == recovery.checkpoint_hash), None)
+            if copy is not None or not findings:
+                break
         if copy is None:
             raise Corruption("the newest checkpoint is not readable any more", file=group_dir(uid), offset=0)
         try:
