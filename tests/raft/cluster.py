@@ -86,6 +86,7 @@ class Cluster:
         self.duplicates = rate(0.4, 0.2)
         self.reorders = rng.random() < 0.6
         self.is_async = rng.random() < 0.7
+        self.damages = rng.random() < 0.4
         weights: list[tuple[Callable[[], None], float]] = [
             (self.deliver, 60.0),
             (self.tick, 14.0),
@@ -93,7 +94,7 @@ class Cluster:
             (self.store, 20.0 if self.is_async else 0.5),
             (self.fetch, 2.0),
             (self.start_one, 2.0),
-            (self.crash, rate(0.6, 1.0)),
+            (self.crash, 0.4 + rng.random() if self.damages else rate(0.6, 1.0)),
             (self.cut, rate(0.5, 0.6)),
             (self.heal, 0.6),
             (self.pause, rate(0.3, 0.5)),
@@ -110,7 +111,6 @@ class Cluster:
             (self.report_snapshot, rate(0.3, 1.0)),
             (self.unreachable, rate(0.2, 0.5)),
         ]
-        self.damages = rng.random() < 0.4
         if not self.damages:
             weights.append((self.lose_disk, rate(0.4, 0.15)))
         self.actions = [action for action, weight in weights if weight]

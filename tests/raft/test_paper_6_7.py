@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from raft_paper import K, alone, group, hear, isolate, kinds, propose, run, settle, tick, values, win
 from raft_world import World
@@ -222,6 +224,26 @@ def test_paper_6_votes_and_acknowledgements_of_strangers_do_not_count() -> None:
     for stranger in (7, 8):
         hear(member, K.APPEND_RESPONSE, stranger, 1, index=RaftIndex(1), last_index=RaftIndex(1), sequence=9)
     assert member.running.log.committed_index == 0
+
+
+def test_paper_6_votes_of_learners_do_not_count() -> None:
+    member = alone(3)
+    member.crash()
+    configuration = member.disk.checkpoint.configuration
+    for node in ("n4", "n5"):
+        configuration = configuration.changed(ConfChange.add_learner(node, 1))
+    member.disk.checkpoint = replace(member.disk.checkpoint, configuration=configuration)
+    member.start()
+    member.running.campaign()
+    for learner in (4, 5):
+        hear(member, K.PRE_VOTE_RESPONSE, learner, 1)
+    assert member.running.term == 0
+    hear(member, K.PRE_VOTE_RESPONSE, 2, 1)
+    for learner in (4, 5):
+        hear(member, K.VOTE_RESPONSE, learner, 1)
+    assert not member.running.is_leader
+    hear(member, K.VOTE_RESPONSE, 3, 1)
+    assert member.running.is_leader
 
 
 def test_paper_6_the_same_node_comes_back_under_another_number() -> None:
