@@ -242,14 +242,18 @@ async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
     messages: dict[int, Seen] = {}
     unreadable: set[int] = set()
     is_halted = False
-    try:
-        info = await client.api(f"STREAM.INFO.{stream}")
-        state, storage = info["state"], info["config"]["storage"]
-        first, last, count, size = state["first_seq"], state["last_seq"], state["messages"], state["bytes"]
-    except ApiFailure as error:
-        if error.err_code not in UNREADABLE:
-            raise
-        is_halted, first, last, count, size, storage = True, 0, highest, 0, 0, "file"
+    for turn in range(AGAIN_MAX if client.is_one_of_several else 1, 0, -1):
+        try:
+            info = await client.api(f"STREAM.INFO.{stream}")
+            state, storage = info["state"], info["config"]["storage"]
+            first, last, count, size = state["first_seq"], state["last_seq"], state["messages"], state["bytes"]
+            break
+        except ApiFailure as error:
+            if error.err_code not in UNREADABLE:
+                raise
+            is_halted, first, last, count, size, storage = turn == 1, 0, highest, 0, 0, "file"
+            if not is_halted:
+                await asyncio.sleep(AGAIN_S)
 
     async def one(seq: int) -> None:
         try:
