@@ -29,6 +29,7 @@ from jetstore.node.compactor import Compactor
 from jetstore.node.comparing import Comparing
 from jetstore.node.group import Group, Replication
 from jetstore.node.group_commit import GroupCommit
+from jetstore.node.hand_over import hand_over
 from jetstore.node.loop_lag import LoopLag
 from jetstore.node.meta_group import Members, MetaGroup
 from jetstore.node.opening import GroupFiles, Indexes
@@ -148,6 +149,8 @@ class Node:
                 await self.commit.drained()
         except TimeoutError:
             log.warning("stopping although the disk is busy", waited_s=STOP_DRAIN_S)
+        if self.cluster is not None and self.poisoned_by is None and self.cluster.links.connected():
+            await hand_over([self.meta, *self.streams.values()], self.loop)
         try:
             if self.poisoned_by is None:
                 members: list[MetaGroup | StreamGroup] = [self.meta, *self.streams.values()]

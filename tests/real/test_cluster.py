@@ -100,6 +100,18 @@ def test_one_node_of_three_acknowledges_nothing_and_says_so(cluster: ServerClust
 
 
 @pytest.mark.real
+def test_a_leader_that_is_stopped_hands_over_first(cluster: ServerCluster) -> None:
+    cluster.create_stream("S")
+    for _ in range(2):
+        leader = cluster.leader("S")
+        assert asyncio.run(publish_until_acked(cluster, b"x"))
+        cluster.nodes[leader].stop()
+        assert asyncio.run(publish_until_acked(cluster, b"y"))
+        assert cluster.leader("S") != leader
+        cluster.start([leader])
+
+
+@pytest.mark.real
 def test_what_monitoring_shows(cluster: ServerCluster) -> None:
     leader = cluster.create_stream("S")
     for number, node in enumerate(cluster.nodes):
