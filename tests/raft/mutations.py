@@ -235,7 +235,7 @@ MUTATIONS = [
         "leader",
         "index = committed_index(configuration.voters, configuration.voters_outgoing, self._match)",
         "index = max(self._match(member) for member in configuration.voters)",
-        "R5 R9",
+        "R5 R9 R4",
         "noop_on_election",
     ),
     _m(
@@ -591,7 +591,7 @@ SHOWS = {
     "R1": "a second candidate of a term gets a vote, too",
     "R2": "an append is taken whatever stands before it",
     "R3": "a vote for a log that ends earlier",
-    "R4": "what is not committed is applied",
+    "R4": "one acknowledgement is enough",
     "R5": "an entry of an older term is committed by counting",
     "R6": "a restart forgets the vote",
     "R7": "a vote for a log that ends earlier",
