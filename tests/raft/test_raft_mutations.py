@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from mutations import MUTATIONS, SEEDS_MAX, SHOWS, Mutation, applied, hunt, hunt_by_one_rule, rules_table, table
+from mutation_hunt import SEEDS_MAX, SHOWS, hunt, hunt_by_one_rule, rules_table, table
+from mutations import MUTATIONS, Mutation, applied
 
 IS_DEEP = bool(os.environ.get("JETSTORE_DEEP"))
 SLOW = "test_ctrl_enumeration.test_all_4096_damage_patterns"
