@@ -7,7 +7,7 @@ of a member and compares what its core says now with the books.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import combinations
 
@@ -456,8 +456,3 @@ class Checker(Watcher):
                     "R8",
                     lambda: f"quorums of {before} and {now} do not meet",
                 )
-
-
-def committed_by(states: Mapping[int, Member]) -> int:
-    """The highest commit index among running members."""
-    return max((m.core.log.committed_index for m in states.values() if m.core is not None), default=0)

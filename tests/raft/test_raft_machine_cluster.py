@@ -12,7 +12,7 @@ from cluster import Cluster, Report
 
 IS_DEEP = bool(os.environ.get("JETSTORE_DEEP"))
 FIRST = int(os.environ.get("JETSTORE_SEED", "0"))
-CHUNKS, CHUNK = (200, 100) if IS_DEEP else (5, 20)
+CHUNKS, CHUNK = (200, 100) if IS_DEEP else (8, 20)
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
