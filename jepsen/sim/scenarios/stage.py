@@ -54,7 +54,7 @@ def play_scenario(scenario: Scenario, seed: int) -> Outcome:
         limits=SMALL,
         capacity_bytes=64 * MIB,
         pace_s=rng.choice((0.02, 0.1)),
-        publishes_max=400,
+        publishes_max=150,
         time_cost_s=0.0,
         damage=(),
         last_end="none",
