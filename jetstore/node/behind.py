@@ -172,15 +172,16 @@ class Behind:
     async def _repair(self, group: StreamGroup) -> None:
         pause_s = RETRY_S
         while not (group.stopped or group.is_barred) and damaged_ranges(group):
-            if not await self._is_repaired(group):
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, REPAIR_RETRY_MAX_S)
+            await self._is_repaired(group)
+            await asyncio.sleep(pause_s)  # also after a success: what it did not cure must not keep the loop busy
+            pause_s = min(2 * pause_s, REPAIR_RETRY_MAX_S)
 
     async def _is_repaired(self, group: StreamGroup) -> bool:
         """Whether somebody had everything that is unreadable here."""
         ranges = damaged_ranges(group)
         if not ranges or group.stream.is_torn:
             return False
+        noted = list(group.damage)
         core, parts = group.core, self._node.parts
         for number in core.configuration.all_members:
             node_id = self._node_of(group, number)
@@ -200,6 +201,8 @@ class Behind:
                 log.warning("repair failed", group=group.name, source=number, error=str(error))
                 continue
             if not ranges:
+                for place in noted:  # repaired, or readable again: a device may have recovered
+                    group.damage.pop(place, None)
                 self.repaired_total += 1
                 return True
         return False
