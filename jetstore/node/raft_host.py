@@ -25,7 +25,7 @@ import structlog
 
 from jetstore.raft.core import RaftCore
 from jetstore.raft.message import Message
-from jetstore.raft.ready import CheckpointFetch
+from jetstore.raft.ready import CheckpointFetch, Role
 from jetstore.types import GroupUid, RaftIndex
 
 log = structlog.get_logger(__name__)
@@ -36,11 +36,18 @@ QUIET_TICKS = 20
 """A leader with nothing new for so long lets its group fall quiet."""
 SUSPECT_DELAY_S = (0.01, 0.05)
 """After the link to a leader's node is lost: when its followers stand for election (a random moment in between)."""
+STAND_AGAIN_S = (0.05, 0.15)
+"""Then, if nobody leads: others that had not noticed yet did not even hear the first attempt."""
+STANDS_MAX = 4
+"""Attempts; after them, elections go by ticks."""
 STRAYS_LOGGED_MAX = 10
 EARLY_MESSAGES_MAX, EARLY_GROUPS_MAX = 4, 256
 """Kept of messages for a group that is not here (yet), and of how many such groups."""
 STRANGERS_MAX = 10_000
 """Members remembered that no configuration here names."""
+
+_MAY_STAND_AGAIN = (Role.FOLLOWER, Role.PRE_CANDIDATE)
+"""A candidate's term has begun: its votes may be on their way."""
 
 SendRaft = Callable[[str, GroupUid, Sequence[Message]], None]
 """(node id, group, messages): hand them to the link; may drop them."""
@@ -219,20 +226,28 @@ class RaftHost:
                     core.report_unreachable(number)
             if self._leads(group, node_id):
                 core.suspect_leader()
-                self._loop.call_later(self._rng.uniform(*SUSPECT_DELAY_S), self._replace_leader, group, node_id)
+                self._loop.call_later(self._rng.uniform(*SUSPECT_DELAY_S), self._replace_leader, group, node_id, 1)
             self.touched(group)
 
     def is_up(self, node_id: str) -> bool:
         """Whether there is a link to that node."""
         return node_id in self._up
 
-    def _replace_leader(self, group: Replica, node_id: str) -> None:
-        if self._groups.get(group.uid) is not group or group.is_barred:
+    def _replace_leader(self, group: Replica, node_id: str, attempt: int) -> None:
+        if self._groups.get(group.uid) is not group or group.is_barred or node_id in self._up:
             return
-        if node_id not in self._up and self._leads(group, node_id):
-            group.core.campaign()
-            group.advance()
-            self.touched(group)
+        core = group.core
+        if attempt == 1:
+            is_due = self._leads(group, node_id)
+        else:
+            is_due = not core.leader and core.role in _MAY_STAND_AGAIN
+        if not is_due:
+            return
+        core.campaign()
+        group.advance()
+        self.touched(group)
+        if attempt < STANDS_MAX and not core.is_leader:
+            self._loop.call_later(self._rng.uniform(*STAND_AGAIN_S), self._replace_leader, group, node_id, attempt + 1)
 
     def _leads(self, group: Replica, node_id: str) -> bool:
         core = group.core
