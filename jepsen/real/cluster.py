@@ -103,7 +103,16 @@ class ServerCluster:
                 if leads(self.nodes[number].port, stream, _ATTEMPT_S):
                     return number
             time.sleep(_RETRY_S)
-        raise ServerError(f"nobody leads {stream} after {timeout_s} s\n{self.logs()}")
+        answers = ", ".join(f"n{number + 1}: {self._answer(number, stream)}" for number in range(len(self.nodes)))
+        raise ServerError(f"nobody leads {stream} after {timeout_s} s ({answers})\n{self.logs()}")
+
+    def _answer(self, number: int, stream: str) -> str:
+        """What a node says of a stream, in words."""
+        try:
+            with Control(self.nodes[number].port, timeout_s=_ATTEMPT_S) as control:
+                return f"leader {control.api(f'STREAM.INFO.{stream}')['cluster'].get('leader', 'unknown')}"
+        except (ControlError, OSError) as error:
+            return str(error)
 
     def create_stream(self, name: str, replicas: int = 3, timeout_s: float = 30.0, **config: Any) -> int:
         """A stream on ``<name>.>`` unless told otherwise, asked of one node after the other; the node that leads it."""
