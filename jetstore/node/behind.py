@@ -27,7 +27,7 @@ from jetstore.node.meta_group import MetaGroup
 from jetstore.node.stream_group import StreamGroup
 from jetstore.raft.membership import decode_configuration
 from jetstore.raft.ready import CheckpointFetch
-from jetstore.types import META_GROUP, GroupUid, RaftIndex, Term
+from jetstore.types import GroupUid, RaftIndex, Term
 
 if TYPE_CHECKING:
     from jetstore.node.cluster import Cluster
@@ -113,19 +113,18 @@ class Behind:
         return chunks
 
     def _export(self, uid: GroupUid) -> Export | None:
-        node = self._node
-        if uid == META_GROUP and not node.meta.is_barred:
-            return MetaExport(lambda: node.meta.machine)
-        for group in node.streams.values():
-            if group.uid == uid and not (group.stopped or group.is_barred):
-                return StreamExport(uid, lambda group=group: group.stream)  # type: ignore[misc]
-        return None
+        group = self._node.group_of(uid)
+        if group is None or group.stopped or group.is_barred:
+            return None
+        if isinstance(group, MetaGroup):
+            return MetaExport(lambda: group.machine)
+        return StreamExport(uid, lambda: group.stream)
 
     # -- what this node needs -------------------------------------------------------------------------------------
 
     def wanted(self, uid: GroupUid, event: CheckpointFetch) -> None:
         """A group's core asked for a checkpoint."""
-        group = self._group(uid)
+        group = self._node.group_of(uid)
         if group is None or uid in self._tasks:
             return
         task = self._tasks[uid] = self._node.loop.create_task(self._catch_up(group, event))
@@ -206,11 +205,6 @@ class Behind:
                 self.repaired_total += 1
                 return True
         return False
-
-    def _group(self, uid: GroupUid) -> MetaGroup | StreamGroup | None:
-        if uid == META_GROUP:
-            return self._node.meta
-        return next((group for group in self._node.streams.values() if group.uid == uid), None)
 
     def _done(self, uid: GroupUid, task: asyncio.Task[None]) -> None:
         self._tasks.pop(uid, None)

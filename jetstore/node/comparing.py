@@ -23,7 +23,7 @@ from jetstore.node.link.links import Links
 from jetstore.node.meta_group import MetaGroup
 from jetstore.node.stream_group import StreamGroup
 from jetstore.stream.logical import logical_head
-from jetstore.types import META_GROUP, GroupUid, RaftIndex
+from jetstore.types import GroupUid, RaftIndex
 
 if TYPE_CHECKING:
     from jetstore.node.behind import Behind
@@ -120,7 +120,7 @@ class Comparing:
 
     async def _answer(self, node_id: str, payload: bytes) -> bytes:
         fields = json.loads(payload)
-        group = self._group(fields["uid"])
+        group = self._node.group_of(fields["uid"])
         if group is None or group.is_faulty:
             return b""
         return _encode(**applied_of(group, fields["index"])._asdict())
@@ -128,7 +128,7 @@ class Comparing:
     async def _told(self, node_id: str, payload: bytes) -> bytes:
         """Most others have the same, and this member has something else."""
         fields = json.loads(payload)
-        group = self._group(fields["uid"])
+        group = self._node.group_of(fields["uid"])
         if group is not None and not group.is_faulty and not group.serves:
             self._is_wrong(group)
         return b""
@@ -138,11 +138,6 @@ class Comparing:
         group.bar()
         group.hand_over()
         self._behind.lost(group)
-
-    def _group(self, uid: int) -> MetaGroup | StreamGroup | None:
-        if uid == META_GROUP:
-            return self._node.meta
-        return next((group for group in self._node.streams.values() if group.uid == uid), None)
 
 
 def applied_of(group: MetaGroup | StreamGroup, index: int) -> Applied:

@@ -41,7 +41,7 @@ from jetstore.store.checkpoint_files import GROUPS_DIR
 from jetstore.store.identity import note_journal
 from jetstore.store.ports import Disk, GroupRecovery, JournalRecovery, JournalStatus
 from jetstore.store.vfs import Vfs
-from jetstore.types import META_GROUP
+from jetstore.types import META_GROUP, GroupUid
 
 log = structlog.get_logger(__name__)
 
@@ -302,6 +302,12 @@ class Node:
             # The configured routes may be more than the nodes they lead to.
             raise api_error("JSClusterNoPeersErrF", err=f"no suitable peers for placement, {len(others) + 1} nodes")
         return tuple((node.node_id, node.incarnation) for node in [own, *others][: max(replicas, 1)])
+
+    def group_of(self, uid: GroupUid) -> MetaGroup | StreamGroup | None:
+        """The group with this number, if this node has a member of it that is open."""
+        if uid == META_GROUP:
+            return self.meta if hasattr(self, "meta") else None  # peers may ask before it is open
+        return next((group for group in self.streams.values() if group.uid == uid), None)
 
     def health_problem(self) -> str:
         """Why this node should get no traffic now, in nats-server's words where it has some; "" = healthy."""
