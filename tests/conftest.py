@@ -50,6 +50,21 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
         process.kill()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many cases the tests that enumerate went through (``record_property("cases", …)``)."""
+    counted = [
+        (report.nodeid, int(str(value)))
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        for name, value in report.user_properties
+        if name == "cases"
+    ]
+    for nodeid, cases in counted:
+        terminalreporter.write_line(f"{cases:>9,} cases: {nodeid}")
+    if counted:
+        terminalreporter.write_line(f"{sum(cases for _, cases in counted):>9,} cases enumerated")
+
+
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, start_server: StartServer) -> ServerProcess:
     """A ready server on an empty store, once jetstore and once nats-server."""

@@ -8,14 +8,13 @@ next checkpoint, like after a compaction. Readable frames are taken over as they
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jetstore.errors import Corruption
 from jetstore.store.footer import SealedTable
 from jetstore.store.install_files import Received
 from jetstore.store.install_records import Record
-from jetstore.store.segment import decode_payload
+from jetstore.store.segment import BadRange, decode_payload
 from jetstore.store.segment_files import SegmentFile
 from jetstore.store.segment_table import SegmentTable
 
@@ -32,6 +31,15 @@ def damaged_segments(log: SegmentedLog, ranges: Iterable[tuple[int, int]]) -> li
         for segment in log.segment_files()
         if any(first <= segment.last_seq and last >= segment.base_seq for first, last in wanted)
     ]
+
+
+class _FramePlace(NamedTuple):
+    """A frame of the damaged file, as one table knew it."""
+
+    offset: int
+    payload_bytes: int
+    first_seq: int
+    last_seq: int
 
 
 class SegmentRepair:
@@ -51,6 +59,7 @@ class SegmentRepair:
         self._limits = limits
         self._number = number
         self._good: list[Record] = []
+        self._frames: list[_FramePlace] | None = None
         self._next_frame = 0
         self._supplied: list[Record] = []
         self._lacking: set[int] = set()
@@ -61,22 +70,21 @@ class SegmentRepair:
         reader, segment = self._log.reader, self.segment
         if self.is_stale:
             return True
-        if not self._next_frame:
-            self._look_around()
-        count = reader.ask(segment, lambda table: table.frame_count)
-        while self._next_frame < count and budget_bytes > 0:
-            number = self._next_frame
+        frames = self._frames
+        if frames is None:
+            frames = self._frames = self._look_around()
+        while self._next_frame < len(frames) and budget_bytes > 0:
+            place = frames[self._next_frame]
             self._next_frame += 1
-            first, last, size = reader.ask(segment, partial(_span, number=number))
-            budget_bytes -= size
+            budget_bytes -= place.payload_bytes
             try:
-                head, payload = reader.read_frame(segment, number, first)
+                head, payload = reader.read_at(segment, place.offset, place.payload_bytes, place.first_seq)
                 reader.verify(segment, head, payload)
             except Corruption:
-                self._add_bad(first, last)
+                self._add_bad(place.first_seq, place.last_seq)
             else:
                 self._good.append((head, payload))
-        if self._next_frame < count:
+        if self._next_frame < len(frames):
             return False
         self.bad.sort()
         for first, last in self.bad:
@@ -88,8 +96,8 @@ class SegmentRepair:
         """The segment has left the log, or compaction has rewritten it: this repair is of no use."""
         return self.segment.is_dropped or self.segment.path != self._source
 
-    def _look_around(self) -> None:
-        """Head, footer, and what a table that had to be made from the frames could not find."""
+    def _look_around(self) -> list[_FramePlace]:
+        """Head, footer, what a table that had to be made from the frames could not find, and where all others are."""
         reader, segment = self._log.reader, self.segment
         try:
             reader.check_head(segment)
@@ -98,8 +106,10 @@ class SegmentRepair:
         table = reader.table(segment)
         if segment.has_footer and (not isinstance(table, SealedTable) or table.verify()):
             self.is_damaged = True
-        for bad in reader.ask(segment, lambda found: list(found.bad)):
+        frames, unknown = reader.ask(segment, _frames_of)
+        for bad in unknown:
             self._add_bad(bad.first_seq, bad.last_seq)
+        return frames
 
     def _add_bad(self, first: int, last: int) -> None:
         self.is_damaged = True
@@ -153,6 +163,15 @@ class SegmentRepair:
         return True
 
 
-def _span(table: SegmentTable, number: int) -> tuple[int, int, int]:
-    """First and last sequence of a frame, and the length of its payload."""
-    return table.first_seqs[number], table.seq_of(table.frame_end(number) - 1), table.payload_sizes[number]
+def _frames_of(table: SegmentTable) -> tuple[list[_FramePlace], list[BadRange]]:
+    """All frames, and what is not known, from one and the same table: the next one may count them otherwise."""
+    frames = [
+        _FramePlace(
+            table.offsets[number],
+            table.payload_sizes[number],
+            table.first_seqs[number],
+            table.seq_of(table.frame_end(number) - 1),
+        )
+        for number in range(table.frame_count)
+    ]
+    return frames, list(table.bad)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -61,7 +62,7 @@ async def reopened(vfs: SimVfs) -> Replica:
 
 
 @pytest.mark.parametrize("kind", ["blank", "behind", "journal", "diverged"])
-async def test_a_power_cut_at_every_boundary(kind: str) -> None:
+async def test_a_power_cut_at_every_boundary(kind: str, record_property: Callable[[str, object], None]) -> None:
     leader, disk = await make(kind)
     keeps_local = kind != "diverged"
     before = await reopened(disk.clone())
@@ -98,6 +99,7 @@ async def test_a_power_cut_at_every_boundary(kind: str) -> None:
             if survival == 1 and (IS_DEEP or boundary % 5 == 0):
                 await goes_on(leader, again, found, new, keeps_local)
             again.abandon()
+    record_property("cases", sum(seen.values()))
     assert seen["old"] > 20
     assert seen["new"] > 3
     leader.abandon()

@@ -11,6 +11,7 @@ from test_catch_up import assert_same, close, damage
 from jepsen.sim.faults import SimCrash
 from jetstore.errors import Corruption, OutcomeUnknown
 from jetstore.node.catch_up.repair import damaged_ranges
+from jetstore.store.install_splice import SegmentRepair
 
 pytestmark = pytest.mark.asyncio
 
@@ -69,6 +70,31 @@ async def test_damaged_heads_and_footers_and_what_is_not_written_yet() -> None:
         pass
     assert found == []
     assert_same(one, other)
+    close(one, other)
+
+
+async def test_a_footer_that_becomes_unreadable_while_its_segment_is_examined() -> None:
+    """Method: two frames are read; then footer and an earlier frame are damaged, so that the next table, made from the
+    frames, knows fewer and counts them otherwise."""
+    one, other, _ = await twins()
+    before = one.records()
+    log = one.group.messages
+    segment = log.segment_files()[0]
+    table = log.reader.table(segment)
+    assert table.frame_count > 4
+    frame, late = table.offsets[0], table.first_seqs[table.frame_count - 1]
+    damage(one, late)
+    repair = SegmentRepair(log, segment, one.limits, 900)
+    for _ in range(2):
+        assert not repair.examine(1)
+    one.vfs.poke(segment.path, frame, b"\xff\xff")
+    one.vfs.poke(segment.path, table.end_offset, bytes(segment.file_bytes - table.end_offset))
+    log.reader.look_again(segment)
+    while not repair.examine(1):
+        pass
+    assert repair.bad[0][0] <= late <= repair.bad[-1][1]
+    assert await one.sink.repair_ranges(one.group, Pipe(other.source), [(1, log.last_seq)]) == []
+    assert one.records() == before
     close(one, other)
 
 

@@ -7,6 +7,7 @@ message by message; whenever it differs, the report must name damage. ``JETSTORE
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -84,13 +85,14 @@ def number_of(path: str) -> int:
 
 @pytest.mark.timeout(3600 if DEEP else 120)
 @pytest.mark.parametrize("kind", ["journal", "others"])
-def test_one_flipped_byte(kind: str) -> None:
+def test_one_flipped_byte(kind: str, record_property: Callable[[str, object], None]) -> None:
     vfs = store().clone()
     sound = served(look(vfs))
     before = fingerprint(vfs)
-    hidden, named = [], 0
+    hidden, named, cases = [], 0, 0
     for path, offset in flips(kind):
         flip(vfs, path, offset)
+        cases += 1
         report = look(vfs)
         if served(report) != sound and report.is_sound:
             hidden.append((path, offset))
@@ -98,6 +100,7 @@ def test_one_flipped_byte(kind: str) -> None:
         if path.startswith("groups/") and "HEAD" in path:
             assert any(path in finding for finding in damage(report)), (path, offset)
         flip(vfs, path, offset)
+    record_property("cases", cases)
     assert hidden == []
     assert named > 3
     assert fingerprint(vfs) == before

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -214,7 +215,9 @@ def test_a_stream_whose_replay_meets_damage_stands_still_and_harms_no_other() ->
     play(story, seed=3)
 
 
-def test_a_crash_before_each_disk_operation_from_the_very_first_boot() -> None:
+def test_a_crash_before_each_disk_operation_from_the_very_first_boot(
+    record_property: Callable[[str, object], None],
+) -> None:
     """Method: enumerate. A store is founded, a stream made, messages published, removed and checkpointed; the power
     fails before disk operation 1, 2, 3 …; after the restart everything acknowledged is there, and life goes on."""
 
@@ -261,4 +264,5 @@ def test_a_crash_before_each_disk_operation_from_the_very_first_boot() -> None:
     boundary, step = 1, 1 if DEEP else 9
     while run(boundary) > 4:  # one start and three after power cuts: it did not fail by itself any more
         boundary += step
+    record_property("cases", boundary // step)
     assert boundary > 100

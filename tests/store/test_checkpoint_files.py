@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -55,7 +56,9 @@ def test_round_trip_survives_a_power_cut() -> None:
     assert vfs.peek(segment_path(UID, "s1")) == b"old" * 100
 
 
-def test_a_power_cut_at_every_boundary_leaves_a_whole_checkpoint() -> None:
+def test_a_power_cut_at_every_boundary_leaves_a_whole_checkpoint(
+    record_property: Callable[[str, object], None],
+) -> None:
     base, _ = checkpointed()
     base.crash()
     cases = 0
@@ -91,10 +94,11 @@ def test_a_power_cut_at_every_boundary_leaves_a_whole_checkpoint() -> None:
             cases += 1
         if acknowledged:
             break
+    record_property("cases", cases)
     assert cases > 100
 
 
-def test_every_flipped_byte_is_noticed() -> None:
+def test_every_flipped_byte_is_noticed(record_property: Callable[[str, object], None]) -> None:
     vfs, _ = checkpointed()
     vfs.crash()
     cases = 0
@@ -117,6 +121,7 @@ def test_every_flipped_byte_is_noticed() -> None:
     vfs.lose(path)
     with pytest.raises(Corruption):
         read_chunk(vfs, UID, "c1")
+    record_property("cases", cases)
     assert cases > 100
 
 

@@ -197,7 +197,7 @@ def check(disk: SimVfs, models: list[Model]) -> None:
     matching(again, [model])
 
 
-def test_a_power_cut_at_every_boundary_times_every_subset() -> None:
+def test_a_power_cut_at_every_boundary_times_every_subset(record_property: Callable[[str, object], None]) -> None:
     cases = boundaries = 0
     rng = Random(7)
     for life in crashes(tell, SimVfs()):
@@ -205,7 +205,7 @@ def test_a_power_cut_at_every_boundary_times_every_subset() -> None:
         for kept in subsets(relevant(life.vfs), SUBSETS_MAX, rng):
             check(after_power_cut(life, kept), life.possible())
             cases += 1
-    print(f"\n{boundaries} boundaries, {cases} cases")
+    record_property("cases", cases)
     assert boundaries >= 80
     assert cases > 800
 
@@ -220,8 +220,8 @@ def test_the_story_reaches_what_it_should() -> None:
     assert max(int(path[8:28]) for path in vfs.files()) > 6
 
 
-def test_a_second_power_cut_at_every_boundary_of_the_opening() -> None:
-    cases = firsts = 0
+def test_a_second_power_cut_at_every_boundary_of_the_opening(record_property: Callable[[str, object], None]) -> None:
+    cases = 0
     rng = Random(8)
     stride = 1 if IS_DEEP else 11
     firsts_max, seconds_max = (8, 32) if IS_DEEP else (2, 16)
@@ -229,7 +229,6 @@ def test_a_second_power_cut_at_every_boundary_of_the_opening() -> None:
         models = life.possible()
         for kept in subsets(relevant(life.vfs), firsts_max, rng):
             disk = after_power_cut(life, kept)
-            firsts += 1
 
             def reopen(vfs: SimVfs, models: list[Model] = models) -> Life:
                 again = Life(vfs)
@@ -245,11 +244,11 @@ def test_a_second_power_cut_at_every_boundary_of_the_opening() -> None:
                 for kept_again in subsets(relevant(second.vfs), seconds_max, rng):
                     check(after_power_cut(second, kept_again), said)
                     cases += 1
-    print(f"\n{firsts} first crashes, {cases} cases")
+    record_property("cases", cases)
     assert cases > 500
 
 
-def test_a_kill_then_a_power_cut_at_every_boundary() -> None:
+def test_a_kill_then_a_power_cut_at_every_boundary(record_property: Callable[[str, object], None]) -> None:
     """The process dies (the page cache stays), the next life says what it saw, then the power goes."""
     cases = 0
     for life in crashes(tell, SimVfs()):
@@ -261,10 +260,11 @@ def test_a_kill_then_a_power_cut_at_every_boundary() -> None:
         vfs.crash()
         check(vfs, [model])
         cases += 1
+    record_property("cases", cases)
     assert cases >= 80
 
 
-def test_a_failed_sync_nobody_heard_of() -> None:
+def test_a_failed_sync_nobody_heard_of(record_property: Callable[[str, object], None]) -> None:
     """The sync of a block fails and the process dies; the next life sees the block in the page cache and answers
     from it; then the power goes. What it answered must still be there."""
     cases = 0
@@ -287,6 +287,7 @@ def test_a_failed_sync_nobody_heard_of() -> None:
         vfs.crash()
         check(vfs, [model])
         cases += 1
+    record_property("cases", cases)
     assert cases >= appends
 
 

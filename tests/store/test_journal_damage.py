@@ -117,7 +117,7 @@ def body_ranges(vfs: SimVfs) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.parametrize("idle", [True, False])
-def test_each_byte_flipped(idle: bool) -> None:
+def test_each_byte_flipped(idle: bool, record_property: Callable[[str, object], None]) -> None:
     vfs, model = build(idle=idle)
     bodies = body_ranges(vfs)
     cases = 0
@@ -135,11 +135,11 @@ def test_each_byte_flipped(idle: bool) -> None:
             assert in_body or not found, (path, offset, found)
             assert all(text.startswith("FAULTY") for text in found), (path, offset, found)
             cases += 1
-    print(f"\n{cases} cases")
+    record_property("cases", cases)
     assert cases > 400
 
 
-def test_each_sector_zeroed_or_made_garbage() -> None:
+def test_each_sector_zeroed_or_made_garbage(record_property: Callable[[str, object], None]) -> None:
     vfs, model = build(idle=True)
     bodies = body_ranges(vfs)
     cases = 0
@@ -156,25 +156,28 @@ def test_each_sector_zeroed_or_made_garbage() -> None:
                 assert in_body or not found, (path, sector, found)
                 assert all(text.startswith("FAULTY") for text in found), (path, sector, found)
                 cases += 1
-    print(f"\n{cases} cases")
+    record_property("cases", cases)
     assert cases > 200
 
 
-def test_each_sector_unreadable() -> None:
+def test_each_sector_unreadable(record_property: Callable[[str, object], None]) -> None:
     vfs, model = build(idle=True)
     bodies = body_ranges(vfs)
+    cases = 0
     for number, block in blocks_of(vfs):
         path = file_path(number)
         start = block.header.block_offset
         for sector in range(start, start + block.header.block_bytes, SECTOR_BYTES):
             damaged = vfs.clone()
             damaged.bad_sectors(path, sector, sector + SECTOR_BYTES)
+            cases += 1
             journal, recovery = open_journal(damaged, LIMITS, JOURNAL_ID)
             journal.close()
             found = differences(recovery, model)
             in_body = any(path == name and low <= sector + 511 and sector < high for name, low, high in bodies)
             assert in_body or not found, (path, sector, found)
             assert all(text.startswith("FAULTY") for text in found), (path, sector, found)
+    record_property("cases", cases)
 
 
 def test_a_damaged_record_keeps_the_entries_before_the_damage() -> None:

@@ -136,10 +136,11 @@ def test_unreadable_sectors() -> None:
 
 
 @pytest.mark.parametrize("flip", [0x01, 0xFF])
-def test_every_flipped_byte(flip: int) -> None:
+def test_every_flipped_byte(flip: int, record_property: Callable[[str, object], None]) -> None:
     """Also: the scrub finds each one."""
     vfs, head, chunks, model = build()
     step = 1 if flip == 1 else 7
+    cases = 0
     for name in vfs.list_dir(DIR):
         path = f"{DIR}/{name}"
         size = len(vfs.peek(path))
@@ -147,6 +148,8 @@ def test_every_flipped_byte(flip: int) -> None:
             hurt = vfs.clone()
             hurt.poke(path, at, bytes((vfs.peek(path)[at] ^ flip,)))
             assert check(hurt, head, chunks, model, path), (path, at)
+            cases += 1
+    record_property("cases", cases)
 
 
 def test_missing_and_short_files() -> None:
