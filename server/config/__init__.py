@@ -1,7 +1,8 @@
 """The configuration file: its language, the options it sets, and what is refused.
 
 ``parser.py`` turns text into a tree of ``Entry`` values with positions (variables and includes
-resolved); ``reader.py`` turns the tree into ``options.Options`` and collects every mistake as FILE:LINE:COL; the keys
-it knows are the tables there, those nats-server knows and we do not have yet are in ``unsupported.py``.
+resolved); ``reader.py`` turns the tree into ``options.Options`` and collects every mistake as FILE:LINE:COL. Each
+block has a module (``jetstream.py``, ``cluster.py``, ``authorization.py``; keys outside blocks: ``general.py``) with
+its dataclass and its table of keys; ``values.py`` is the machinery they share and says how a block is added.
 May import ``jetstore`` only. Start at ``options.py``. Operators' view: ``docs/operations/configuration.md``.
 """

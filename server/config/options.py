@@ -6,92 +6,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from jetstore.limits import KIB, MIB, Limits, file_bytes_for
-from jetstore.model.server_limits import ServerLimits
-from server.config.routes import RouteOptions, split_address
+from server.config.authorization import AuthorizationOptions, User, is_bcrypt
+from server.config.cluster import ClusterOptions
+from server.config.jetstream import JetStreamOptions
+from server.config.values import SECOND
 
-SECOND: Final = 1_000_000_000
+__all__ = ["AuthorizationOptions", "ClusterOptions", "JetStreamOptions", "Options", "User", "start_problem"]
+
 DEFAULT_PORT: Final = 4222
 RANDOM_PORT: Final = -1
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """One entry of ``authorization.users``."""
-
-    user: str
-    password: str
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizationOptions:
-    """Who may connect. All empty: everybody."""
-
-    user: str = ""
-    password: str = ""
-    token: str = ""
-    users: tuple[User, ...] = ()
-    timeout_ns: int = 2 * SECOND
-    """How long a client may take to present its credentials."""
-
-    @property
-    def is_required(self) -> bool:
-        """Whether clients must authenticate."""
-        return bool(self.user or self.password or self.token or self.users)
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
-    """The ``cluster`` block without its name."""
-
-    host: str = "0.0.0.0"
-    port: int = 0
-    """0 = no cluster port: the server is alone."""
-    routes: tuple[RouteOptions, ...] = ()
-    """The other nodes; the server's own address among them does no harm."""
-    advertise: str = ""
-    """host:port that others reach this node at; "" = what it listens on."""
-    user: str = ""
-    password: str = ""
-    """Asked of nodes that connect; both "" = nothing is asked."""
-    timeout_ns: int = 2 * SECOND
-    """How long a node that connects may take to say who it is."""
-
-    @property
-    def others(self) -> tuple[RouteOptions, ...]:
-        """Routes that do not obviously lead back here."""
-        own = {(self.host, self.port), split_address(self.advertise)}
-        return tuple({(r.host, r.port): r for r in self.routes if (r.host, r.port) not in own}.values())
-
-
-@dataclass(frozen=True, slots=True)
-class JetStreamOptions:
-    """The ``jetstream`` block."""
-
-    enabled: bool = False
-    store_dir: str = ""
-    """Parent of the store; "" = ``default_store_dir``."""
-    max_memory_bytes: int = -1
-    """Room for memory streams; -1 = three quarters of the machine's memory."""
-    max_storage_bytes: int = -1
-    """Room for file streams; -1 = three quarters of the disk's free space."""
-    is_strict: bool = True
-    """Unknown fields in API requests are errors."""
-    sync_interval: str = ""
-    """As written; changes nothing, since every acknowledgement is durable; said once in the log."""
-    max_ack_pending: int = 0
-    max_request_batch: int = 0
-    duplicate_window_ns: int = 0
-
-    def server_limits(self, max_memory_bytes: int, max_storage_bytes: int, replicas_max: int = 1) -> ServerLimits:
-        """What configurations of streams and consumers are checked against (with the room as resolved)."""
-        return ServerLimits(
-            replicas_max=replicas_max,
-            max_memory_bytes=max_memory_bytes,
-            max_storage_bytes=max_storage_bytes,
-            duplicate_window_ns=self.duplicate_window_ns,
-            max_ack_pending=self.max_ack_pending,
-            max_request_batch=self.max_request_batch,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +71,6 @@ class Options:
             max_connections=self.max_connections,
             link_hello_timeout_s=self.cluster.timeout_ns / SECOND,
         )
-
-
-def is_bcrypt(secret: str) -> bool:
-    """Whether a password or token is given as a bcrypt hash."""
-    return secret.startswith(("$2a$", "$2b$", "$2x$", "$2y$"))
 
 
 def start_problem(options: Options) -> str:

@@ -1,4 +1,4 @@
-"""Keys that nats-server knows and this version does not have: refused by name, so that nothing is silently ignored."""
+"""Top-level keys that nats-server knows: where no module has them they are refused by name, never ignored."""
 
 from __future__ import annotations
 
@@ -19,38 +19,3 @@ TOP_LEVEL: Final = frozenset(
         *("websocket", "ws", "leaf", "leafnodes", "gateway", "mqtt", "default_permissions"),
     )
 )
-JETSTREAM: Final = frozenset(
-    (
-        *("domain", "unique_tag", "key", "ek", "encryption_key", "cipher", "prev_key", "prev_ek"),
-        *("prev_encryption_key", "max_outstanding_catchup", "max_buffered_size", "max_buffered_msgs"),
-        *("request_queue_limit", "info_queue_limit", "meta_compact", "meta_compact_size", "meta_compact_sync"),
-        *("max_concurrent_io", "extension_hint", "tpm"),
-    )
-)
-JETSTREAM_LIMITS: Final = frozenset({"max_ha_assets", "batch"})
-CLUSTER: Final = frozenset(
-    (
-        *("tls", "no_advertise", "connect_retries", "connect_backoff", "permissions", "pool_size", "accounts"),
-        *("compression", "ping_interval", "ping_max", "write_deadline", "write_timeout"),
-    )
-)
-CLUSTER_AUTHORIZATION: Final = frozenset(
-    ("default_permissions", "default_permission", "permissions", "auth_callout", "auth_hook", "proxy_required")
-)
-AUTHORIZATION: Final = frozenset(
-    (
-        *("default_permissions", "default_permission", "permissions", "auth_callout", "auth_hook"),
-        "proxy_required",
-    )
-)
-USER: Final = frozenset(
-    (
-        *("nkey", "permissions", "permission", "authorization", "allowed_connection_types"),
-        *("connection_types", "clients", "proxy_required"),
-    )
-)
-
-
-def refusal(key: str) -> str:
-    """What the user reads."""
-    return f'"{key}" is not supported by this version of jetstore'

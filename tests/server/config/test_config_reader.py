@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from server.config import unsupported
+from server.config import authorization, cluster, jetstream
 from server.config.errors import ConfigError, ConfigProblems
 from server.config.options import AuthorizationOptions, JetStreamOptions, Options, User, start_problem
-from server.config.reader import load_options
+from server.config.reader import REFUSED, load_options
 
 SECOND = 1_000_000_000
 
@@ -191,7 +191,7 @@ def test_all_mistakes_are_reported_in_order(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("key", sorted(unsupported.TOP_LEVEL))
+@pytest.mark.parametrize("key", sorted(REFUSED))
 def test_known_but_unsupported_keys_are_refused_by_name(tmp_path: Path, key: str) -> None:
     assert problems(tmp_path, f"{key}: x") == [f'x.conf:1:0: "{key}" is not supported by this version of jetstore']
     load(tmp_path, f"port: 1\n{key}: false")
@@ -200,9 +200,9 @@ def test_known_but_unsupported_keys_are_refused_by_name(tmp_path: Path, key: str
 @pytest.mark.parametrize(
     ("block", "keys"),
     [
-        ("jetstream", unsupported.JETSTREAM),
-        ("cluster", unsupported.CLUSTER),
-        ("authorization", unsupported.AUTHORIZATION),
+        ("jetstream", jetstream.REFUSED),
+        ("cluster", cluster.REFUSED),
+        ("authorization", authorization.REFUSED),
     ],
 )
 def test_the_same_inside_blocks(tmp_path: Path, block: str, keys: frozenset[str]) -> None:
