@@ -182,6 +182,11 @@ _ALWAYS_SHOWN = frozenset(
 def _shown(value: Any) -> Any:  # Any: a field's value and its JSON
     if isinstance(value, StrEnum):
         return value.value
+    if isinstance(value, SubjectTransformConfig):
+        return {"src": value.src, "dest": value.dest}
+    if isinstance(value, RePublish):
+        shown = {"src": value.src, "dest": value.dest, "headers_only": value.headers_only}
+        return {key: item for key, item in shown.items() if item or key == "dest"}
     if isinstance(value, BaseModel):
         return {key: _shown(getattr(value, key)) for key in type(value).model_fields if getattr(value, key)}
     if isinstance(value, tuple):

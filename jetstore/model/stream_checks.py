@@ -19,6 +19,7 @@ from jetstore.model.server_limits import ServerLimits
 from jetstore.model.stream import (
     DiscardPolicy,
     PersistMode,
+    RePublish,
     RetentionPolicy,
     StorageType,
     StoreCompression,
@@ -26,6 +27,7 @@ from jetstore.model.stream import (
 )
 from jetstore.model.subjects import collide, collides_any, is_subset, is_valid_subject
 from jetstore.model.times import format_duration
+from jetstore.model.transforms import SubjectTransform, TransformError
 
 NAME_BYTES_MAX: Final = 255
 DESCRIPTION_BYTES_MAX: Final = 4 * 1024
@@ -70,8 +72,6 @@ def refuse_unsupported(config: StreamConfig) -> None:
     wanted = (
         ("mirror", config.mirror is not None),
         ("sources", bool(config.sources)),
-        ("subject_transform", config.subject_transform is not None),
-        ("republish", config.republish is not None),
         ("compression s2", config.compression is StoreCompression.S2),
         ("persist_mode async", config.persist_mode is PersistMode.ASYNC),
         ("allow_msg_counter", config.allow_msg_counter),
@@ -120,7 +120,10 @@ def checked_stream(
         if not config.placement.cluster and not config.placement.tags:
             changes["placement"] = None
     refuse_unsupported(config)
-    changes["subjects"] = _checked_subjects(config)
+    subjects = changes["subjects"] = _checked_subjects(config)
+    _check_transform(config)
+    if config.republish is not None:
+        changes["republish"] = _checked_republish(config.republish, subjects)
     if config.sealed:
         changes.update(max_age=0, discard=DiscardPolicy.NEW, deny_delete=True, deny_purge=True, allow_rollup_hdrs=False)
     allows_ttl = changes.get("allow_msg_ttl", config.allow_msg_ttl)
@@ -214,6 +217,34 @@ def _checked_subjects(config: StreamConfig) -> tuple[str, ...]:
         if collide(left, right):
             raise _invalid(f'subject "{left}" overlaps with "{right}"')
     return subjects
+
+
+def _check_transform(config: StreamConfig) -> None:
+    transform = config.subject_transform
+    if transform is None:
+        return
+    if transform.src and not is_valid_subject(transform.src):
+        raise api_error("JSStreamTransformInvalidSource", err=f"invalid subject {transform.src}")
+    if not transform.dest:
+        return
+    try:
+        SubjectTransform(transform.src, transform.dest)
+    except TransformError as error:
+        raise api_error("JSStreamTransformInvalidDestination", err=error) from None
+
+
+def _checked_republish(republish: RePublish, subjects: Sequence[str]) -> RePublish:
+    src = republish.src or ">"
+    if republish.dest:
+        if any(collide(republish.dest, subject) for subject in subjects):
+            raise _invalid("stream configuration for republish destination forms a cycle")
+        try:
+            SubjectTransform(src, republish.dest)
+        except TransformError:
+            raise _invalid(
+                f"stream configuration for republish with transform from '{src}' to '{republish.dest}' not valid"
+            ) from None
+    return republish.model_copy(update={"src": src})
 
 
 def is_same_stream(left: StreamConfig, right: StreamConfig) -> bool:

@@ -16,6 +16,7 @@ from jetstore.errors import NotNow
 from jetstore.hot.frame import encode_frames
 from jetstore.model.api_errors import api_error
 from jetstore.model.json import encode
+from jetstore.model.transforms import SubjectTransform
 from jetstore.node.ports import Inbound
 from jetstore.store.ports import Columns
 from jetstore.stream.entries import encode_publish
@@ -40,6 +41,8 @@ class Ingest:
         self._payloads: list[bytes] = []
         self._has_headers = False
         self._bytes = 0
+        self.transform: SubjectTransform | None = None
+        """What subjects become before they are stored; those that do not match stay."""
         self.in_flight_messages = 0
         self.in_flight_bytes = 0
         self.messages_total = 0
@@ -154,6 +157,8 @@ class Ingest:
             self._bytes -= size
         if header_lens and not any(header_lens):
             header_lens = NO_HEADERS
+        if self.transform is not None:
+            subjects = transformed(self.transform, subjects)
         now_ns = group.stream.next_time_ns(group.clock.wall_ns(), count)
         frames = encode_frames(Columns(subjects, header_lens, payloads), now_ns, group.limits.frame_bytes_max)
         data = encode_publish(now_ns, frames)
@@ -204,6 +209,14 @@ class Ingest:
         if wanted and self._group.answers:
             header_lens = [len(header)] * len(wanted) if header else NO_HEADERS
             self._group.outlet.publish(wanted, header_lens, [header + answer] * len(wanted))
+
+
+def transformed(transform: SubjectTransform, subjects: list[bytes]) -> list[bytes]:
+    """The subjects that the messages are stored under."""
+    made = {subject: transform.apply(subject) or subject for subject in subjects} if transform.is_pure else None
+    if made is not None:
+        return [made[subject] for subject in subjects]
+    return [transform.apply(subject) or subject for subject in subjects]
 
 
 def encode_error(stream: bytes, error: object) -> bytes:

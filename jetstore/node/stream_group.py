@@ -13,13 +13,16 @@ from jetstore.clock import Clock
 from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
+from jetstore.model.transforms import SubjectTransform
 from jetstore.node.delivery import LEADERSHIP_CHANGE, SERVER_SHUTDOWN, Delivery
 from jetstore.node.group import Group, Replication
 from jetstore.node.group_commit import GroupCommit
 from jetstore.node.ingest import Ingest
 from jetstore.node.opening import CheckpointedLog
 from jetstore.node.ports import InternalSubscription, Outlet
+from jetstore.node.republish import Republisher
 from jetstore.node.steady_clock import SteadyClock
+from jetstore.raft.options import RaftOptions
 from jetstore.store.checkpoint_files import chunk_path
 from jetstore.store.index_layers import LayeredIndex
 from jetstore.store.ports import Checkpoint, Disk, GroupRecovery
@@ -51,6 +54,8 @@ class StreamGroup(Group):
     """A stream's group, leading. ``stream`` is the applied state; only apply changes it."""
 
     machine: Stream
+    raft_options = RaftOptions(tells_commit_at_once=False)
+    """What followers know to be committed a heartbeat later changes nothing for a client: they answer nobody."""
 
     def __init__(
         self,
@@ -94,6 +99,8 @@ class StreamGroup(Group):
         """Serialises configuration changes of the stream and of its consumers."""
         self.ingest = Ingest(self)
         self.delivery = Delivery(self, outlet, rng)
+        self.republisher = Republisher(outlet)
+        self._rng = rng
         self._admission = admission
         self._subscriptions: dict[str, InternalSubscription] = {}
         self._subscribed_version = -1
@@ -137,6 +144,7 @@ class StreamGroup(Group):
             subscription.close()
         self._subscriptions.clear()
         self._subscribed_version = -1
+        self.republisher.leave()
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
@@ -220,6 +228,13 @@ class StreamGroup(Group):
     def _subscribe(self) -> None:
         config = self.stream.config
         self._subscribed_version = self.stream.config_version
+        transform = config.subject_transform if config is not None else None
+        self.ingest.transform = (
+            SubjectTransform(transform.src, transform.dest, self._rng.randrange)
+            if transform is not None and transform.dest
+            else None
+        )
+        self.republisher.follow(self.stream)
         wanted = set(config.subjects) if config is not None else set()
         for subject in sorted(self._subscriptions.keys() - wanted):
             self._subscriptions.pop(subject).close()
@@ -268,6 +283,7 @@ class StreamGroup(Group):
         if self._subscribed_version != self.stream.config_version and (self.is_faulty or self.serves):
             self._subscribe()  # with a fault, too: what was applied up to it says which publishes are to be refused
         if self.serves and not self.is_faulty:
+            self.republisher.flush()
             self.delivery.on_applied()
             if self.stream.can_expire:
                 self._schedule_expiry()

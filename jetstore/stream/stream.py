@@ -6,7 +6,7 @@ on what a client sent; it raises only when its own input is unreadable (``Corrup
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from jetstore.consumer.apply import apply_entry as apply_consumer_entry
@@ -59,6 +59,8 @@ class Stream:
         self.consumers: dict[str, ConsumerState] = {}
         self.age_cursor = 0
         """All live messages below never expire (derived: where the search for the next one to expire begins)."""
+        self.before_store: Callable[[int, Frame, Columns], None] | None = None
+        """Sees every frame, and its first sequence, right before it is stored. It only looks."""
         self.durable_chunks: frozenset[str] = frozenset()
         """Chunks that the last durable checkpoint refers to: they need not be written again."""
         self.ttl_chunk_name = ""
@@ -157,6 +159,8 @@ class Stream:
     def store(self, frame: Frame, columns: Columns) -> None:
         """Give a frame's messages the next sequences, tell the consumers, enforce the limits. Part of apply only."""
         first_seq = self.contents.last_seq + 1
+        if self.before_store is not None:
+            self.before_store(first_seq, frame, columns)
         overfull = self.contents.append(first_seq, frame, columns, self.settings)
         for consumer in self.consumers.values():
             consumer.on_stored(first_seq, columns.subjects)

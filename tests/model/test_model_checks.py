@@ -30,7 +30,6 @@ from jetstore.model.stream import (
     StreamConfig,
     StreamConsumerLimits,
     StreamSource,
-    SubjectTransformConfig,
 )
 from jetstore.model.stream_checks import admit_create, admit_update, checked_stream
 
@@ -62,7 +61,6 @@ def test_error_table_is_whole() -> None:
     [
         ({"mirror": StreamSource(name="x")}, "mirror"),
         ({"sources": (StreamSource(name="x"),)}, "sources"),
-        ({"subject_transform": SubjectTransformConfig(src="a", dest="b")}, "subject_transform"),
         ({"compression": "s2"}, "compression s2"),
         ({"persist_mode": "async"}, "persist_mode async"),
         ({"allow_msg_counter": True}, "allow_msg_counter"),
