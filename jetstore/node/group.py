@@ -17,7 +17,7 @@ from jetstore.errors import ApiError, Corruption, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.node.group_commit import Block, GroupCommit
 from jetstore.node.raft_host import RaftHost
-from jetstore.raft.core import HardState, RaftCore, Token
+from jetstore.raft.core import HardState, RaftCore, RaftOptions, Token
 from jetstore.raft.log import Entry, RaftLog
 from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
 from jetstore.raft.ready import CheckpointFetch, Event, Fenced, LeaderChanged, ReadState, Removed
@@ -67,6 +67,9 @@ class StateMachine(Protocol):
 class Group:
     """Drives one group. Everything happens on the event loop; nothing here awaits the disk."""
 
+    raft_options = RaftOptions()
+    """Followers of the metadata hear of what is committed at once: they open groups that others wait for."""
+
     def __init__(
         self,
         *,
@@ -109,6 +112,7 @@ class Group:
             ),
             random_below=replication.random_below if replication is not None else lambda below: 0,
             boot=replication.boot if replication is not None else 0,
+            options=self.raft_options,
         )
         assert machine.applied_index == recovered.checkpoint_index, "the state machine must stand at the checkpoint"
         self._waiters: deque[tuple[Term, RaftIndex, Callable[[Any], None]]] = deque()

@@ -45,6 +45,8 @@ class Leader:
         self.transfer_to = 0
         self.wants_heartbeat = True
         """Everybody is to hear of this leader at the next ``flush``."""
+        self.tells_commit = True
+        """Whoever does not know what is committed is told at the next ``flush``, if need be by a message of its own."""
         self.reads = ReadRounds(core.options.reads_max)
         self._is_leaving = False  # a commit may end the joint configuration, or this leadership
         self.is_alone = False
@@ -130,6 +132,8 @@ class Leader:
             index = committed_index(configuration.voters, configuration.voters_outgoing, self._match)
         if index <= log.committed_index or log.term_at(index) != core.term:
             return
+        if log.committed_index < max(core.configurations.index, self.term_start_index or 0):
+            self.tells_commit = True
         core.advance_commit(index)
         if len(self.reads):
             assert core.log.committed_index >= (self.term_start_index or 0)
@@ -221,6 +225,7 @@ class Leader:
                 self.replication.send_heartbeats()
             self.replication.send_appends()
         self.wants_heartbeat = False
+        self.tells_commit = self.core.options.tells_commit_at_once
 
     def report_snapshot(self, member: int, index: RaftIndex) -> None:
         """A member's fetch of a checkpoint ended: at ``index``, or (0) without one."""

@@ -16,6 +16,9 @@ class RaftOptions:
     no quorum for this long steps down; a transfer takes no longer."""
     heartbeat_ticks: int = 1
     """Between two heartbeats of a leader."""
+    tells_commit_at_once: bool = True
+    """False: what is committed is told with the next append or heartbeat, not by a message of its own; except the start
+    of a term and a configuration."""
     append_bytes_max: int = MIB
     """Entries in one APPEND; or one entry."""
     inflight_appends_max: int = 64

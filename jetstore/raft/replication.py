@@ -84,7 +84,7 @@ class Replication:
         if next_index <= last_index and not progress.is_stalled:
             entries = log.slice_bytes(next_index, last_index, core.options.append_bytes_max)
             size_bytes = sum(len(entry.data or b"") for entry in entries)
-        elif progress.is_told(min(log.committed_index, prev_index)):
+        elif progress.is_told(min(log.committed_index, prev_index) if self.leader.tells_commit else 0):
             return False
         self.sequence += 1
         core.post(

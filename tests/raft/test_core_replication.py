@@ -23,6 +23,7 @@ from raft_world import Member, World
 
 from jetstore.errors import NotNow
 from jetstore.raft.core import RaftOptions
+from jetstore.raft.membership import ConfChange
 from jetstore.raft.message import Message
 from jetstore.raft.ready import CheckpointWanted, LeaderChanged
 from jetstore.types import RaftIndex, Term
@@ -104,6 +105,31 @@ def test_commit_is_told_at_once_and_once() -> None:
     out = matches(member, 2, 2, 7)
     assert [(m.commit, len(m.entries)) for m in out if m.kind is K.APPEND and m.to == 2] == [(2, 0)]
     assert appends(said(member)) == []
+
+
+def test_commit_can_go_with_the_next_append_or_heartbeat() -> None:
+    member = leading(RaftOptions(tells_commit_at_once=False))
+    member.running.propose(b"a")
+    said(member)
+    assert matches(member, 2, 2, 7) == [], "nobody waits for it"
+    assert member.running.log.committed_index == 2
+    member.running.propose(b"b")
+    assert [(m.to, m.commit, len(m.entries)) for m in said(member)] == [(2, 2, 1)]
+    assert matches(member, 2, 3, 9) == []
+    member.running.tick()
+    assert [(m.to, m.kind, m.commit) for m in said(member)] == [(2, K.HEARTBEAT, 3), (3, K.HEARTBEAT, 0)]
+
+
+def test_the_start_of_a_term_and_configurations_are_told_at_once_all_the_same() -> None:
+    member = alone(options=RaftOptions(tells_commit_at_once=False))
+    win(member)
+    said(member)
+    out = matches(member, 2, 1, 7)
+    assert [(m.to, m.commit, len(m.entries)) for m in out] == [(2, 1, 0)]
+    member.running.propose_conf_change(ConfChange.add_learner("lima", 1))
+    said(member)
+    out = matches(member, 2, 2, 8)
+    assert [(m.to, m.commit, len(m.entries)) for m in out if m.to == 2] == [(2, 2, 0)]
 
 
 def test_entries_of_older_terms_are_committed_only_through_one_of_its_own() -> None:
