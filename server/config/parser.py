@@ -4,11 +4,13 @@ Theory of operation. One pass over the text by recursive descent. A block is ``k
 blank, ``:`` or ``=``, or before ``{`` and ``[``. Pairs are separated by a newline, ``,`` or ``;``. Variables are
 resolved while parsing: looked up in the enclosing blocks outwards, then in the environment (whose text is itself
 parsed as a value). An include is parsed on its own, without the variables around it, and its pairs join the block.
+Everything is bounded: nesting, includes, and the values of the whole tree with variables counted where they are used.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,9 +19,16 @@ from server.config.errors import ConfigError
 from server.config.tree import Entry, Node
 
 INCLUDE_DEPTH_MAX: Final = 16
+INCLUDES_MAX: Final = 1000
 NESTING_MAX: Final = 64
+VALUES_MAX: Final = 500_000
+"""Values of a file, those behind a variable counted at every use: maps of maps of variables would grow without end."""
+INTEGER_MAX: Final = 2**63 - 1
+INTEGER_DIGITS_MAX: Final = 40
+"""Of what is longer the first: it is too big in any case."""
 
-_BARE_END: Final = " \t\r\n,;]}"
+_BARE: Final = re.compile(r"[^ \t\r\n,;\]}\\]*")
+_BCRYPT: Final = re.compile(r"\$2[abxy]\$")
 _KEY_END: Final = " \t\r\n:={[,;}"
 _INTEGER: Final = re.compile(r"(-?\d+)(?:([kmgtpe])(i?b|i)?)?", re.IGNORECASE)
 _FLOAT: Final = re.compile(r"-?\d+\.\d+")
@@ -32,12 +41,12 @@ Reader = Callable[[Path], str]
 
 def parse_file(path: Path, environment: Mapping[str, str], read: Reader | None = None) -> dict[str, Entry]:
     """The tree of a file. ``ConfigError`` for syntax, unknown variables and missing files."""
-    return _parse_file(path, str(path), environment, read or _read, 0)
+    return _parse_file(path, str(path), environment, read or _read, 0, [])
 
 
 def parse_text(text: str, environment: Mapping[str, str], file: str = "config") -> dict[str, Entry]:
     """The tree of a text without a file; includes are relative to the working directory."""
-    return _Parser(text, file, Path(), environment, _read, 0).document()
+    return _Parser(text, file, Path(), environment, _read, 0, []).document()
 
 
 def _read(path: Path) -> str:
@@ -45,12 +54,21 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"open {path}: no such file or directory") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        raise ConfigError(f"read {path}: is a directory") from None
+    except PermissionError:
+        raise ConfigError(f"open {path}: permission denied") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: this is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"open {path}: {error}") from None
 
 
-def _parse_file(path: Path, name: str, environment: Mapping[str, str], read: Reader, depth: int) -> dict[str, Entry]:
-    return _Parser(read(path), name, path.parent, environment, read, depth).document()
+def _parse_file(
+    path: Path, name: str, environment: Mapping[str, str], read: Reader, depth: int, included: list[str]
+) -> dict[str, Entry]:
+    return _Parser(read(path), name, path.parent, environment, read, depth, included).document()
 
 
 def scalar(token: str) -> Node:
@@ -59,6 +77,7 @@ def scalar(token: str) -> Node:
         return boolean
     if match := _INTEGER.fullmatch(token):
         number, power, suffix = match.groups()
+        number = number[:INTEGER_DIGITS_MAX]
         if power is None:
             return int(number)
         return int(number) * int((1024 if suffix else 1000) ** _POWERS[power.lower()])
@@ -78,14 +97,19 @@ class _Parser:
         environment: Mapping[str, str],
         read: Reader,
         depth: int,
+        included: list[str],
     ) -> None:
+        """``included``: names of all includes so far, shared by all of them."""
         self.text = text
         self.file = file
         self.directory = directory
         self.environment = environment
         self.read = read
         self.depth = depth
+        self.included = included
         self.at = 0
+        self.line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self.values = 0
         self.blocks: list[dict[str, Entry]] = []
         self.resolving: list[str] = []
 
@@ -95,18 +119,27 @@ class _Parser:
         return self.text[self.at] if self.at < len(self.text) else ""
 
     def line(self, at: int | None = None) -> int:
-        return self.text.count("\n", 0, self.at if at is None else at) + 1
+        return bisect_right(self.line_starts, self.at if at is None else at)
 
     def column(self, at: int) -> int:
-        start = self.text.rfind("\n", 0, at)
-        return at - start if start >= 0 else at
+        line = self.line(at)
+        return at - self.line_starts[line - 1] + (line > 1)
 
     def fail(self, text: str) -> ConfigError:
         return ConfigError(f"Parse error on line {self.line()}: '{text}'")
 
     def unexpected(self, expected: str) -> ConfigError:
-        got = self.peek() or "\\x00"
+        got = (self.peek() or " ").replace("\n", "\\n")
         return self.fail(f"{expected}, but got '{got}' instead.")
+
+    def invalid(self) -> ConfigError:
+        return ConfigError(f"config is invalid ({self.file}:{self.line()}:{self.column(self.at)})")
+
+    def grow(self, values: int) -> None:
+        """Count values; raises when they are too many."""
+        self.values += values
+        if self.values > VALUES_MAX:
+            raise self.fail("There are too many values.")
 
     def skip(self, blanks: str = " \t\r\n") -> None:
         """Past blanks and comments."""
@@ -131,7 +164,8 @@ class _Parser:
             block = self.block(is_braced=False)
         self.skip()
         if self.peek():
-            raise self.unexpected("Expected the end of the file")
+            self.at += 1
+            raise self.invalid()
         return block
 
     def block(self, *, is_braced: bool) -> dict[str, Entry]:
@@ -143,8 +177,10 @@ class _Parser:
             self.skip(" \t\r\n,;")
             character = self.peek()
             if not character:
-                if is_braced:
+                if is_braced and block:
                     raise self.unexpected('Expected a map value terminator "," or a map terminator "}"')
+                if is_braced:
+                    raise self.fail("Unexpected EOF processing map.")
                 break
             if character == "}":
                 # A closing brace too many at the end of the file does no harm, as in nats-server.
@@ -166,14 +202,20 @@ class _Parser:
             self.skip(" \t\r\n")
             if self.peek() and self.peek() in ":=":
                 self.at += 1
-                self.skip(" \t\r\n")
-            block[key] = Entry(self.value(), self.file, line, column)
+                self.skip(" \t\r")
+                if self.peek() == "\n":
+                    raise self.fail("Expected value but found new line")
+            if not self.peek():
+                raise self.invalid()
+            block[key] = self.entry(line, column)
         self.end_of_value(is_top=len(self.blocks) == 1)
 
     def bare_key(self) -> str:
         start = self.at
         while self.at < len(self.text) and self.text[self.at] not in _KEY_END:
             self.at += 1
+        if start == self.at and self.peek() in ":=":
+            raise self.fail(f"Unexpected key separator '{self.peek()}'")
         if start == self.at:
             raise self.unexpected("Expected a key")
         return self.text[start : self.at]
@@ -190,14 +232,28 @@ class _Parser:
         name = self.quoted() if self.peek() and self.peek() in "\"'" else self.bare_word()
         if self.depth >= INCLUDE_DEPTH_MAX:
             raise self.fail("Includes are nested too deeply.")
+        if len(self.included) >= INCLUDES_MAX:
+            raise self.fail("There are too many includes.")
+        self.included.append(name)
         path = self.directory / name
         try:
-            included = _parse_file(path, str(path), self.environment, self.read, self.depth + 1)
+            parser = _Parser(
+                self.read(path), str(path), path.parent, self.environment, self.read, self.depth + 1, self.included
+            )
+            included = parser.document()
         except ConfigError as error:
             raise ConfigError(f"error parsing include file '{name}', {error}") from None
+        self.grow(parser.values)
         block.update(included)
 
     # -- values ---------------------------------------------------------------------------------------------------
+
+    def entry(self, line: int, column: int) -> Entry:
+        """The value here, for a key at this place."""
+        before = self.values
+        self.grow(1)
+        node = self.value()
+        return Entry(node, self.file, line, column, size=self.values - before)
 
     def value(self) -> Node:
         character = self.peek()
@@ -211,10 +267,14 @@ class _Parser:
             return self.quoted()
         if character == "(":
             return self.block_text()
+        start = self.at
         word = self.bare_word()
-        if word.startswith("$") and not word.startswith("$2"):
+        if word.startswith("$") and not _BCRYPT.match(word):
             return self.variable(word[1:])
-        return scalar(word)
+        node = scalar(word)
+        if type(node) is int and not -INTEGER_MAX - 1 <= node <= INTEGER_MAX:
+            raise ConfigError(f"integer '{word}' is out of the range ({self.file}:{self.line(start)})")
+        return node
 
     def array(self) -> list[Entry]:
         items: list[Entry] = []
@@ -222,18 +282,23 @@ class _Parser:
             raise self.fail("Arrays are nested too deeply.")
         self.blocks.append({})
         while True:
-            self.skip(" \t\r\n,")
+            self.skip()
             character = self.peek()
+            if character == ",":
+                raise self.fail("Unexpected array value terminator ','.")
             if not character or character in "};":
                 raise self.unexpected('Expected an array value terminator "," or an array terminator "]"')
             if character == "]":
                 self.at += 1
                 break
             line, column = self.line(), self.column(self.at)
-            items.append(Entry(self.value(), self.file, line, column))
+            items.append(self.entry(line, column))
             self.skip(" \t\r")
             if self.peek() not in ("\n", ",", "]"):
                 raise self.unexpected('Expected an array value terminator "," or an array terminator "]"')
+            self.skip()
+            if self.peek() == ",":
+                self.at += 1
         self.blocks.pop()
         return items
 
@@ -264,7 +329,8 @@ class _Parser:
             return chr(int(digits, 16))
         if character not in _ESCAPES:
             raise self.fail(
-                f"Invalid escape character '{character}'. Only \\xHH, \\t, \\n, \\r, \\\" and \\\\ are known."
+                f"Invalid escape character '{character}'. Only the following escape characters are allowed: "
+                '\\xXX, \\t, \\n, \\r, \\", \\\\.'
             )
         return _ESCAPES[character]
 
@@ -278,23 +344,43 @@ class _Parser:
         return text.strip("\r\n")
 
     def bare_word(self) -> str:
+        """A word without quotes; escapes count in it as in ``"..."``."""
         start = self.at
-        while self.at < len(self.text) and self.text[self.at] not in _BARE_END:
+        parts: list[str] = []
+        while True:
+            plain = _BARE.match(self.text, self.at)
+            assert plain is not None
+            parts.append(plain[0])
+            self.at = plain.end()
+            if self.peek() != "\\":
+                break
             self.at += 1
+            parts.append(self.escape())
         if start == self.at:
             raise self.unexpected("Expected a value")
-        return self.text[start : self.at]
+        return "".join(parts)
 
     def variable(self, name: str) -> Node:
         for block in reversed(self.blocks):
             if name in block:
                 block[name].is_used = True
+                self.grow(block[name].size)
                 return block[name].value
         if name in self.environment:
             if name in self.resolving:
                 raise ConfigError(f"variable reference cycle for '{name}'")
-            inner = _Parser(self.environment[name], self.file, self.directory, self.environment, self.read, self.depth)
+            inner = _Parser(
+                self.environment[name],
+                self.file,
+                self.directory,
+                self.environment,
+                self.read,
+                self.depth,
+                self.included,
+            )
             inner.blocks, inner.resolving = self.blocks, [*self.resolving, name]
             inner.skip()
-            return inner.value() if inner.peek() else ""
+            node = inner.value() if inner.peek() else ""
+            self.grow(inner.values)
+            return node
         raise ConfigError(f"variable reference for '{name}' on line {self.line()} can not be found")

@@ -8,8 +8,6 @@ variable used is neither. A feature that we do not have may be switched off expl
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from server.config.errors import ConfigError, ConfigProblems
 from server.config.jetstream import JetStreamOptions
 from server.config.options import Options
 from server.config.parser import parse_file
-from server.config.tree import plain
+from server.config.tree import digest
 from server.config.values import Reader, Table
 
 EMPTY: Final = "config has no values or is empty"
@@ -49,9 +47,8 @@ def load_options(path: Path, environment: Mapping[str, str], *, is_test: bool = 
     if problems:
         raise ConfigProblems(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line)))
     reader.warnings.extend(str(problem) for problem in reader.soft_problems)
-    digest = hashlib.sha256(json.dumps(plain(tree), sort_keys=True, default=str).encode()).hexdigest()
     if "store_dir" in fields:
         given = fields.get("jetstream", JetStreamOptions())
         store_dir = fields.pop("store_dir")
         fields["jetstream"] = replace(given, store_dir=given.store_dir or store_dir)
-    return Options(**fields, config_file=str(path), config_digest=f"sha256:{digest}", warnings=tuple(reader.warnings))
+    return Options(**fields, config_file=str(path), config_digest=digest(tree), warnings=tuple(reader.warnings))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
@@ -20,6 +22,8 @@ class Entry:
     """0-based on the first line, 1-based on others, as nats-server counts."""
     is_used: bool = False
     """A variable took its value from here, so it need not be an option."""
+    size: int = 1
+    """Values in it and below, variables counted where they are used."""
 
 
 def plain(node: Node) -> object:
@@ -29,6 +33,14 @@ def plain(node: Node) -> object:
     if isinstance(node, list):
         return [plain(entry.value) for entry in node]
     return node
+
+
+def digest(tree: dict[str, Entry]) -> str:
+    """``sha256:…`` of the content: comments, order and spelling do not matter. The same as nats-server's."""
+    text = json.dumps(plain(tree), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return "sha256:" + hashlib.sha256(f"{text}\n".encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def kind_of(node: Node) -> str:
