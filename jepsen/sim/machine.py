@@ -228,6 +228,13 @@ class Machine:
         """Whether its server is one replica among others."""
         return self._probe() is not None
 
+    def has_run(self) -> bool:
+        """Whether its process did anything since this was asked last."""
+        if self.boot is None or not self.boot.owner.has_run:
+            return False
+        self.boot.owner.has_run = False
+        return True
+
     def gather(self) -> tuple[list[RaftPromise], list[AppliedHash]]:
         """What is new for the trace."""
         probe = self._probe()
@@ -241,7 +248,10 @@ class Machine:
     def contents(self, stream: str) -> dict[int, Seen] | None:
         """The stream as this machine holds it; None without a replica here."""
         probe = self._probe()
-        return None if probe is None else probe.contents(stream)
+        if probe is None or self.boot is None:
+            return None
+        self.boot.owner.has_run = True  # what is found damaged is noted
+        return probe.contents(stream)
 
     def transfer(self, group: str, to: str) -> None:
         """Ask it to hand over a group that it leads."""

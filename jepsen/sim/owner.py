@@ -24,7 +24,9 @@ class Owner:
         self.is_alive = True
         self.is_paused = False
         """SIGSTOP: its callbacks wait in ``frozen``."""
-        self.frozen: list[asyncio.Handle] = []
+        self.has_run = True
+        """Whether it did anything since somebody set this to False."""
+        self.frozen: list[Any] = []
         self.tasks: list[asyncio.Task[Any]] = []
         """Tasks it started (finished ones are dropped now and then)."""
         self.rate = 1.0

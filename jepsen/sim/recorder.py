@@ -49,6 +49,8 @@ class Recorder:
     def sample(self) -> None:
         """Look now."""
         for machine in self.world.machines:
+            if not machine.has_run():
+                continue
             promises, hashes = machine.gather()
             self.promises += promises
             self.hashes += hashes

@@ -411,7 +411,8 @@ class SimTransport(asyncio.Transport):
     # -- scheduling -----------------------------------------------------------------------------------------------
 
     def _latency(self) -> float:
-        return self.network.rng.uniform(*self.profile.latency_s)
+        low, high = self.profile.latency_s
+        return low + (high - low) * self.network.rng.random()
 
     def _soon(self, callback: Callable[..., object], *args: Any) -> None:
         self.network.loop.call_soon(callback, *args, context=self.context)
