@@ -43,6 +43,9 @@ MAX_ACK_PENDING: Final = 1000
 MAX_WAITING: Final = 512
 HEARTBEAT_MIN_NS: Final = 100 * MILLISECOND
 
+PRIORITY_TIMEOUT_NS: Final = 120 * SECOND
+"""How long a pinned client may not ask before somebody else is pinned, by default."""
+
 _GROUP_NAME: Final = re.compile(r"[A-Za-z0-9/_=-]{1,16}")
 
 
@@ -94,8 +97,6 @@ def checked_consumer(
             raise api_error("JSConsumerWQConsumerNotDeliverAllErr")
     if config.ack_policy is AckPolicy.FLOW_CONTROL:
         raise unsupported("ack_policy flow_control")
-    if config.priority_policy is not PriorityPolicy.NONE:
-        raise unsupported(f"priority_policy {config.priority_policy.value}")
     if config.sourcing:
         raise unsupported("sourcing")
     return config
@@ -147,6 +148,8 @@ def _with_defaults(
     if config.inactive_threshold == 0:
         default = 0 if config.is_durable else EPHEMERAL_INACTIVE_NS
         changes["inactive_threshold"] = stream.consumer_limits.inactive_threshold or default
+    if config.priority_policy is PriorityPolicy.PINNED_CLIENT and config.priority_timeout == 0:
+        changes["priority_timeout"] = PRIORITY_TIMEOUT_NS
     if not config.is_push and config.max_batch == 0 and server.max_request_batch > 0:
         changes["max_batch"] = server.max_request_batch
     return config.model_copy(update=changes)
@@ -284,6 +287,14 @@ def _check_sampling(config: ConsumerConfig) -> None:
         raise api_error("JSConsumerInvalidSamplingErrF", err=f'strconv.Atoi: parsing "{text}": invalid syntax')
     if int(text) < 0:
         raise api_error("JSConsumerInvalidSamplingErrF", err="<nil>")
+
+
+def check_priority_group(group: str, config: ConsumerConfig) -> None:
+    """10162 for a bad name, 10160 if the consumer has no such group."""
+    if not _GROUP_NAME.fullmatch(group):
+        raise api_error("JSConsumerInvalidGroupNameErr")
+    if config.priority_policy is PriorityPolicy.NONE or group not in config.priority_groups:
+        raise api_error("JSConsumerInvalidPriorityGroupErr")
 
 
 def is_same_consumer(left: ConsumerConfig, right: ConsumerConfig) -> bool:

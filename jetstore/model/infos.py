@@ -61,6 +61,15 @@ class SequenceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorityGroupState:
+    """A priority group of a consumer and, if a client is pinned, its id and since when."""
+
+    group: str
+    pin_id: str = ""
+    pinned_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ConsumerInfo:
     """A consumer as its info shows it."""
 
@@ -77,6 +86,7 @@ class ConsumerInfo:
     push_bound: bool = False
     paused: bool = False
     pause_remaining_ns: int = 0
+    priority_groups: Sequence[PriorityGroupState] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +214,16 @@ def consumer_info_json(info: ConsumerInfo, now_ns: int, *, dynamic_metadata: boo
     if info.pause_remaining_ns:
         shown["pause_remaining"] = info.pause_remaining_ns
     shown["ts"] = format_time(now_ns)
+    if info.priority_groups:
+        shown["priority_groups"] = [_priority_group_json(state) for state in info.priority_groups]
+    return shown
+
+
+def _priority_group_json(state: PriorityGroupState) -> JsonDict:
+    shown: JsonDict = {"group": state.group}
+    if state.pin_id:
+        shown["pinned_client_id"] = state.pin_id
+    shown["pinned_ts"] = format_time(state.pinned_ns)
     return shown
 
 

@@ -18,6 +18,8 @@ from jetstore.node.ports import Outlet
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 NUID_LETTERS = 22
+ACCOUNT = "$G"
+"""The account that the few advisories name that always do."""
 
 
 def nuid(rng: Random, letters: int = NUID_LETTERS) -> str:
@@ -57,6 +59,7 @@ class Advisories:
             "type": type_name,
             "id": nuid(self._rng),
             "timestamp": format_time(self._clock.wall_ns()),
+            **({"account": fields.pop("account")} if "account" in fields else {}),
             "stream": self._stream.name,
             "consumer": consumer,
         }
@@ -67,6 +70,13 @@ class Advisories:
     def tell_pause(self, consumer: str, paused: bool, until_ns: int) -> None:
         """A pause until then began, or is over."""
         self.tell("PAUSE", "consumer_pause", consumer, paused=paused, pause_until=format_time(until_ns))
+
+    def tell_group(self, kind: str, what: str, consumer: str, group: str, **fields: Any) -> None:  # Any: JSON values
+        """A client of a priority group was pinned, or lost its pin."""
+        subject = self.wants(kind, consumer)
+        if subject:
+            type_name = f"io.nats.jetstream.advisory.v1.consumer_group_{what}"
+            self.send(subject, type_name, consumer, account=ACCOUNT, group=group, **fields)
 
     def tell_dropped(self, consumer: str, runs: Sequence[Run]) -> None:
         """Pending messages were removed from the stream: they count as terminated."""

@@ -118,4 +118,11 @@ class Delivery:
             push_bound=isinstance(engine, PushEngine) and engine.is_bound,
             paused=until > now_ns,
             pause_remaining_ns=max(until - now_ns, 0),
+            priority_groups=engine.priority_groups if isinstance(engine, PullEngine) else (),
         )
+
+    def unpin(self, name: str) -> None:
+        """The pinned client of an existing consumer, if there is one, is pinned no more."""
+        engine = self._engines.get(name)
+        if isinstance(engine, PullEngine):
+            engine.unpin()

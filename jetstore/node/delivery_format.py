@@ -38,6 +38,20 @@ def _with_size(header: bytes, size_bytes: int) -> bytes:
     return b"%bNats-Msg-Size: %d\r\n\r\n" % (head, size_bytes)
 
 
+def with_header(
+    name: bytes, value: bytes, header_lens: Sequence[int], payloads: Sequence[bytes]
+) -> tuple[list[int], list[bytes]]:
+    """Header lengths and payloads with one more header line in every message."""
+    line = b"%b: %b\r\n\r\n" % (name, value)
+    lens: list[int] = []
+    made: list[bytes] = []
+    for cut, payload in zip(header_lens or (0,) * len(payloads), payloads, strict=True):
+        head = (payload[: cut - 2] if cut else b"NATS/1.0\r\n") + line
+        lens.append(len(head))
+        made.append(head + payload[cut:])
+    return lens, made
+
+
 def status(line: bytes, *headers: tuple[bytes, bytes | int]) -> bytes:
     """A header block with only a status, such as ``404 No Messages``, and these headers."""
     block = b"NATS/1.0 " + line + b"\r\n"

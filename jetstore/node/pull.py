@@ -7,16 +7,19 @@ a request is sent before the status that ends it.
 
 from __future__ import annotations
 
+from bisect import insort_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from math import inf
 
+from jetstore.model.infos import PriorityGroupState
 from jetstore.node.consumer_engine import ConsumerEngine
-from jetstore.node.delivery_format import idle_heartbeat, pending_status, status
+from jetstore.node.delivery_format import idle_heartbeat, pending_status, status, with_header
 from jetstore.node.delivery_ports import Sink
 from jetstore.node.flight import Share
 from jetstore.node.ports import Inbound
+from jetstore.node.priority import PIN_MISMATCH, WRONG_PIN, Priorities
 from jetstore.node.pull_request import PullRequest, Refused, level_refusal, parse_request
 from jetstore.store.ports import Message
 
@@ -33,6 +36,7 @@ class PullEngine(ConsumerEngine):
         """Take the consumer's subjects and begin."""
         self._waiting = deque()
         self._ready: list[PullRequest] = []
+        self._priorities = Priorities(self.state.config, self.rng, self)
         self._deadline_s = inf
         """No request expires or wants a heartbeat earlier; perhaps none does then."""
         self._jitter_s = self.rng.uniform(0.1, 1.0)
@@ -62,6 +66,9 @@ class PullEngine(ConsumerEngine):
             request = parse_request(reply, body, self.state.config, now_s)
         except Refused as refused:
             self._send_status(reply, refused.block)
+            return
+        if self._priorities.is_mismatch(request, now_s):
+            self._tell(reply, PIN_MISMATCH)
             return
         if request.no_wait and self._refuse_no_wait(request):
             return
@@ -125,7 +132,11 @@ class PullEngine(ConsumerEngine):
         self._ready = []
         wanted = 0
         unheard: list[PullRequest] = []
-        for request in islice(self._waiting, READY_MAX):
+        waiting: Iterable[PullRequest] = self._waiting
+        if self._priorities.groups:
+            _, pending = self.next_numbers()
+            waiting = self._priorities.candidates(waiting, pending + 1, self._ack_pending())
+        for request in islice(waiting, READY_MAX):
             if not outlet.has_interest(request.target):
                 unheard.append(request)
             elif outlet.pending_bytes(request.target) >= pause:
@@ -141,8 +152,19 @@ class PullEngine(ConsumerEngine):
             self.wake()
         return wanted, self.limits.delivery_batch_bytes
 
+    def _ack_pending(self) -> int:
+        """Messages delivered, or on their way, and not acknowledged."""
+        return self.state.pending.messages + self._flying_new
+
     def assign(self, messages: Sequence[Message]) -> tuple[int, list[Share]]:
         ready = self._ready
+        if self._priorities.groups:
+            now_s, now_ns = self.loop.time(), self.leader.clock.wall_ns()
+            self._ready, stale = self._priorities.settle(ready, now_s, now_ns)
+            for request in stale:
+                self._waiting.remove(request)
+                self._close(request, WRONG_PIN)
+            return self._assign_in_turn(messages)
         if len(ready) == 1 and not ready[0].max_bytes:
             request = ready[0]
             taken = min(request.left, len(messages))
@@ -158,8 +180,11 @@ class PullEngine(ConsumerEngine):
         shares: dict[PullRequest, list[int]] = {}
         at = 0
         consumer_seq, pending = self.next_numbers()
+        ack_pending = self._ack_pending()
         while turn and at < len(messages):
             request = turn.popleft()
+            if not request.is_above(pending + 1 - at, ack_pending + at):
+                continue
             if request.max_bytes:
                 message = messages[at]
                 # What the ack reply subject will be, if nothing comes between.
@@ -177,10 +202,12 @@ class PullEngine(ConsumerEngine):
             at += 1
             request.left -= 1
             request.flying += 1
-            if request.left:
-                turn.append(request)
-            else:
+            if not request.left:
                 self._waiting.remove(request)
+            elif self._priorities.is_prioritized:
+                insort_right(turn, request, key=_priority)
+            else:
+                turn.append(request)
         # Who was served last goes to the back of the queue.
         if turn:
             served = [request for request in turn if request in shares]
@@ -241,6 +268,43 @@ class PullEngine(ConsumerEngine):
                     self._tell(request.target, line)
         self._waiting.clear()
 
+    # -- priority groups ----------------------------------------------------------------------------------------------
+
+    def on_config(self) -> None:
+        super().on_config()
+        self._priorities.follow(self.state.config)
+
+    @property
+    def priority_groups(self) -> Sequence[PriorityGroupState]:
+        """The consumer's priority groups and who is pinned."""
+        return self._priorities.state()
+
+    def unpin(self) -> None:
+        """An operator wants somebody else to be pinned."""
+        self._priorities.unpin("admin")
+        self.wake()
+
+    def pinned(self, group: str, pin_id: str) -> None:
+        """Tell who listens (``PinEvents``)."""
+        self.advisories.tell_group("PINNED", "pinned", self.name, group, pinned_id=pin_id)
+
+    def unpinned(self, group: str, reason: str) -> None:
+        """Tell who listens (``PinEvents``)."""
+        self.advisories.tell_group("UNPINNED", "unpinned", self.name, group, reason=reason)
+
+    def transmit(
+        self,
+        sink: Sink,
+        subjects: Sequence[bytes],
+        replies: Sequence[bytes],
+        header_lens: Sequence[int],
+        payloads: Sequence[bytes],
+    ) -> int:
+        assert isinstance(sink, PullRequest)
+        if sink.pin_id:
+            header_lens, payloads = with_header(b"Nats-Pin-Id", sink.pin_id.encode(), header_lens, payloads)
+        return super().transmit(sink, subjects, replies, header_lens, payloads)
+
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def has_takers(self) -> bool:
@@ -251,10 +315,12 @@ class PullEngine(ConsumerEngine):
         return super().idle_limit_s() + self._jitter_s
 
     def own_deadline_s(self, now_s: float) -> float:
-        return min(self._deadline_s, super().own_deadline_s(now_s))
+        return min(self._deadline_s, self._priorities.deadline_s, super().own_deadline_s(now_s))
 
     def on_deadline(self, now_s: float) -> None:
-        """Expire requests; tell the others that we are still here."""
+        """Expire requests and pins; tell the others that we are still here."""
+        if self._priorities.deadline_s <= now_s:
+            self._priorities.unpin("timeout")
         counters = None
         for request in list(self._waiting):
             if request.expires_s and request.expires_s <= now_s:
@@ -267,6 +333,10 @@ class PullEngine(ConsumerEngine):
                 self._send_status(request.target, block)
                 request.heartbeat_due_s = now_s + request.heartbeat_s
         self._deadline_s = min(map(_deadline_s, self._waiting), default=inf)
+
+
+def _priority(request: PullRequest) -> int:
+    return request.priority
 
 
 def _deadline_s(request: PullRequest) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jetstore.model.consumer import ConsumerConfig
+from jetstore.model.consumer import ConsumerConfig, PriorityPolicy
 from jetstore.model.json import DecodeError, Duration, Int, Int64, decode_fields
 from jetstore.model.levels import API_LEVEL
 from jetstore.model.times import format_duration
@@ -35,11 +35,16 @@ class PullRequest:
         "delivered",
         "expires_s",
         "flying",
+        "group",
         "heartbeat_due_s",
         "heartbeat_s",
         "left",
         "max_bytes",
+        "min_ack_pending",
+        "min_pending",
         "no_wait",
+        "pin_id",
+        "priority",
         "target",
     )
 
@@ -61,6 +66,17 @@ class PullRequest:
         self.heartbeat_due_s = 0.0
         self.closing = b""
         """Status line that ends it once nothing is flying."""
+        self.group = ""
+        self.min_pending = 0
+        self.min_ack_pending = 0
+        self.pin_id = ""
+        self.priority = 0
+
+    def is_above(self, pending: int, ack_pending: int) -> bool:
+        """Whether one of its thresholds is reached, or it has none."""
+        if not self.min_pending and not self.min_ack_pending:
+            return True
+        return 0 < self.min_pending <= pending or 0 < self.min_ack_pending <= ack_pending
 
 
 def parse_request(reply: bytes, body: bytes, config: ConsumerConfig, now_s: float) -> PullRequest:
@@ -79,10 +95,9 @@ def parse_request(reply: bytes, body: bytes, config: ConsumerConfig, now_s: floa
         raise Refused(status(b"400 Bad Request - heartbeat value too large"))
     if fields.get("priority", 0) not in range(10):
         raise Refused(status(b"400 Bad Request - Priority must be between 0 and 9"))
-    if fields.get("min_pending", 0) > 0 or fields.get("min_ack_pending", 0) > 0:
-        raise Refused(status(b"400 Bad Request - Not a Overflow Priority consumer"))
-    if fields.get("id"):
-        raise Refused(status(b"400 Bad Request - Not a Pinned Client Priority consumer"))
+    complaint = _priority_complaint(fields, config)
+    if complaint:
+        raise Refused(status(b"400 Bad Request - " + complaint))
     if expires_ns < 0:
         raise Refused(pending_status(b"408 Request Timeout", batch, max_bytes))
     if config.max_batch > 0 and batch > config.max_batch:
@@ -95,7 +110,29 @@ def parse_request(reply: bytes, body: bytes, config: ConsumerConfig, now_s: floa
     request = PullRequest(reply, batch, expires_s, max_bytes, bool(fields.get("no_wait")), heartbeat_ns / 1e9)
     if request.heartbeat_s:
         request.heartbeat_due_s = now_s + request.heartbeat_s
+    if config.priority_policy is not PriorityPolicy.NONE:
+        request.group = fields.get("group", "")
+        request.min_pending = max(fields.get("min_pending", 0), 0)
+        request.min_ack_pending = max(fields.get("min_ack_pending", 0), 0)
+        request.pin_id = fields.get("id", "")
+        request.priority = fields.get("priority", 0)
     return request
+
+
+def _priority_complaint(fields: dict[str, Any], config: ConsumerConfig) -> bytes:  # Any: JSON values
+    """What of a request does not fit the consumer's priority policy, or b"". A request without JSON is not asked."""
+    policy = config.priority_policy
+    thresholds = fields.get("min_pending", 0) > 0 or fields.get("min_ack_pending", 0) > 0
+    if thresholds and policy is not PriorityPolicy.OVERFLOW:
+        return b"Not a Overflow Priority consumer"
+    if policy is not PriorityPolicy.NONE and fields:
+        if not fields.get("group"):
+            return b"Priority Group missing"
+        if fields["group"] not in config.priority_groups:
+            return b"Invalid Priority Group"
+    if fields.get("id") and policy is not PriorityPolicy.PINNED_CLIENT:
+        return b"Not a Pinned Client Priority consumer"
+    return b""
 
 
 class PullFields(BaseModel):

@@ -13,7 +13,12 @@ from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
-from jetstore.model.consumer_checks import admit_consumer, check_reset, checked_consumer
+from jetstore.model.consumer_checks import (
+    admit_consumer,
+    check_priority_group,
+    check_reset,
+    checked_consumer,
+)
 from jetstore.model.infos import (
     AccountInfo,
     AccountLimits,
@@ -282,6 +287,13 @@ class StreamsApi:
             until_ns = pause_until_ns if pause_until_ns > now_ns else 0
             await group.call(encode_pause(consumer, now_ns, until_ns))
         return PauseState(bool(until_ns), until_ns, max(until_ns - now_ns, 0))
+
+    async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
+        """Whoever is pinned is pinned no more."""
+        leading = self._group(stream)
+        self._require_consumer(leading, consumer)
+        check_priority_group(group, leading.stream.consumers[consumer].config)
+        leading.delivery.unpin(consumer)
 
     async def reset_consumer(self, stream: str, consumer: str, seq: int) -> tuple[ConsumerInfo, int]:
         """Start again at ``seq`` (0 = just above the ack floor)."""

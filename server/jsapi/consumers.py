@@ -39,6 +39,10 @@ class _ResetRequest(BaseModel):
     seq: Uint64 = 0
 
 
+class _UnpinRequest(BaseModel):
+    group: str = ""
+
+
 def _shown(backend: Backend, info: ConsumerInfo) -> JsonDict:
     return consumer_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True)
 
@@ -150,8 +154,13 @@ async def reset_consumer(backend: Backend, request: Request) -> JsonDict | None:
 
 
 async def unpin_consumer(backend: Backend, request: Request) -> JsonDict:
-    """CONSUMER.UNPIN: refused, since no consumer here has a priority policy."""
+    """CONSUMER.UNPIN."""
     if not request.body:
         raise api_error("JSInvalidJSONErr", err="unexpected end of JSON input")
-    await backend.node.consumer_info(*request.names)
-    raise api_error("JSConsumerInvalidPriorityGroupErr")
+    fields = backend.decode(_UnpinRequest, request.body, "JSApiConsumerUnpinRequest", strict=False)
+    group = fields.get("group", "")
+    if not group:
+        raise api_error("JSInvalidJSONErr", err="consumer group not specified")
+    stream, consumer = request.names
+    await backend.node.unpin_consumer(stream, consumer, group)
+    return {}

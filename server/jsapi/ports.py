@@ -97,6 +97,9 @@ class JetStreamNode(Protocol):
     async def pause_consumer(self, stream: str, consumer: str, pause_until_ns: int) -> PauseState:
         """Pause deliveries until then; 0 or a past time = resume."""
 
+    async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
+        """Let somebody else of this priority group be pinned. ``consumer_checks.check_priority_group`` refuses."""
+
     async def reset_consumer(self, stream: str, consumer: str, seq: int) -> tuple[ConsumerInfo, int]:
         """Start again at ``seq`` (0 = just above the ack floor); the info and the sequence it starts from.
 

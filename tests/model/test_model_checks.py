@@ -161,11 +161,8 @@ def test_consumer_limits_of_server_and_account() -> None:
         admit_consumer(checked, parent, {"x": checked}, account=AccountLimits(max_consumers=1))
     with refused(10074):
         checked_consumer(asked.model_copy(update={"num_replicas": 3}), parent)
-    with refused(10012, "priority_policy overflow is not supported"):
-        checked_consumer(
-            ConsumerConfig(name="c", priority_policy="overflow", priority_groups=("g",)),  # type: ignore[arg-type]
-            parent,
-        )
+    with refused(10012, "sourcing is not supported"):
+        checked_consumer(ConsumerConfig(name="c", sourcing=True), parent)
 
 
 def test_deliver_subject_moves_only_when_nobody_listens() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
-from jetstore.model.consumer_checks import admit_consumer, check_reset, checked_consumer
-from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, StreamInfo, StreamState
+from jetstore.model.consumer_checks import admit_consumer, check_priority_group, check_reset, checked_consumer
+from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, PriorityGroupState, StreamInfo, StreamState
 from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
 from jetstore.model.stream import StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
@@ -165,7 +165,9 @@ class FakeNode:
         return sorted(self._stream(stream).consumers)
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
-        return ConsumerInfo(stream, consumer, NOW_NS, self._consumer(stream, consumer))
+        config = self._consumer(stream, consumer)
+        groups = tuple(map(PriorityGroupState, config.priority_groups[:1]))
+        return ConsumerInfo(stream, consumer, NOW_NS, config, priority_groups=groups)
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         self._consumer(stream, consumer)
@@ -176,6 +178,9 @@ class FakeNode:
         if pause_until_ns <= NOW_NS:
             return PauseState(False)
         return PauseState(True, pause_until_ns, pause_until_ns - NOW_NS)
+
+    async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
+        check_priority_group(group, self._consumer(stream, consumer))
 
     async def reset_consumer(self, stream: str, consumer: str, seq: int) -> tuple[ConsumerInfo, int]:
         check_reset(self._consumer(stream, consumer), seq, 0)

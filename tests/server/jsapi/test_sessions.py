@@ -5,6 +5,7 @@ this file as a program to record all, or those named, again. One step a line::
 
     ask N subject [body] [| Header: value]…     a request; N messages come to its inbox (0: none is waited for)
     sub subject                                 subscribe
+    later subject [body] [| Header: value]…     a request whose inbox is one of the subscriptions
     get N                                       the next N messages of the subscriptions
     until subject [body]                        ask until the answer holds what the next line says
     holds text
@@ -33,6 +34,9 @@ NAMES = sorted(path.stem for path in SESSIONS.glob("*.txt"))
 DEVIATIONS: dict[str, str] = {}
 """Step → why it may answer otherwise."""
 
+LATER = 1000
+"""Subscription ids of late inboxes begin above."""
+
 _VOLATILE = (
     (r'"_nats\.(level|ver)":"[^"]*",?|"cluster":\{"leader":"[^"]*"\},?', ""),
     (r"20\d\d-\d\d-\d\dT[\d:.]+Z", "T"),
@@ -40,7 +44,7 @@ _VOLATILE = (
     (r"Nats-Pin-Id: \w+", "Nats-Pin-Id: P"),
     (r'"(pause_remaining|active|rtt)":\d+', r'"\1":0'),
     (r'"lag":0,"seq":\d+,', '"lag":0,'),
-    (r"(\$JS\.ACK\.\S+\.)\d{19}\.", r"\1T."),
+    (r"(\$JS\.ACK\.\S+\.)\d{19}\.\d+", r"\1T.N"),
     (r",}", "}"),
 )
 
@@ -52,6 +56,7 @@ class Session:
         self.reader = reader
         self.writer = writer
         self.asked = 0
+        self.latest = 0
         self.heard: list[list[str]] = []
         """Messages of subscriptions that no step took yet."""
 
@@ -67,6 +72,8 @@ class Session:
             names = parts[1 : -2 if has_header else -1]
             reply = names[2].decode() if len(names) > 2 else ""
             made = [names[0].decode(), reply, payload[:cut].decode(), payload[cut:].decode()]
+            if int(names[1]) >= LATER:
+                made[0] = f"#{int(names[1]) - LATER} {'' if made[0].startswith('lt.') else made[0]}"
             if names[1] == b"1":
                 if not made[0].startswith("in."):
                     made[0] = "(" + made[0] + ")"
@@ -81,12 +88,23 @@ class Session:
         else:
             self.writer.write(f"PUB {subject} {reply} {len(payload)}\r\n".encode() + payload + b"\r\n")
 
+    def later(self, words: str) -> None:
+        """A request that is answered when it is."""
+        self.latest += 1
+        subject, header, body = self.parts(words)
+        self.writer.write(f"SUB lt.{self.latest} {LATER + self.latest}\r\n".encode())
+        self.publish(subject, f"lt.{self.latest}", header, body)
+
+    def parts(self, words: str) -> tuple[str, str, str]:
+        """Subject, header lines, body."""
+        text, *lines = words.split(" | ")
+        subject, _, body = text.partition(" ")
+        return subject, "".join(line + "\r\n" for line in lines), body
+
     async def ask(self, count: int, words: str) -> list[list[str]]:
         """The messages that come to the inbox."""
         self.asked += 1
-        text, *lines = words.split(" | ")
-        subject, _, body = text.partition(" ")
-        header = "".join(line.replace("\\n", "") + "\r\n" for line in lines)
+        subject, header, body = self.parts(words)
         self.publish(subject, f"in.{self.asked}" if count else "", header, body)
         answers: list[list[str]] = []
         while len(answers) < count:
@@ -132,6 +150,9 @@ async def run(port: int, name: str) -> list[list[list[str]]]:
                     elif word == "sub":
                         subscriptions += 1
                         writer.write(f"SUB {rest} {subscriptions}\r\n".encode())
+                        said.append([])
+                    elif word == "later":
+                        session.later(rest)
                         said.append([])
                     elif word == "get":
                         said.append(await session.get(int(rest)))
