@@ -29,7 +29,7 @@ from jetstore.node.opening import Indexes
 from jetstore.node.streams_api import StreamsApi
 from jetstore.store.ports import Disk, JournalRecovery
 from jetstore.store.vfs import Vfs
-from server.auth.authenticator import Authenticator, PasswordUser, User
+from server.auth.authenticator import Authenticator, configured
 from server.config.options import Options
 from server.jsapi.handler import ApiHandler
 from server.monitor.cluster_ports import ClusterFacts
@@ -70,6 +70,8 @@ class World:
     rng: Random
     limits: Limits
     server_limits: ServerLimits
+    entropy: Callable[[int], bytes] | None = None
+    """Random bytes for what must not be foreseen; None: ``rng`` gives them."""
 
 
 class Server:
@@ -106,6 +108,7 @@ class Server:
             world.clock,
             Random(world.rng.random()),
             world.loop,
+            world.entropy,
         )
         self.monitor: Monitor | None = None
         self.http_port = 0
@@ -279,10 +282,7 @@ def make_server_id(rng: Random) -> str:
 def authenticator(options: Options) -> Authenticator:
     """Who may connect."""
     given = options.authorization
-    users = [PasswordUser(User(name=entry.user), entry.password) for entry in given.users]
-    if given.user or given.password:
-        users.append(PasswordUser(User(name=given.user), given.password))
-    return Authenticator(token=given.token, users=users)
+    return configured(given, given.users, options.no_auth_user)
 
 
 def net_options(options: Options, write_pause_bytes: int) -> NetOptions:

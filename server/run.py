@@ -189,6 +189,7 @@ async def serve(options: Options) -> int:
         Random(int.from_bytes(os.urandom(16))),
         limits,
         options.jetstream.server_limits(memory, storage, replicas_max=len(options.cluster.others) + 1),
+        os.urandom,
     )
     store: Store | None = None
     lock: DirectoryLock | None = None

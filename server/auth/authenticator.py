@@ -1,20 +1,24 @@
-"""Checks the credentials of a CONNECT: nothing, one token, or users with passwords."""
+"""Checks the credentials of a CONNECT: nothing, a token, users with passwords, users with keys."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 
-from server.auth.permissions import Permissions
+from server.auth import secrets
+from server.auth.permissions import Permissions, ResponseRule
+from server.config.authorization import AuthorizationOptions, is_bcrypt
+from server.config.authorization import User as UserOptions
+from server.config.permissions import PermissionOptions
 from server.protocol.connect import ConnectOptions
 
-_BCRYPT = re.compile(r"\$2[abxy]\$\d\d\$")
+STANDARD = "STANDARD"
+"""Connection type of a plain TCP or TLS client."""
 
 
 class AuthRefused(ValueError):
-    """A configured credential of a kind this build cannot check."""
+    """Configured users that do not make sense together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,12 @@ class User:
     permissions: Permissions | None = None
     shown_name: str = ""
     """What monitoring shows; tokens are never shown."""
+    connection_types: tuple[str, ...] = ()
+    """How it may connect; empty: in any way."""
+
+    def may_connect_by(self, connection_type: str) -> bool:
+        """Whether this kind of connection is allowed to the user."""
+        return not self.connection_types or connection_type in self.connection_types
 
 
 ANONYMOUS = User()
@@ -35,51 +45,131 @@ _TOKEN_USER = User(shown_name="[REDACTED]")
 
 @dataclass(frozen=True, slots=True)
 class PasswordUser:
-    """A configured user."""
+    """A configured user with a password, plain or a bcrypt hash."""
 
     user: User
     password: str
 
 
+@dataclass(frozen=True, slots=True)
+class SlowCheck:
+    """A bcrypt hash to be compared, which takes a core for milliseconds to seconds: not on the event loop."""
+
+    user: User
+    hashed: str
+    given: str
+
+    def run(self) -> User | None:
+        """Who it is, or None. Takes long; may run in any thread."""
+        return self.user if secrets.is_bcrypt_of(self.hashed, self.given) else None
+
+
 class Authenticator:
     """Decides who a CONNECT comes from. Immutable; a reload makes a new one."""
 
-    def __init__(self, token: str = "", users: Iterable[PasswordUser] = (), no_auth_user: str = "") -> None:
-        """Nothing given: everybody is let in. Raises ``AuthRefused`` for bcrypt hashes."""
+    def __init__(
+        self,
+        token: str = "",
+        users: Iterable[PasswordUser] = (),
+        no_auth_user: str = "",
+        nkeys: Iterable[User] = (),
+        fallback: User | None = None,
+    ) -> None:
+        """Nothing given: everybody is let in. ``nkeys``: users whose name is their public key.
+
+        ``fallback`` is who clients without credentials become besides (``no_auth_user`` names one of the users).
+        """
         self._token = token
         self._users = {entry.user.name: entry for entry in users}
-        for secret in (token, *(entry.password for entry in self._users.values())):
-            if _BCRYPT.match(secret):
-                raise AuthRefused("bcrypt passwords and tokens are not supported by this version")
-        self._fallback: User | None = None
+        self._nkeys = {user.name: user for user in nkeys}
+        self._fallback = fallback
         if no_auth_user:
             if no_auth_user not in self._users:
                 raise AuthRefused(f'no_auth_user: "{no_auth_user}" not present as user')
             self._fallback = self._users[no_auth_user].user
+        self._is_open = not (token or self._users or self._nkeys)
 
     @property
     def is_required(self) -> bool:
-        """Whether INFO says ``auth_required`` and a CONNECT must come in time."""
-        return bool(self._token or self._users) and self._fallback is None
+        """Whether a CONNECT must come in time, and INFO says ``auth_required``."""
+        return not self._is_open and self._fallback is None
+
+    @property
+    def needs_nonce(self) -> bool:
+        """Whether INFO must carry something to sign."""
+        return bool(self._nkeys)
 
     @property
     def fallback(self) -> User | None:
         """Who a client without CONNECT is; None where CONNECT is required."""
         return None if self.is_required else self._fallback or ANONYMOUS
 
-    def authenticate(self, connect: ConnectOptions) -> User | None:
-        """The user these credentials belong to, or None."""
-        if not self._token and not self._users:
-            return ANONYMOUS
+    def authenticate(
+        self, connect: ConnectOptions, nonce: str = "", connection_type: str = STANDARD
+    ) -> User | SlowCheck | None:
+        """The user these credentials belong to, or None; or what remains to be compared."""
+        found = self._find(connect, nonce)
+        user = found.user if isinstance(found, SlowCheck) else found
+        return found if user is not None and user.may_connect_by(connection_type) else None
+
+    def _find(self, connect: ConnectOptions, nonce: str) -> User | SlowCheck | None:
+        if self._is_open:
+            return self._fallback or ANONYMOUS
         if self._token:
-            return _TOKEN_USER if _same(connect.auth_token, self._token) else None
+            return _compared(_TOKEN_USER, self._token, connect.auth_token)
+        if self._nkeys and connect.nkey:
+            user = self._nkeys.get(connect.nkey)
+            return user if user is not None and secrets.is_signed(connect.nkey, connect.sig, nonce) else None
         if self._fallback is not None and not (connect.user or connect.password or connect.auth_token):
             return self._fallback
         entry = self._users.get(connect.user)
-        # A user that does not exist takes as long to refuse as a wrong password.
-        is_right = _same(connect.password, entry.password if entry else connect.password + "x")
-        return entry.user if entry is not None and is_right else None
+        if entry is None:
+            # A user that does not exist takes as long to refuse as a wrong plain password.
+            _same(connect.password, connect.password + "x")
+            return None
+        return _compared(entry.user, entry.password, connect.password)
+
+
+def _compared(user: User, expected: str, given: str) -> User | SlowCheck | None:
+    if is_bcrypt(expected):
+        return SlowCheck(user, expected, given)
+    return user if _same(given, expected) else None
 
 
 def _same(given: str, expected: str) -> bool:
     return compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+
+
+def permissions_of(options: PermissionOptions | None) -> Permissions | None:
+    """Permissions as configured; None where nothing is restricted."""
+    if options is None or options == PermissionOptions():
+        return None
+    publish, subscribe = options.publish, options.subscribe
+    return Permissions(
+        publish.allow or None,
+        publish.deny,
+        subscribe.allow or None,
+        subscribe.deny,
+        ResponseRule(options.answers_max, options.answers_expire_ns / 1e9) if options.answers else None,
+    )
+
+
+def configured(
+    given: AuthorizationOptions, users: Sequence[UserOptions], no_auth_user: str = "", fallback: User | None = None
+) -> Authenticator:
+    """The authenticator of a configuration; ``users`` are those of the block and of all accounts."""
+
+    def user_of(entry: UserOptions) -> User:
+        return User(
+            name=entry.key,
+            account=entry.account,
+            permissions=permissions_of(entry.permissions),
+            connection_types=entry.connection_types,
+        )
+
+    passwords = [PasswordUser(user_of(entry), entry.password) for entry in users if not entry.nkey]
+    if given.user or given.password:
+        single = UserOptions(given.user, given.password, permissions=given.permissions)
+        passwords.append(PasswordUser(user_of(single), given.password))
+    nkeys = [user_of(entry) for entry in users if entry.nkey]
+    return Authenticator(given.token, passwords, no_auth_user, nkeys, fallback)

@@ -1,10 +1,13 @@
-"""The ``authorization`` block: who may connect."""
+"""The ``authorization`` block and ``users`` lists: who may connect."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+from server.config import nkey
+from server.config.permissions import PermissionOptions, permissions
 from server.config.tree import Entry, kind_of
 from server.config.values import (
     SECOND,
@@ -13,6 +16,7 @@ from server.config.values import (
     Reader,
     ReadValue,
     Table,
+    as_list,
     as_map,
     as_text,
     refusal,
@@ -20,13 +24,28 @@ from server.config.values import (
     text,
 )
 
+CONNECTION_TYPES: Final = ("STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS", "MQTT", "MQTT_WS", "IN_PROCESS")
+GLOBAL_ACCOUNT: Final = "$G"
+
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One entry of ``authorization.users``."""
+    """One entry of a ``users`` list: a name and a password, or a public key."""
 
-    user: str
-    password: str
+    user: str = ""
+    password: str = ""
+    """Plain or a bcrypt hash."""
+    nkey: str = ""
+    permissions: PermissionOptions | None = None
+    """None: not given."""
+    connection_types: tuple[str, ...] = ()
+    """Empty: all."""
+    account: str = GLOBAL_ACCOUNT
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        return self.nkey or self.user
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,8 @@ class AuthorizationOptions:
     password: str = ""
     token: str = ""
     users: tuple[User, ...] = ()
+    permissions: PermissionOptions | None = None
+    """Of users without their own; where they are applied they are copied there."""
     timeout_ns: int = 2 * SECOND
     """How long a client may take to present its credentials."""
 
@@ -63,27 +84,67 @@ def secret(option: str) -> ReadValue:
     return read
 
 
+def _nkey(_reader: Reader, name: str, entry: Entry) -> Fields:
+    value = as_text(name, entry)
+    if nkey.public_key(value, nkey.USER) is None:
+        raise Mistake("Not a valid public nkey for a user")
+    return {"nkey": value}
+
+
+def _connection_types(reader: Reader, name: str, entry: Entry) -> Fields:
+    given = []
+    for item in as_list(name, entry):
+        if isinstance(item.value, str):
+            given.append(item.value.upper())
+        else:
+            reader.complain(item, f"error parsing allowed connection types: unsupported type {kind_of(item.value)}")
+    wrong = [f'"{each}"' for each in given if each not in CONNECTION_TYPES]
+    if wrong:
+        raise Mistake(f"invalid connection types [{' '.join(wrong)}]")
+    return {"connection_types": tuple(given)}
+
+
 def _user(reader: Reader, entry: Entry) -> User | None:
     if not isinstance(entry.value, dict):
-        reader.complain(entry, f"Expected user entry to be a map, got {kind_of(entry.value)}")
+        reader.complain(entry, f"Expected user entry to be a map/struct, got {entry.value}")
         return None
-    fields = reader.block(entry.value, CREDENTIALS, _USER_REFUSED)
-    if "user" not in fields:
+    found = len(reader.problems)
+    fields = reader.block(entry.value, _USER, _USER_REFUSED)
+    if len(reader.problems) > found:
+        return None
+    if not fields.get("nkey") and not fields.get("user"):
         reader.complain(entry, "User entry requires a user")
         return None
-    return User(fields["user"], fields.get("password", ""))
+    if "nkey" in fields and ("user" in fields or "password" in fields):
+        reader.complain(entry, "Nkey users do not take usernames or passwords")
+        return None
+    return User(**fields)
 
 
-def _users(reader: Reader, _name: str, entry: Entry) -> Fields:
+def read_users(reader: Reader, entry: Entry, account: str = GLOBAL_ACCOUNT) -> tuple[User, ...]:
+    """The users of an array; what is wrong with single ones is collected."""
     if not isinstance(entry.value, list):
         raise Mistake(f"Expected users field to be an array, got {kind_of(entry.value)}")
     users = [user for item in entry.value if (user := _user(reader, item)) is not None]
+    duplicate = duplicate_user(users)
+    if duplicate:
+        raise Mistake(f'Duplicate user "{duplicate}" detected')
+    return tuple(replace(user, account=account) for user in users)
+
+
+def duplicate_user(users: Iterable[User]) -> str:
+    """A name or key that occurs twice; "" if none does."""
     seen: set[str] = set()
     for user in users:
-        if user.user in seen:
-            raise Mistake(f'Duplicate user "{user.user}" detected')
-        seen.add(user.user)
-    return {"users": tuple(users)}
+        if user.key in seen:
+            return user.key
+        seen.add(user.key)
+    return ""
+
+
+def with_default(users: Sequence[User], default: PermissionOptions | None) -> tuple[User, ...]:
+    """The users, those without permissions with the default ones."""
+    return tuple(replace(user, permissions=user.permissions or default) for user in users)
 
 
 def _authorization(reader: Reader, name: str, entry: Entry) -> Fields:
@@ -95,6 +156,7 @@ def _authorization(reader: Reader, name: str, entry: Entry) -> Fields:
         raise Mistake("Can not have a single user/pass and a users array")
     if "token" in fields and "users" in fields:
         raise Mistake("Can not have a token and a users array")
+    fields["users"] = with_default(fields.get("users", ()), fields.get("permissions"))
     return {"authorization": AuthorizationOptions(**fields)}
 
 
@@ -104,22 +166,24 @@ CREDENTIALS: Final[Table] = {
     "pass": secret("password"),
     "password": secret("password"),
 }
-_AUTHORIZATION: Final[Table] = {
-    **CREDENTIALS,
-    "token": secret("token"),
-    "timeout": seconds("timeout_ns"),
-    "users": _users,
+"""Of other blocks: no hashes."""
+_CREDENTIALS: Final[Table] = {
+    **dict.fromkeys(("user", "username"), text("user")),
+    **dict.fromkeys(("pass", "password"), text("password")),
 }
-REFUSED: Final = frozenset(
-    (
-        *("default_permissions", "default_permission", "permissions", "auth_callout", "auth_hook"),
-        "proxy_required",
-    )
-)
-_USER_REFUSED: Final = frozenset(
-    (
-        *("nkey", "permissions", "permission", "authorization", "allowed_connection_types"),
-        *("connection_types", "clients", "proxy_required"),
-    )
-)
-TOP_LEVEL: Final[Table] = {"authorization": _authorization}
+_USER: Final[Table] = {
+    **_CREDENTIALS,
+    "nkey": _nkey,
+    **dict.fromkeys(("permissions", "permission", "authorization"), permissions("permissions")),
+    **dict.fromkeys(("allowed_connection_types", "connection_types", "clients"), _connection_types),
+}
+_USER_REFUSED: Final = frozenset({"proxy_required"})
+_AUTHORIZATION: Final[Table] = {
+    **_CREDENTIALS,
+    "token": text("token"),
+    "timeout": seconds("timeout_ns"),
+    "users": lambda reader, _name, entry: {"users": read_users(reader, entry)},
+    **dict.fromkeys(("default_permissions", "default_permission", "permissions"), permissions("permissions")),
+}
+REFUSED: Final = frozenset(("auth_callout", "auth_hook", "proxy_required"))
+TOP_LEVEL: Final[Table] = {"authorization": _authorization, "no_auth_user": text("no_auth_user")}

@@ -48,6 +48,8 @@ class Options:
     ping_max: int = 2
     write_deadline_ns: int = 10 * SECOND
     authorization: AuthorizationOptions = field(default_factory=AuthorizationOptions)
+    no_auth_user: str = ""
+    """The user that clients without credentials become; "" = they are refused where users are configured."""
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     jetstream: JetStreamOptions = field(default_factory=JetStreamOptions)
     config_file: str = ""
@@ -79,8 +81,12 @@ def start_problem(options: Options) -> str:
         return (
             f"max_payload ({options.max_payload_bytes}) cannot be higher than max_pending ({options.max_pending_bytes})"
         )
-    if is_bcrypt(options.authorization.password) or is_bcrypt(options.authorization.token):
-        return "bcrypt passwords and tokens are not supported by this version of jetstore"
+    known = {user.user for user in options.authorization.users}
+    if options.no_auth_user and options.no_auth_user not in known:
+        return (
+            f'no_auth_user: "{options.no_auth_user}" not present as user or nkey in authorization block'
+            " or account configuration"
+        )
     if any(character.isspace() for character in options.server_name):
         return "server name cannot contain spaces"
     if any(character.isspace() for character in options.cluster_name):

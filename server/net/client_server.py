@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
 from jetstore.clock import Clock
-from server.auth.authenticator import Authenticator
+from server.auth.authenticator import Authenticator, SlowCheck, User
 from server.net.connection import ClientConnection
 from server.net.options import NetOptions
 from server.net.stats import ConnectionStats, Totals
@@ -17,6 +19,7 @@ from server.protocol.reasons import CloseReason
 from server.route.router import Router
 
 _BACKLOG = 1024
+NONCE_BYTES = 11
 
 
 class ClientServer:
@@ -31,8 +34,12 @@ class ClientServer:
         clock: Clock,
         rng: Random,
         loop: asyncio.AbstractEventLoop,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
-        """``info.auth_required`` and the protocol option are set from the authenticator here."""
+        """``info.auth_required`` and the protocol option are set from the authenticator here.
+
+        ``entropy`` gives random bytes that nobody can foresee; None: ``rng`` does.
+        """
         self.options = options
         self.info = info
         self.authenticator = authenticator
@@ -40,6 +47,7 @@ class ClientServer:
         self.clock = clock
         self.rng = rng
         self.loop = loop
+        self._entropy = entropy or rng.randbytes
         info.auth_required = options.protocol.auth_required = authenticator.is_required
         router.drops_when_congested = options.no_fast_producer_stall
         router.flush_output = self.flush
@@ -122,6 +130,17 @@ class ClientServer:
                 self.loop.call_later(interval_s, close_next)
 
         close_next()
+
+    # -- credentials ------------------------------------------------------------------------------------------------
+
+    def new_nonce(self) -> str:
+        """What a client must sign with its key."""
+        return base64.urlsafe_b64encode(self._entropy(NONCE_BYTES)).rstrip(b"=").decode()
+
+    def check_elsewhere(self, check: SlowCheck, answer: Callable[[User | None], None]) -> None:
+        """Compare a password in a thread of the loop's, then call back from the loop."""
+        compared = self.loop.run_in_executor(None, check.run)
+        compared.add_done_callback(lambda done: answer(done.result() if done.exception() is None else None))
 
     # -- registry ---------------------------------------------------------------------------------------------------
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from server.auth.authenticator import ANONYMOUS, User
+from server.auth.authenticator import ANONYMOUS, SlowCheck, User
+from server.auth.permissions import Responses
 from server.net.stats import ConnectionStats
 from server.net.trace import WireTrace
 from server.protocol import reasons
-from server.protocol.client import ClientProtocol
+from server.protocol.client import ClientProtocol, Later
 from server.protocol.connect import ConnectOptions
 from server.protocol.events import Closing, Connected, Event, Publishes, Subscribe, Unsubscribe
 from server.protocol.info import info_line
+from server.protocol.lines import is_valid_subject
 from server.protocol.reasons import CloseReason
-from server.route.subscription import Permits, Subscription
+from server.route.subscription import Answers, Permits, Subscription
 
 if TYPE_CHECKING:
     from server.net.client_server import ClientServer
@@ -56,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self.no_responders = False
         self.verbose = True
         self.permits: Permits | None = None
+        self.responses: Answers | None = None
         self.is_closed = False
         self.subscriptions: dict[bytes, Subscription] = {}
         self.in_msgs = self.in_bytes = self.out_msgs = self.out_bytes = self.stalls = 0
@@ -75,6 +78,8 @@ class ClientConnection(asyncio.Protocol):
         self._trace_out: WireTrace | None = None
         self._start_ns = 0
         self._start_s = 0.0
+        self._nonce = ""
+        """What a client with a key must sign."""
 
     # -- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -92,6 +97,8 @@ class ClientConnection(asyncio.Protocol):
         fallback = server.authenticator.fallback
         if fallback is not None:
             self._become(fallback)
+        if server.authenticator.needs_nonce:
+            self._nonce = server.new_nonce()
         self.protocol = ClientProtocol(options.protocol, self.send, self._authenticate, self._info_line, self._start_s)
         is_full = not server.register(self)
         if options.trace:
@@ -195,19 +202,46 @@ class ClientConnection(asyncio.Protocol):
             protocol.refuse(reasons.MAXIMUM_SUBSCRIPTIONS_EXCEEDED)
             return
         if sid not in self.subscriptions:
+            if not is_valid_subject(subject):
+                protocol.refuse(reasons.INVALID_SUBJECT)
+                return
             self.server.router.subscribe_client(self, subject, queue, sid)
         protocol.accept()
 
-    def _authenticate(self, connect: ConnectOptions) -> User | None:
-        return self.server.authenticator.authenticate(connect)
+    def _authenticate(self, connect: ConnectOptions) -> User | Later | None:
+        found = self.server.authenticator.authenticate(connect, self._nonce)
+        if not isinstance(found, SlowCheck):
+            return found
+        if self.transport is not None:
+            self.transport.pause_reading()
+        self.server.check_elsewhere(found, self._checked)
+        return Later.LATER
+
+    def _checked(self, user: User | None) -> None:
+        """A password was compared elsewhere: go on with what the client has sent meanwhile."""
+        if self.is_closed or self.protocol is None or self.transport is None:
+            return
+        event = self.protocol.authenticated(user)
+        self.server.reading += 1
+        try:
+            while event is not None:
+                self._handle(event)
+                event = self.protocol.next_event()
+        finally:
+            self.server.reading -= 1
+            self.server.flush()
+        if not self.is_closed and "stall" not in self._timers and not self.protocol.is_verifying:
+            self.transport.resume_reading()
 
     def _become(self, user: User) -> None:
         self.user = user
-        self.permits = user.permissions
+        self.permits = permissions = user.permissions
+        rule = permissions.responses if permissions is not None else None
+        self.responses = Responses(rule, self.server.loop.time) if rule is not None else None
 
     def _info_line(self, is_second: bool) -> bytes:
         account = self.user.account if is_second else ""
-        return info_line(self.server.info, self.cid, self.ip, remote_account=account)
+        return info_line(self.server.info, self.cid, self.ip, nonce=self._nonce, remote_account=account)
 
     def send_info(self) -> None:
         """Tell the client that something in INFO changed, if it is one that listens."""

@@ -13,6 +13,7 @@ States::
 
     AWAITING_CONNECT ──CONNECT, accepted──▶ OPEN ──(error)──▶ CLOSED
            └──(anything else: Authorization Violation)────────────▲
+    VERIFYING stands between a CONNECT and its acceptance where the owner takes its time; input waits meanwhile.
     OPEN is also the first state where no authentication is configured: CONNECT is optional then.
 """
 
@@ -34,7 +35,6 @@ from server.protocol.lines import (
     UnknownOperation,
     argument,
     is_valid_literal,
-    is_valid_subject,
     operation,
     split_arguments,
 )
@@ -45,12 +45,14 @@ class State(Enum):
     """Where a connection is in its life."""
 
     AWAITING_CONNECT = "awaiting connect"
+    VERIFYING = "verifying"
     OPEN = "open"
     CLOSED = "closed"
 
 
 LEGAL: Mapping[State, frozenset[Op]] = {
     State.AWAITING_CONNECT: frozenset({Op.CONNECT}),
+    State.VERIFYING: frozenset(),
     State.OPEN: frozenset(Op),
     State.CLOSED: frozenset(),
 }
@@ -62,6 +64,12 @@ class _Waiting:
 
 
 _WAITING = _Waiting()
+
+
+class Later(Enum):
+    """What ``authenticate`` returns when it cannot tell yet; the owner calls ``authenticated`` when it can."""
+
+    LATER = "later"
 
 
 @dataclass(slots=True)
@@ -88,7 +96,10 @@ class ClientProtocol:
         info: Callable[[bool], bytes],
         now_s: float,
     ) -> None:
-        """``authenticate`` returns who it is, or None; ``info(True)`` is the INFO line that follows the first PONG."""
+        """``authenticate`` returns who it is, None, or ``Later``.
+
+        ``info(True)`` is the INFO line that follows the first PONG.
+        """
         self.state = State.AWAITING_CONNECT if options.auth_required else State.OPEN
         self.connect = ConnectOptions()
         """As of the last CONNECT, else the defaults."""
@@ -98,6 +109,9 @@ class ClientProtocol:
         """Whether both sides understand headers."""
         self.no_responders = False
         self.keepalive = Keepalive(now_s, options.ping_interval_s, options.ping_max)
+        self._before = self.state
+        self._given = self.connect
+        """While VERIFYING: the state to go back to, and the CONNECT."""
         self._options = options
         self._send = send
         self._authenticate = authenticate
@@ -111,6 +125,11 @@ class ClientProtocol:
         self._ahead_bytes = 0
         self._one_by_one = True
         """Verbose and pedantic clients are answered per message, so their messages cannot go as runs."""
+
+    @property
+    def is_verifying(self) -> bool:
+        """Whether input waits until ``authenticated`` is called."""
+        return self.state is State.VERIFYING
 
     # -- input ------------------------------------------------------------------------------------------------------
 
@@ -128,7 +147,7 @@ class ClientProtocol:
 
     def next_event(self) -> Event | None:
         """The next thing to act on, or None if more input is needed. After ``Closing`` always None."""
-        while self.state is not State.CLOSED:
+        while self.state is not State.CLOSED and self.state is not State.VERIFYING:
             if self._pos == len(self._buffer) and not (self._ahead and self._pull(0)):
                 return None
             options = self._options
@@ -262,6 +281,19 @@ class ClientProtocol:
         if connect.account or connect.new_account:
             return self._fail(reasons.AUTHORIZATION_VIOLATION, CloseReason.AUTHENTICATION_FAILURE)
         user = self._authenticate(connect)
+        if user is Later.LATER:
+            self._before, self.state, self._given = self.state, State.VERIFYING, connect
+            return None
+        return self._let_in(connect, user)
+
+    def authenticated(self, user: object | None) -> Event | None:
+        """What a CONNECT that took its time came to: to be acted on before ``next_event`` is called again."""
+        if self.state is not State.VERIFYING:
+            return None
+        self.state = self._before
+        return self._let_in(self._given, user)
+
+    def _let_in(self, connect: ConnectOptions, user: object | None) -> Event:
         if user is None:
             return self._fail(reasons.AUTHORIZATION_VIOLATION, CloseReason.AUTHENTICATION_FAILURE)
         if connect.protocol not in (0, 1):
@@ -306,11 +338,7 @@ class ClientProtocol:
         args = split_arguments(rest)
         if not 2 <= len(args) <= 3:
             return self._fail("", CloseReason.PARSE_ERROR)
-        subject, sid = args[0], args[-1]
-        if not is_valid_subject(subject):
-            self.refuse(reasons.INVALID_SUBJECT)
-            return None
-        return Subscribe(subject, args[1] if len(args) == 3 else b"", sid)
+        return Subscribe(args[0], args[1] if len(args) == 3 else b"", args[-1])
 
     def _on_unsub(self, rest: bytes) -> Event | None:
         args = split_arguments(rest)
@@ -346,7 +374,8 @@ class ClientProtocol:
 
     def auth_timer_fired(self) -> Closing | None:
         """``Closing`` if the client has not been let in by now."""
-        if self.state is not State.AWAITING_CONNECT:
+        state = self._before if self.state is State.VERIFYING else self.state
+        if state is not State.AWAITING_CONNECT:
             return None
         return self._fail(reasons.AUTHENTICATION_TIMEOUT, CloseReason.AUTHENTICATION_TIMEOUT)
 

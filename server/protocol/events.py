@@ -19,7 +19,7 @@ class Publishes(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """A subscription with a valid subject. The owner answers with ``ClientProtocol.accept`` or ``refuse``."""
+    """A subscription; the owner checks the subject, too, and answers with ``ClientProtocol.accept`` or ``refuse``."""
 
     subject: bytes
     queue: bytes

@@ -115,7 +115,7 @@ class Delivery:
         if (
             sink.permits is not None
             and sink.permits.filters_deliveries
-            and not sink.permits.may_receive(target or columns.subjects[0])
+            and not sink.permits.may_receive(target or columns.subjects[0], subscription.queue)
         ):
             return 0
         if subscription.max_messages:
@@ -128,6 +128,8 @@ class Delivery:
             payloads = strip_headers(header_lens, payloads)
             header_lens = ()
         sink.send(format_messages(subscription.sid, subjects, replies, header_lens, payloads))
+        if sink.responses is not None and replies:
+            sink.responses.delivered(replies)
         sink.out_msgs += count
         sink.out_bytes += sum(map(len, payloads))
         subscription.delivered += count

@@ -128,10 +128,14 @@ class Router:
 
     def _publish_checked(self, client: Sink, columns: Columns) -> None:
         """Message by message: what is not permitted is answered with an error, the rest goes on in runs."""
-        permits = client.permits
+        permits, responses = client.permits, client.responses
         accepted = 0
         for at, (subject, reply) in enumerate(zip(columns.subjects, columns.replies, strict=True)):
-            if subject.startswith(RESERVED_SUBJECTS) or (permits is not None and not permits.may_publish(subject)):
+            if subject.startswith(RESERVED_SUBJECTS) or not (
+                permits is None
+                or permits.may_publish(subject)
+                or (responses is not None and responses.may_answer(subject))
+            ):
                 violation = reasons.publish_violation(subject)
             elif reply and reply.startswith(RESERVED_REPLIES):
                 violation = reasons.reply_violation(reply)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jetstore.node.ports import InboundHandler
@@ -24,6 +24,8 @@ class Sink(Protocol):
     out_bytes: int
     permits: Permits | None
     """None: everything is permitted."""
+    responses: Answers | None
+    """Reply subjects that may be published to because they came with a message; None: not kept."""
 
     def send(self, chunk: bytes) -> None:
         """Put bytes into the output. Never blocks; a slow consumer is closed."""
@@ -47,11 +49,21 @@ class Permits(Protocol):
     def may_subscribe(self, subject: bytes, queue: bytes) -> bool:
         """Whether this subscription may be made."""
 
-    def may_receive(self, subject: bytes) -> bool:
-        """Whether a message on this subject may be delivered to a wider subscription."""
+    def may_receive(self, subject: bytes, queue: bytes) -> bool:
+        """Whether a message on this subject may be delivered to a wider subscription (of that queue)."""
 
     filters_deliveries: bool
     """False: ``may_receive`` is always true for subscriptions that were permitted."""
+
+
+class Answers(Protocol):
+    """Permission to answer what was delivered (``server/auth/permissions.py``)."""
+
+    def delivered(self, replies: Sequence[bytes]) -> None:
+        """Messages with these reply subjects went out."""
+
+    def may_answer(self, subject: bytes) -> bool:
+        """Whether a message may be published on this reply subject; counts it."""
 
 
 class Subscription:

@@ -31,6 +31,23 @@ class Handle:
         self.is_cancelled = True
 
 
+class Done:
+    """The future of work that another thread would do."""
+
+    def __init__(self, loop: FakeLoop, value: object) -> None:
+        self.loop = loop
+        self.value = value
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> object:
+        return self.value
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self.loop.call_soon(callback, self)
+
+
 class FakeLoop:
     """Time stands still until ``advance``."""
 
@@ -53,6 +70,9 @@ class FakeLoop:
         self._count += 1
         heapq.heappush(self._later, (self.now + delay, self._count, handle))
         return handle
+
+    def run_in_executor(self, _executor: None, work: Callable[[], object]) -> Done:
+        return Done(self, work())
 
     def run_soon(self) -> None:
         while self._soon:

@@ -19,8 +19,10 @@ from net_fakes import Peer, ServerBench
 
 from jepsen.real.process import find_nats_server
 from jetstore.clock import RealClock
+from server.app import authenticator as configured_authenticator
 from server.auth.authenticator import Authenticator, PasswordUser, User
 from server.auth.permissions import Permissions
+from server.config.reader import load_options
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
 from server.protocol.client import ProtocolOptions
@@ -42,6 +44,7 @@ CONFIGURATIONS: dict[str, str] = {
             publish: { allow: ["ok.>"], deny: ["ok.not"] }
             subscribe: { allow: ["ok.>", "q.a grp"], deny: ["ok.secret"] } } }
         { user: ann, password: "" } ] }""",
+    "permissions": (wire_script.FOLDER / "conf" / "permissions.conf").read_text("utf-8"),
 }
 
 
@@ -55,6 +58,9 @@ def our_options(name: str) -> tuple[NetOptions, Authenticator]:
     elif name == "users":
         users = [PasswordUser(User("joe", permissions=JOE), "x"), PasswordUser(User("ann"), "")]
         authenticator = Authenticator(users=users)
+    elif name == "permissions":
+        given = load_options(wire_script.FOLDER / "conf" / f"{name}.conf", {})
+        authenticator = configured_authenticator(given)
     return options, authenticator
 
 

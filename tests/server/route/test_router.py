@@ -11,7 +11,7 @@ import pytest
 from jetstore.node.ports import Inbound
 from server.auth.permissions import Permissions
 from server.route.router import Router
-from server.route.subscription import Permits, Subscription
+from server.route.subscription import Answers, Permits, Subscription
 
 
 class FakeSink:
@@ -28,6 +28,7 @@ class FakeSink:
         self.out_msgs = 0
         self.out_bytes = 0
         self.permits: Permits | None = None
+        self.responses: Answers | None = None
         self.out = b""
         self.pending = 0
         self.congested = False
