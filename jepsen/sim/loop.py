@@ -302,6 +302,10 @@ class SimLoop(asyncio.BaseEventLoop):
         """Feed facts (str, int, float, bytes only) to the hash of the run."""
         self._facts += repr((self._now, *facts)).encode()
 
+    def trace_line(self, line: str) -> None:
+        """The same for what happens often: one line, no time (that of the round is there)."""
+        self._facts += line.encode()
+
     def trace_hash(self) -> str:
         """Hash of everything so far."""
         self._feed()

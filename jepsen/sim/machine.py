@@ -266,7 +266,7 @@ class Machine:
             self.loop.call_owned(self.boot.owner, probe.checkpoint)
 
     def _trace(self, op: str, path: str, first: int, second: int) -> None:
-        self.loop.trace(self.name, op, path, first, second)
+        self.loop.trace_line(f"{self.name} {op} {path} {first} {second}\n")
 
     # -- faults (Target) ------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ READ_AGAIN_MAX = 20
 """Seconds within which a replica must have repaired what is found damaged in the end."""
 PROBE_BOUND_NS = 20_000_000_000
 """Virtual time within which a healed server takes a write."""
+LAST_ANSWERS_S = 0.5
+"""How long after everything has healed clients may still get answers."""
 CONVERGE_BOUND_S = 60.0
 """Virtual time within which healed replicas agree on what is committed."""
 
@@ -229,6 +231,8 @@ class Run:
         await self.script(self)
         self.is_over = True
         world.calm()
+        await asyncio.wait(clients, timeout=LAST_ANSWERS_S)
+        world.hang_up()  # what is not answered by now is unknown: nobody waits for time-outs
         await asyncio.wait(clients, timeout=120.0)
         for client in clients:
             if not client.done():

@@ -309,7 +309,7 @@ class SimTransport(asyncio.Transport):
         self._latest_arrival = max(self._latest_arrival, arrival)
         if segment is None:
             arrival = self._latest_arrival
-        loop.trace("net", self.number, len(segment) if segment is not None else -1)
+        loop.trace_line(f"net {self.number} {-1 if segment is None else len(segment)}\n")
         loop.call_world_at(arrival, self.peer._arrived, segment, context=self.peer.context)
 
     def _arrived(self, segment: bytes | None) -> None:

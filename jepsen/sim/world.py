@@ -25,6 +25,7 @@ from jepsen.sim.client import Client, NotSent, Unknown, connect
 from jepsen.sim.cluster_client import connect_to_leader
 from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
+from jepsen.sim.owner import HARNESS_HOST
 from jepsen.sim.server import CLUSTER_PORT, PORT, serve_node
 from jetstore.limits import KIB, MIB, Limits
 
@@ -194,6 +195,12 @@ class World:
         for machine in self.machines:
             machine.heal_disk()
             machine.thaw()
+
+    def hang_up(self) -> None:
+        """Clients that are still connected reset their connections."""
+        for transport in self.loop.network.live():
+            if transport.host == HARNESS_HOST:
+                transport.abort()
 
     def tell(self, what: str) -> None:
         """For the story."""

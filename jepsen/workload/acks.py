@@ -21,7 +21,7 @@ class Acks:
         rng = setting.rng
         self.policy = rng.choice(("explicit", "explicit", "all"))
         self.is_push = self.policy == "explicit" and rng.random() < 0.3
-        self.ack_wait_ns = rng.choice((300_000_000, 1_000_000_000, 30_000_000_000))
+        self.ack_wait_ns = rng.choice((300_000_000, 1_000_000_000, 4_000_000_000))
         self.workers = 1 if self.policy == "all" else rng.randint(1, 3)
         self.config = {
             "durable_name": "c",

@@ -289,7 +289,7 @@ async def drain(client: Client, final: FinalStream) -> list[str]:
     order: list[int] = []
     fruitless = 0
     while len(got) < pending and fruitless < 3:
-        batch = await client.fetch(final.name, consumer, 200, 5.0)
+        batch = await client.fetch(final.name, consumer, min(200, pending - len(got)), 5.0)
         fruitless = 0 if batch else fruitless + 1
         for message in batch:
             seq = int(message.reply.split(".")[-4])

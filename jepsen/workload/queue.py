@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from jepsen.checker import consumer as consumer_checks
@@ -19,7 +20,7 @@ class WorkQueue:
         self.setting, self.name = setting, name
         rng = setting.rng
         self.groups = [f"w{number}" for number in range(rng.randint(1, 3))]
-        self.ack_wait_ns = rng.choice((500_000_000, 2_000_000_000, 30_000_000_000))
+        self.ack_wait_ns = rng.choice((500_000_000, 2_000_000_000, 4_000_000_000))
         self.config = {"name": name, "subjects": [f"{name}.>"], "retention": "workqueue"}
         self.final: FinalStream | None = None
         self.emptied: FinalStream | None = None
@@ -81,7 +82,8 @@ class WorkQueue:
         self.final = await read_stream(client, self.name, max(acked, default=0))
         if setting.is_damaged:
             return
-        problems = [await Consumer(setting, self.name, group, client, 0).finish_off() for group in self.groups]
+        workers = [Consumer(setting, self.name, group, client, 0).finish_off() for group in self.groups]
+        problems = await asyncio.gather(*workers)
         setting.problems += [problem for problem in problems if problem]
         if not any(problems):
             self.emptied = await read_stream(client, self.name, 0)
