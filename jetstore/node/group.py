@@ -22,7 +22,7 @@ from jetstore.raft.log import Entry, RaftLog
 from jetstore.raft.membership import Configuration, decode_configuration, is_configuration
 from jetstore.raft.ready import CheckpointFetch, Event, Fenced, LeaderChanged, ReadState, Removed
 from jetstore.store.journal.entries import encode_entries, encode_entry
-from jetstore.store.ports import GroupRecovery, Kind, Record
+from jetstore.store.ports import PLAIN, GroupRecovery, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
 
 log = structlog.get_logger(__name__)
@@ -106,7 +106,9 @@ class Group:
             log=RaftLog(
                 checkpoint_index=recovered.checkpoint_index,
                 checkpoint_term=recovered.checkpoint_term,
-                entries=[Entry(e.term, e.index, e.data, e.message_count) for e in recovered.entries],
+                entries=[
+                    Entry(e.term, e.index, e.data, e.message_count, is_plain=e.is_plain) for e in recovered.entries
+                ],
                 resident_bytes_max=limits.journal_reappend_bytes,
                 retain_bytes=limits.raft_retain_bytes if replication is not None else 0,
             ),
@@ -278,7 +280,8 @@ class Group:
             for entry in ready.repairs:
                 count, at = entry.message_count, entry.index
                 body = encode_entries([(count, entry.data or b"")])
-                records.append(Record(Kind.REPAIR, self.uid, entry.term, Term(0), at, at, count, 0, body))
+                aux = 0 if core.configurations.carriers(at, at) else PLAIN
+                records.append(Record(Kind.REPAIR, self.uid, entry.term, Term(0), at, at, count, aux, body))
             records += self._entry_records(ready.entries, ready.prev_term)
             more = more or core.has_ready()
         if records:
@@ -380,23 +383,34 @@ class Group:
             raise NotNow("leadership could not be confirmed")
 
     def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
-        """One ENTRIES record per run of one term."""
+        """One ENTRIES record per run of one term; a configuration has one of its own, so that others can be told apart
+        from it by their line alone."""
+        if not entries:
+            return []
+        carriers = self.core.configurations.carriers(entries[0].index, entries[-1].index)
         if len(entries) == 1:
             entry = entries[0]
             index, count = entry.index, entry.message_count
+            aux = 0 if carriers else PLAIN
             body = encode_entry(count, entry.data or b"")
-            return [Record(Kind.ENTRIES, self.uid, entry.term, prev_term, index, index, count, 0, body)]
+            return [Record(Kind.ENTRIES, self.uid, entry.term, prev_term, index, index, count, aux, body)]
         records = []
         start = 0
         while start < len(entries):
             end = start + 1
-            while end < len(entries) and entries[end].term == entries[start].term:
+            aux = 0 if entries[start].index in carriers else PLAIN
+            while (
+                aux
+                and end < len(entries)
+                and entries[end].term == entries[start].term
+                and entries[end].index not in carriers
+            ):
                 end += 1
             run = entries[start:end]
             body = encode_entries([(entry.message_count, entry.data or b"") for entry in run])
             count = sum(entry.message_count for entry in run)
             records.append(
-                Record(Kind.ENTRIES, self.uid, run[0].term, prev_term, run[0].index, run[-1].index, count, 0, body)
+                Record(Kind.ENTRIES, self.uid, run[0].term, prev_term, run[0].index, run[-1].index, count, aux, body)
             )
             prev_term = run[-1].term
             start = end

@@ -85,14 +85,16 @@ class Configurations:
             del self._steps[0]
 
     def hidden(self) -> int:
-        """Unreadable entries that may carry a newer configuration than the one in effect.
-
-        An entry with messages in it is none; of what cannot be read at all, nobody knows. One hidden change is
-        harmless, since consecutive configurations have intersecting quorums; two may not.
-        """
+        """Unreadable entries that may carry a newer configuration than the one in effect."""
         log = self._log
         entries = (log.entry(index) for index in log.faulty if index > self.index)
-        return sum(entry.data is None and not entry.message_count for entry in entries)
+        return sum(entry.data is None and not entry.is_plain for entry in entries)
+
+    def carriers(self, first_index: RaftIndex, last_index: RaftIndex) -> list[RaftIndex]:
+        """Entries of a range above the checkpoint that carry a configuration, ascending."""
+        if self.index < first_index:
+            return []
+        return [index for index, _ in self._steps if first_index <= index <= last_index]
 
     def _scan(self) -> None:
         log = self._log

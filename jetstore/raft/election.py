@@ -11,7 +11,8 @@ proved to exist counts, readable or not (R11). A member that hears a leader refu
 one election timeout, unless the leader itself sent them (transfer). Source: Raft paper §5.2, 5.4.1; thesis §4.2.3, 9.6.
 
 A member with unreadable entries first asks everybody for their bytes, and stands for election only when nobody else has
-won for ``faulty_campaign_timeouts`` timeouts.
+won for ``faulty_campaign_timeouts`` timeouts. While one of them may be a configuration it does not stand at all: it
+does not know who votes, and the one it knows may be two changes behind what others have committed by.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Election:
         core = self.core
         if core.is_removed:
             return
-        if self._may_stand() and core.configurations.hidden() <= 1:
+        if self._may_stand() and not core.configurations.hidden():
             if self._is_lone_voter():
                 self._stand_for_real(is_forced=False)
                 return

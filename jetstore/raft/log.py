@@ -37,6 +37,8 @@ class Entry:
     """None: FAULTY (a line proves that the entry exists, its bytes are unreadable)."""
     message_count: int = 0
     cache: object = None
+    is_plain: bool = False
+    """FAULTY, and yet certainly no configuration: its line says so. (Of readable ones it says nothing.)"""
 
 
 def _term_of(entry: Entry) -> Term:

@@ -35,6 +35,10 @@ class Kind(IntEnum):
     """This member's generation in the group (0 = the group is gone: its tombstone)."""
 
 
+PLAIN = 1
+"""``aux`` of ENTRIES and REPAIR: no entry in there is a configuration of the group (0: nothing is known about that)."""
+
+
 class Record(NamedTuple):
     """One line of a journal block and its body. ``body`` is one bytes object; its crc32c is computed by the writer."""
 
@@ -47,7 +51,8 @@ class Record(NamedTuple):
     message_count: int
     """Messages in the record's publishes: what ``jetstore recover`` must skip if the body is lost."""
     aux: int
-    """HARD: voted-for member number (0 = none) · CKPT/RESET: head hash · GROUP: generation · else 0."""
+    """HARD: voted-for member number (0 = none) · CKPT/RESET: head hash · GROUP: generation · ENTRIES, REPAIR: ``PLAIN``
+    or 0."""
     body: bytes
 
 
@@ -62,6 +67,8 @@ class EntryRef:
     """The entry's bytes as the raft log encodes them; None when FAULTY."""
     is_count_known: bool = True
     """False: not even its line is readable; ``message_count`` says nothing."""
+    is_plain: bool = False
+    """FAULTY, and its line says that it carries no configuration of the group."""
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from jetstore.errors import Corruption, DiskPoisoned, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
+from jetstore.raft.membership import ConfChange
 from jetstore.store.journal.entries import iter_entries
-from jetstore.store.ports import EntryRef, GroupRecovery, JournalStatus, Kind, Record
+from jetstore.store.ports import PLAIN, EntryRef, GroupRecovery, JournalStatus, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
 
 
@@ -174,6 +175,36 @@ async def test_recovered_entries_are_applied_only_after_the_own_no_op_is_durable
     await bench.finish()
     assert group.machine.applied == [b"old"]  # type: ignore[attr-defined]
     assert bench.disk.blocks[1][0].prev_term == 3
+
+
+@pytest.mark.asyncio
+async def test_a_configuration_has_a_line_of_its_own_and_the_others_say_that_they_are_none() -> None:
+    bench = Bench()
+    group = bench.group()
+    await bench.serve(group)
+    for data in (b"a", b"b"):
+        group.propose(data)
+    group.core.propose_conf_change(ConfChange.add_learner("other", 1))
+    for data in (b"c", b"d"):
+        group.propose(data)
+    for _ in range(2):  # and the same when the log is said again
+        await bench.finish()
+        assert [(r.last_index, r.aux) for r in bench.disk.blocks[-1]] == [(3, PLAIN), (4, 0), (6, PLAIN)]
+        assert group.reappend()
+        await bench.settle()
+
+
+@pytest.mark.asyncio
+async def test_whether_an_unreadable_entry_may_be_a_configuration_comes_from_its_line() -> None:
+    for is_plain in (True, False):
+        bench = Bench()
+        entries = [EntryRef(RaftIndex(1), Term(1), 0, None, is_plain=is_plain)]
+        group = bench.group(7, GroupRecovery(GroupUid(7), term=Term(1), entries=entries))
+        group.start()
+        await bench.settle()
+        if bench.disk.futures:  # it stands
+            await bench.finish()
+        assert group.core.is_leader is is_plain, "a lone voter leads if it knows that it is one"
 
 
 @pytest.mark.asyncio

@@ -238,7 +238,8 @@ class Cluster:
         """Some entries of one copy become unreadable, as long as somebody keeps each one."""
         for entry in member.disk.entries:
             if self.rng.random() < 0.3 and self.has_other_copy(member, entry.index, entry.term):
-                self.report.damaged += member.disk.damage(entry.index)
+                with_line = self.rng.random() < 0.1
+                self.report.damaged += member.disk.damage(entry.index, with_line=with_line)
 
     def lose_disk(self) -> None:
         """A disk is gone for good; at most so many that every configuration in use keeps a quorum."""

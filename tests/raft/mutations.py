@@ -340,6 +340,14 @@ MUTATIONS = [
         "",
         "faulty_leader_waits",
     ),
+    _m(
+        "who may miss one configuration stands for election",
+        "election",
+        "and not core.configurations.hidden():",
+        "and core.configurations.hidden() <= 1:",
+        "",
+        "test_core_repair.test_one_hidden_change_and_one_that_never_arrived_are_two",
+    ),
     # -- membership: R8, R9 -------------------------------------------------------------------------------------------
     _m(
         "two changes at once (guard a)",

@@ -26,7 +26,8 @@ def configuration(count: int) -> Configuration:
 
 
 def entry(index: int, term: int, data: bytes | None = b"x") -> Entry:
-    return Entry(Term(term), RaftIndex(index), data)
+    """``data`` None: unreadable, and its line says that it is no configuration."""
+    return Entry(Term(term), RaftIndex(index), data, is_plain=data is None)
 
 
 def new_world(options: RaftOptions | None) -> World:

@@ -85,12 +85,16 @@ class Disk:
             del self.entries[keep:]
             self.entries += entries
 
-    def damage(self, index: int) -> bool:
-        """The bytes of an entry become unreadable; its line still says that it exists."""
+    def damage(self, index: int, *, with_line: bool = False) -> bool:
+        """The bytes of an entry become unreadable; its line still says that it exists, and that it is no configuration.
+
+        ``with_line``: that line is unreadable, too, and the entry known from what stands behind it.
+        """
         found = self.entry(index)
         if found is None or found.data is None:
             return False
-        self.entries[index - self.checkpoint.index - 1] = replace(found, data=None, cache=None)
+        is_plain = not with_line and not is_configuration(found.data)
+        self.entries[index - self.checkpoint.index - 1] = replace(found, data=None, cache=None, is_plain=is_plain)
         return True
 
     def install(self, checkpoint: Checkpoint) -> None:

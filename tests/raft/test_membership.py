@@ -49,6 +49,14 @@ def test_a_learner_gets_a_new_number_and_no_vote() -> None:
     assert not found.is_voter(4)
 
 
+def test_a_learner_may_get_a_number_that_was_set_aside() -> None:
+    before = Configuration.founding([("a", 1)])
+    after = before.changed(ConfChange.add_learner("b", 1, 7))
+    assert (after.learners, after.next_member) == ({7}, 8)
+    with pytest.raises(ConfChangeRefused, match="given before"):
+        after.changed(ConfChange.add_learner("c", 1, 3))
+
+
 def test_promote_and_demote_move_one_member() -> None:
     found = three().changed(ConfChange.add_learner("D", 1)).changed(ConfChange.promote(4))
     assert (found.voters, found.learners) == ({1, 2, 3, 4}, frozenset())

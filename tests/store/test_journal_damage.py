@@ -18,7 +18,7 @@ from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import file_path
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.journal.scan import FoundBlock, FoundFile, scan_file
-from jetstore.store.ports import GroupRecovery, JournalRecovery, Kind, Record
+from jetstore.store.ports import PLAIN, GroupRecovery, JournalRecovery, Kind, Record
 
 LIMITS = small_limits(file_bytes=32 * KIB, block_bytes=8 * KIB, spares=2)
 IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
@@ -196,6 +196,30 @@ def test_a_damaged_record_keeps_the_entries_before_the_damage() -> None:
     assert recovery.groups[1].last_index == 6
     lost = [entry for entry in recovery.groups[1].entries if entry.data is None]
     assert sum(entry.message_count for entry in lost) == len(lost)
+
+
+def test_a_line_says_of_unreadable_entries_that_they_are_no_configuration() -> None:
+    """Two records say so, one does not; then the lines are gone, too."""
+    blocks = [
+        [generation(1, 1), hard(1, 1), entries(1, 1, 0, 1, [b"a" * 600, b"b" * 600])._replace(aux=PLAIN)],
+        [entries(1, 1, 1, 3, [b"c" * 600])],
+        [entries(1, 1, 1, 4, [b"d" * 600])._replace(aux=PLAIN)],
+        [hard(1, 2)],
+    ]
+    vfs, _ = build(blocks=blocks)
+    found = [(number, block) for number, block in blocks_of(vfs) if block.header.body_bytes]
+    for number, block in found:
+        flip(vfs, file_path(number), block.header.body_offset + 100)
+    lost = [(e.index, e.is_plain) for e in recover(vfs.clone()).groups[1].entries]
+    assert lost == [(1, True), (2, True), (3, False), (4, True)]
+    for number, block in found[1:]:
+        destroy_heads(vfs, number, block)
+    assert [(e.index, e.is_plain) for e in recover(vfs).groups[1].entries] == [
+        (1, True),
+        (2, True),
+        (3, False),
+        (4, True),
+    ], "a line stands in the next block, too"
 
 
 def test_a_repaired_slot_is_readable_again_and_only_if_its_term_is_right() -> None:

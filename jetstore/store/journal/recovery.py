@@ -21,7 +21,7 @@ from jetstore.store.journal.format import Line
 from jetstore.store.journal.scan import FoundBlock, FoundFile, scan_file
 from jetstore.store.journal.table import NOWHERE, GroupState, GroupTable, Run
 from jetstore.store.journal.verdicts import Step, Verdict, is_whole_table, judge
-from jetstore.store.ports import EntryRef, GroupRecovery, JournalRecovery, Kind, Record
+from jetstore.store.ports import PLAIN, EntryRef, GroupRecovery, JournalRecovery, Kind, Record
 from jetstore.store.vfs import Vfs
 from jetstore.types import GroupUid, RaftIndex, Term
 
@@ -244,7 +244,10 @@ class _Opening:
                 count, data = found[position]
                 entries.append(EntryRef(RaftIndex(index), Term(run.term), count, data))
             else:
-                entries.append(EntryRef(RaftIndex(index), Term(run.term), lost_messages, None, line is not None))
+                is_plain = line is not None and line.aux == PLAIN
+                entries.append(
+                    EntryRef(RaftIndex(index), Term(run.term), lost_messages, None, line is not None, is_plain)
+                )
                 lost_messages = 0
         return entries
 
