@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("server")
 
 ACCOUNT = "$G"
+NO_FILE = "can only reload config when a file is provided using -c or --config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Server:
             host=options.host,
             port=options.port,
             max_payload=options.max_payload_bytes,
+            headers=not options.no_header_support,
             jetstream=store is not None,
             api_lvl=API_LEVEL,
             cluster=options.cluster_name,
@@ -110,6 +112,10 @@ class Server:
             world.loop,
             world.entropy,
         )
+        self.port = 0
+        """Where clients connect; known once it listens."""
+        self.reload: Callable[[], str] = lambda: NO_FILE
+        """Read the configuration again: "" or why everything stays as it was. ``server/run.py`` puts its own here."""
         self.monitor: Monitor | None = None
         self.http_port = 0
         self.node: Node | None = None
@@ -149,13 +155,14 @@ class Server:
             await self.node.start()
             self.api.start()
         options = self.options
-        self.info.port = await self.clients.start(options.host if host is None else host, options.port)
+        self.port = await self.clients.start(options.host if host is None else host, options.port)
+        self.info.host, self.info.port = advertised_address(options, self.port)
         if options.http_port:
             from server.monitor.monitor import Monitor  # a fifth of the start-up time: only where it is wanted
 
             self.monitor = Monitor(self.monitor_source())
             self.http_port = await self.monitor.start(options.http_host or options.host, options.http_port)
-        return self.info.port
+        return self.port
 
     async def stop(self) -> None:
         """Take no more clients, answer what is due, make it durable, let the store go."""
@@ -178,7 +185,7 @@ class Server:
             jetstore=info.jetstore,
             go=info.go,
             host=options.host,
-            port=info.port,
+            port=self.port,
             cluster=options.cluster_name,
             max_connections=options.max_connections,
             ping_interval_ns=options.ping_interval_ns,
@@ -285,6 +292,14 @@ def authenticator(options: Options) -> Authenticator:
     return configured(given, given.users, options.no_auth_user)
 
 
+def advertised_address(options: Options, port: int) -> tuple[str, int]:
+    """Host and port that INFO names: those of ``client_advertise``, else where the server listens."""
+    if not options.client_advertise:
+        return options.host, port
+    host, colon, number = options.client_advertise.rpartition(":")
+    return (host.removeprefix("[").removesuffix("]"), int(number)) if colon else (number, port)
+
+
 def net_options(options: Options, write_pause_bytes: int) -> NetOptions:
     """What the options say about client connections."""
     return NetOptions(
@@ -293,11 +308,19 @@ def net_options(options: Options, write_pause_bytes: int) -> NetOptions:
             max_control_line_bytes=options.max_control_line_bytes,
             ping_interval_s=options.ping_interval_ns / 1e9,
             ping_max=options.ping_max,
+            headers=not options.no_header_support,
         ),
         max_connections=options.max_connections,
+        max_subscriptions=options.max_subscriptions,
+        max_sub_tokens=options.max_sub_tokens,
+        max_closed_clients=options.max_closed_clients,
+        no_fast_producer_stall=options.no_fast_producer_stall,
         max_pending_bytes=options.max_pending_bytes,
         write_pause_bytes=write_pause_bytes,
         write_deadline_s=options.write_deadline_ns / 1e9,
         trace=options.trace,
+        trace_verbose=options.trace_verbose,
+        trace_headers=options.trace_headers,
+        traced_bytes_max=options.traced_bytes_max,
         auth_timeout_s=options.authorization.timeout_ns / 1e9,
     )

@@ -211,12 +211,12 @@ async def serve(options: Options) -> int:
     await starting
     if options.http_port:
         log.info(f"Starting http monitor on {options.http_host or options.host}:{server.http_port}")
-    log.info(f"Listening for client connections on {options.host}:{server.info.port}")
+    log.info(f"Listening for client connections on {options.host}:{server.port}")
     if store is not None and store.cluster is not None:
         log.info(f"Listening for route connections on {options.cluster.host}:{store.cluster.port}")
     ports_file: Path | None = None
     if options.ports_file_dir:
-        listeners = {"nats": [f"nats://{options.host}:{server.info.port}"]}
+        listeners = {"nats": [f"nats://{options.host}:{server.port}"]}
         if options.http_port:
             listeners["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
         if store is not None and store.cluster is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from jetstore.limits import KIB, MIB, Limits, file_bytes_for
+from jetstore.model.times import format_duration
 from server.config.authorization import AuthorizationOptions, User, is_bcrypt
 from server.config.cluster import ClusterOptions
 from server.config.jetstream import JetStreamOptions
@@ -25,6 +26,8 @@ class Options:
     port: int = DEFAULT_PORT
     server_name: str = ""
     """"" = the server's id."""
+    client_advertise: str = ""
+    """host or host:port that INFO names instead of what the server listens on; "" = that."""
     cluster_name: str = ""
     """Shown only, unless there is a cluster port."""
     http_host: str = ""
@@ -34,16 +37,39 @@ class Options:
     http_base_path: str = ""
     debug: bool = False
     trace: bool = False
+    trace_verbose: bool = False
+    """Trace clients of the system account, too."""
+    trace_headers: bool = False
+    """Of payloads only the headers are traced."""
+    traced_bytes_max: int = 0
+    """How much of a payload is traced; 0 = all of it."""
     logtime: bool = True
     logtime_utc: bool = False
     log_file: str = ""
     """"" = standard error."""
+    log_file_bytes_max: int = 0
+    """At this size the log file is set aside and a new one begun; 0 = never."""
+    log_files_max: int = 0
+    """How many log files are kept, the current one included; 0 = all."""
     pid_file: str = ""
     ports_file_dir: str = ""
     max_payload_bytes: int = MIB
     max_control_line_bytes: int = 4 * KIB
     max_pending_bytes: int = 64 * MIB
     max_connections: int = 65_536
+    max_subscriptions: int = 0
+    """Of one connection; 0 = no limit."""
+    max_sub_tokens: int = 0
+    """Tokens of a subscription's subject; 0 = no limit."""
+    max_closed_clients: int = 10_000
+    """Closed connections that monitoring remembers."""
+    no_header_support: bool = False
+    no_fast_producer_stall: bool = False
+    """Messages to a congested consumer are dropped; its producers are not slowed down."""
+    lame_duck_duration_ns: int = 120 * SECOND
+    """How long a lame duck takes to close all its clients, the grace period included."""
+    lame_duck_grace_ns: int = 10 * SECOND
+    """How long it waits before the first."""
     ping_interval_ns: int = 120 * SECOND
     ping_max: int = 2
     write_deadline_ns: int = 10 * SECOND
@@ -86,6 +112,11 @@ def start_problem(options: Options) -> str:
         return (
             f'no_auth_user: "{options.no_auth_user}" not present as user or nkey in authorization block'
             " or account configuration"
+        )
+    if options.lame_duck_grace_ns >= options.lame_duck_duration_ns:
+        return (
+            f"lame duck grace period ({format_duration(options.lame_duck_grace_ns)}) should be strictly lower than"
+            f" lame duck duration ({format_duration(options.lame_duck_duration_ns)})"
         )
     if any(character.isspace() for character in options.server_name):
         return "server name cannot contain spaces"

@@ -34,6 +34,7 @@ STALL_S = 0.01
 """How long a producer is not read when a consumer of its messages is congested."""
 _NANOS = 1_000_000_000
 _RESERVED_QUEUE = b"_sys_"
+_SYSTEM_ACCOUNT = "$SYS"
 _WARNED = {
     CloseReason.SLOW_CONSUMER_PENDING_BYTES: "slow consumer",
     CloseReason.SLOW_CONSUMER_WRITE_DEADLINE: "slow consumer",
@@ -102,7 +103,15 @@ class ClientConnection(asyncio.Protocol):
         self.protocol = ClientProtocol(options.protocol, self.send, self._authenticate, self._info_line, self._start_s)
         is_full = not server.register(self)
         if options.trace:
-            self._trace_in, self._trace_out = WireTrace("<<-", self._traced), WireTrace("->>", self._traced)
+            self._trace_in, self._trace_out = (
+                WireTrace(
+                    arrow,
+                    self._traced,
+                    payload_max=options.traced_bytes_max,
+                    is_headers_only=options.trace_headers,
+                )
+                for arrow in ("<<-", "->>")
+            )
         self.send(self._info_line(False))
         if is_full:
             self._end(
@@ -266,6 +275,8 @@ class ClientConnection(asyncio.Protocol):
             self._abort(CloseReason.SLOW_CONSUMER_PENDING_BYTES)
 
     def _traced(self, text: str) -> None:
+        if self.user.account == _SYSTEM_ACCOUNT and not self.server.options.trace_verbose:
+            return
         user = f'"{self.user.account}/user:{self.user.name}" - ' if self.user.name else ""
         log.info(f"{self.ip}:{self.port} - cid:{self.cid} - {user}{text}", trace=True)
 

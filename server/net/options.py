@@ -30,5 +30,11 @@ class NetOptions:
     """True: messages to a congested consumer are dropped instead of slowing down their producer."""
     trace: bool = False
     """Log every protocol message."""
+    trace_verbose: bool = False
+    """Those of the system account's clients, too."""
+    trace_headers: bool = False
+    """Of payloads only the headers."""
+    traced_bytes_max: int = 0
+    """Of a payload at most so much; 0 = all of it."""
     max_closed_clients: int = 10_000
     """Closed connections that monitoring remembers."""
