@@ -118,6 +118,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self.callbacks_max = callbacks_max
         self.deadline_s = float("inf")
         self.callbacks = 0
+        self.running: object = None
+        """The callback that runs now; None between runs of the loop."""
         self.failures: list[str] = []
         """What reached the exception handler: an unhandled error of the tested code, each a finding."""
         self._now = 0.0
@@ -241,6 +243,7 @@ class SimLoop(asyncio.BaseEventLoop):
                         continue
                     owner.has_run = True
                 assert handle._callback is not None
+                self.running = handle
                 try:
                     context.run(handle._callback, *handle._args)
                 except (SystemExit, KeyboardInterrupt):
@@ -248,6 +251,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 except BaseException as error:  # noqa: BLE001  # as any event loop does
                     self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
             if self._stopping:
+                self.running = None
                 return
 
     # -- making things --------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan
 from jepsen.sim.recorder import Recorder
 from jepsen.sim.server import serve_node
+from jepsen.sim.spin import SimSpin, guarded
 from jepsen.sim.world import START_BOUND_S, World
 from jepsen.workload.base import Setting, Workload, live, persist
 from jetstore.errors import Corruption, DiskFull
@@ -109,7 +110,11 @@ def conduct(run: Run) -> None:
     """Run it to its end, and write its report."""
     world, report, loop = run.world, run.report, run.loop
     try:
-        world.run(run.main())
+        with guarded(loop):
+            world.run(run.main())
+    except SimSpin as spin:
+        report.problems.append(f"spin: {spin}")
+        run.is_spinning = True
     except Exception as error:  # noqa: BLE001  # a deadlock, a livelock or a bug of a workload: all are findings
         report.problems.append(f"run: {type(error).__name__}: {error}")
     report.problems += [f"err: {failure}" for failure in loop.failures]
@@ -180,6 +185,8 @@ class Run:
         self.history = History(world.loop.now_ns)
         self.recorder = Recorder(world)
         self.is_over = False
+        self.is_spinning = False
+        """Some callback never ends: nothing of this world may run again."""
         self.setting = Setting(
             history=self.history,
             rng=Random(rng.getrandbits(64)),
@@ -384,6 +391,10 @@ class Run:
         self.is_over = True
         self.recorder.is_running = False
         rest = [task for task in self._tasks if not task.done()]
+        if self.is_spinning:
+            for machine in self.world.machines:
+                machine.close()
+            return
         for task in rest:
             task.cancel()
         if rest:
