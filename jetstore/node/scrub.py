@@ -1,8 +1,9 @@
 """Reads the whole store again, slowly, forever: damage is found while there is still time to do something about it.
 
-A round goes over the groups one by one: both copies of the head, the committed rows of the index, every frame and
-footer of every segment. What is found is logged once. Unreadable messages are the stream's damage (/healthz names it);
-a damaged copy of a head is written again with the next checkpoint; a damaged index is made again from the messages.
+A round goes over the journal files that are needed, then over the groups one by one: both copies of the head, the
+committed rows of the index, every frame and footer of every segment. What is found is logged once. Unreadable messages
+are the stream's damage (/healthz names it); a damaged copy of a head is written again with the next checkpoint; a
+damaged index is made again from the messages; what lives in a damaged journal file is in memory: written elsewhere.
 
 It yields to everything else: at most ``limits.scrub_bytes_per_s``, in steps of ``limits.scrub_step_bytes``, and it
 waits while the event loop is late. What the page cache still has is compared with nothing on the disk: a read of lately
@@ -16,12 +17,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from jetstore.errors import Corruption, IndexDoubt
+from jetstore.errors import Corruption, DiskFull, IndexDoubt
 from jetstore.limits import Limits
 from jetstore.node.group import Group
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.checkpoint_files import HEAD_NAMES, group_dir, read_heads
+from jetstore.store.journal.files import JOURNAL_DIR, file_path
+from jetstore.store.journal.reread import Extent, reread_file
 from jetstore.store.log_scrub import Scrubber
 from jetstore.store.vfs import Vfs
 
@@ -35,6 +38,8 @@ BUSY_PAUSE_S = 0.25
 """Then the scrub waits so long."""
 
 
+FINDINGS_SHOWN = 4
+"""Of one journal file, in the log."""
 FIRST_ROUND_S = 10.0
 """After a start other things come first."""
 
@@ -64,7 +69,8 @@ class Scrub:
         self.found_total = 0
         """Damaged places found since start, each counted once a round."""
         self.damaged_copies: dict[str, str] = {}
-        """Path → what is wrong with this copy of a head."""
+        """Group directory, or path of a journal file that is still needed → what is wrong with it; memory, or the other
+        copy of a head, has what it should hold."""
 
     async def run(self) -> None:
         """Round after round. Does nothing if the limit says so."""
@@ -78,6 +84,7 @@ class Scrub:
 
     async def round(self) -> None:
         """One round over everything."""
+        await self._journal()
         await self._heads(self._meta())
         for group in self._streams():
             if not group.stopped:
@@ -96,6 +103,39 @@ class Scrub:
             if self._loop.time() - due < LATE_S:
                 return
             wait_s = BUSY_PAUSE_S
+
+    # -- the journal --------------------------------------------------------------------------------------------------
+
+    async def _journal(self) -> None:
+        journal_id, file_bytes, extents = await self._storage.disk.call("journal_extents")
+        for extent in extents:
+            found: list[Corruption] = []
+            for used in reread_file(self._vfs, journal_id, file_bytes, extent, self._limits.scrub_step_bytes, found):
+                await self._pause(used)
+            if not found:
+                self.damaged_copies.pop(file_path(extent.number), None)
+            elif extent.number in await self._needed_files():  # else it was recycled
+                await self._leave_file(extent.number, found)
+        needed = {file_path(number) for number in await self._needed_files()}
+        for path in [path for path in self.damaged_copies if path.startswith(JOURNAL_DIR) and path not in needed]:
+            del self.damaged_copies[path]
+
+    async def _needed_files(self) -> set[int]:
+        extents: list[Extent] = (await self._storage.disk.call("journal_extents"))[2]
+        return {extent.number for extent in extents}
+
+    async def _leave_file(self, number: int, found: list[Corruption]) -> None:
+        self.found_total += len(found)
+        finding = "; ".join(str(damage) for damage in found[:FINDINGS_SHOWN])
+        if self.damaged_copies.get(file_path(number)) != finding:
+            log.error("journal file damaged, what lives in it is written elsewhere", finding=finding, places=len(found))
+        self.damaged_copies[file_path(number)] = finding
+        try:
+            groups = await self._storage.disk.call("leave_journal_file", number)
+        except DiskFull as error:
+            log.warning("no other journal file to go on in", error=str(error))
+        else:
+            self._storage.leave_file(groups)
 
     # -- heads --------------------------------------------------------------------------------------------------------
 

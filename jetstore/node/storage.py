@@ -62,7 +62,7 @@ class Storage:
 
     def __init__(self, disk: Disk, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         """``run`` does the work; the other methods only say what is wanted."""
-        self._disk = disk
+        self.disk = disk
         self._limits = limits
         self._loop = loop
         self._members: dict[GroupUid, Checkpointable] = {}
@@ -108,7 +108,11 @@ class Storage:
         """Free the oldest journal file if the journal has grown beyond half of what it may take."""
         if status.used_bytes * 2 < status.max_bytes:
             return
-        for uid, _ in status.pinned_by:
+        self.leave_file([uid for uid, _ in status.pinned_by])
+
+    def leave_file(self, groups: Sequence[GroupUid]) -> None:
+        """These groups' live entries are to leave the journal file they are in: appended again, or checkpointed."""
+        for uid in groups:
             member = self._members.get(uid)
             if member is None or member.group.is_faulty or uid in self._wanted:
                 continue
@@ -138,7 +142,7 @@ class Storage:
         take: asyncio.Future[bool] = self._loop.create_future()
         self._takes.setdefault(member.group.uid, {})[take] = None
         results: list[asyncio.Future[Any]] = [
-            self._disk.call("write_segment", path, offset, list(buffers)) for path, offset, buffers in writes
+            self.disk.call("write_segment", path, offset, list(buffers)) for path, offset, buffers in writes
         ]
         # Writes are carried out in order, so the last one ends the take; each of them must have succeeded.
         for result in results:
@@ -226,7 +230,7 @@ class Storage:
             raise DiskFull(f"the segments of {group.name} have no room")
         if group.stopped:
             return
-        head_hash = await self._disk.call(
+        head_hash = await self.disk.call(
             "write_checkpoint", checkpoint.uid, checkpoint.head, checkpoint.chunks, checkpoint.segments
         )
         if group.stopped:
@@ -252,8 +256,8 @@ class Storage:
         core.log.checkpointed(RaftIndex(checkpoint.index), Term(checkpoint.term), applied_bytes)
         superfluous = member.checkpointed(checkpoint)
         if superfluous:
-            await self._disk.call("remove_files", list(superfluous))
-        await member.commit_index(self._disk)
+            await self.disk.call("remove_files", list(superfluous))
+        await member.commit_index(self.disk)
         self.checkpoints_total += 1
         self.is_full = False
         log.debug(

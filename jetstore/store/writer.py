@@ -10,6 +10,8 @@
 ``remove_files``       paths: names gone, durably; what is not there is not missed
 ``remove_group_dir``   uid: the group's directory and everything in it gone, durably
 ``forget_groups``      uids: tombstones that a durable meta checkpoint covers leave the next group table
+journal_extents        journal id, file size and the files that are needed (``reread.Extent``)
+leave_journal_file     number → uids with live entries in that damaged file, which takes no more blocks
 leave_uncounted        uids: exactly these groups get no publishes; files that only they need do not fill the journal
 others                 what the owner of another file class registered (``index_commit`` …)
 =====================  ==============================================================================================
@@ -51,7 +53,7 @@ class _OpenSegment:
         self.unsynced_bytes = 0
 
 
-JOURNAL_METHODS = frozenset(("append", "forget_groups", "leave_uncounted"))
+JOURNAL_METHODS = frozenset(("append", "forget_groups", "journal_extents", "leave_journal_file", "leave_uncounted"))
 """Commands that touch the journal. The others share nothing with it: a second thread may run them, one at a time."""
 
 
@@ -77,6 +79,8 @@ class Writer:
             "remove_files": self.remove_files,
             "remove_group_dir": self.remove_group_dir,
             "forget_groups": self.forget_groups,
+            "journal_extents": self.journal.extents,
+            "leave_journal_file": self.journal.leave_file,
             "leave_uncounted": self.journal.leave_uncounted,
         }
         self._own = frozenset(self._commands)

@@ -62,6 +62,11 @@ def test_commands(kind: str, run: Runner, tmp_path: Path) -> None:
         last = [checkpoint(5, 1, 20, found)]
         await disk.append(last)
         model.told(last)
+        journal_id, _, extents = await disk.call("journal_extents")
+        assert journal_id == JOURNAL_ID
+        assert set(await disk.call("leave_journal_file", extents[-1].number)) <= {5}
+        after = (await disk.call("journal_extents"))[2]
+        assert after[-1].number > extents[-1].number
         await disk.call("remove_files", [path, "groups/5/never-there"])
         await disk.close()
         with pytest.raises(DiskPoisoned):

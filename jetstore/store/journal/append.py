@@ -17,6 +17,7 @@ from jetstore.limits import KIB, SECTOR_BYTES, Limits
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import FileSet, Spare, file_path
 from jetstore.store.journal.format import Header, Line
+from jetstore.store.journal.reread import Extent
 from jetstore.store.journal.table import GroupTable
 from jetstore.store.ports import JournalStatus, Kind, Record
 from jetstore.store.vfs import Vfs
@@ -156,6 +157,26 @@ class Journal:
     def zero_some(self, most_bytes: int = 0) -> bool:
         """One step of preparing files, of ``most_bytes`` (0: ``zeroing_bytes``); False if there is nothing to do."""
         return self.files.step(most_bytes)
+
+    def extents(self) -> tuple[bytes, int, list[Extent]]:
+        """Journal id, size of each file, and the files that are needed: what there is to read again."""
+        position = self.position
+        current = position.file.number
+        files = [
+            Extent(number, position.lsn if number == current else position.ends.get(number, 0))
+            for number in self._needed()
+        ]
+        return self.journal_id, self.files.file_bytes, files
+
+    def leave_file(self, number: int) -> list[int]:
+        """A file is damaged: go on in another one, if it is this one; the groups that have live entries in it.
+
+        Once these entries are checkpointed or appended again, nothing needs the file. DiskFull: there is no other one.
+        """
+        if number == self.position.file.number:
+            self.files.make_ready()
+            self.begin_file(self.files.take(), ())
+        return sorted(self.table.live.get(number, ()))
 
     def leave_uncounted(self, groups: Iterable[int]) -> None:
         """Exactly these groups get no new publishes: what only they pin does not count against the maximum."""

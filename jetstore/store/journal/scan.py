@@ -99,7 +99,7 @@ def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
     lsn = 0
     while any_set(data[found.end : found.end + SECTOR_BYTES]) or any_set(memoryview(data)[found.end :]):
         view = memoryview(data)
-        header = _header_at(view, found.end, number, journal_id)
+        header = header_at(view[found.end : found.end + SECTOR_BYTES], found.end, number, journal_id)
         if header is None or header.block_offset != found.end or header.lsn <= lsn:
             header = _next_header(data, view, found.end, number, journal_id, lsn)
         if header is None:
@@ -115,9 +115,9 @@ def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
     return found
 
 
-def _header_at(view: memoryview, position: int, number: int, journal_id: bytes) -> Header | None:
-    """The header of the block of which a head copy starts at ``position``."""
-    header = fmt.unpack_header(view[position : position + SECTOR_BYTES])
+def header_at(sector: Buffer, position: int, number: int, journal_id: bytes) -> Header | None:
+    """The header of the block of which a head copy starts with this sector, which stands at ``position``."""
+    header = fmt.unpack_header(sector)
     if header is None or header.journal_id != journal_id or header.file_number != number:
         return None
     if header.version != fmt.VERSION:
@@ -144,7 +144,7 @@ def _next_header(data: bytes, view: memoryview, start: int, number: int, journal
             return None
         if position % SECTOR_BYTES:
             continue
-        header = _header_at(view, position, number, journal_id)
+        header = header_at(view[position : position + SECTOR_BYTES], position, number, journal_id)
         if header is not None and header.block_offset >= start and header.lsn > lsn:
             return header
 
@@ -164,8 +164,8 @@ def _examine(view: memoryview, header: Header) -> FoundBlock:
         pieces.append(good)
     lines_end = fmt.HEADER_BYTES + header.line_count * fmt.LINE_BYTES
     repeated_end = lines_end + header.repeat_count * fmt.LINE_BYTES
-    own = _slice(pieces, fmt.HEADER_BYTES, lines_end)
-    again = _slice(pieces, lines_end, repeated_end)
+    own = slice_head(pieces, fmt.HEADER_BYTES, lines_end)
+    again = slice_head(pieces, lines_end, repeated_end)
     block.lines = None if own is None else fmt.unpack_lines(own)
     block.repeated = None if again is None else fmt.unpack_lines(again)
 
@@ -173,7 +173,7 @@ def _examine(view: memoryview, header: Header) -> FoundBlock:
     if count:
         body = view[header.body_offset : header.body_offset + count * SECTOR_BYTES]
         whole = len(body) == count * SECTOR_BYTES
-        packed = _slice(pieces, repeated_end, repeated_end + 4 * count)
+        packed = slice_head(pieces, repeated_end, repeated_end + 4 * count)
         if packed is not None and whole and fmt.sector_map(body) == list(struct.unpack(f"<{count}I", packed)):
             block.good = [True] * count
         else:
@@ -184,7 +184,7 @@ def _examine(view: memoryview, header: Header) -> FoundBlock:
 def _examine_body(block: FoundBlock, body: memoryview, pieces: list[Buffer | None], map_at: int, count: int) -> None:
     """The slow way, for a block of which something is wrong."""
     for sector in range(count):
-        packed = _slice(pieces, map_at + 4 * sector, map_at + 4 * sector + 4)
+        packed = slice_head(pieces, map_at + 4 * sector, map_at + 4 * sector + 4)
         if packed is None:
             block.good.append(True)
             continue
@@ -202,7 +202,7 @@ def _note_bad(block: FoundBlock, data: memoryview) -> None:
         block.has_bad_sector = True
 
 
-def _slice(pieces: list[Buffer | None], start: int, end: int) -> bytes | None:
+def slice_head(pieces: list[Buffer | None], start: int, end: int) -> bytes | None:
     """Bytes start … end of the head's stream, or None if a piece of them is unreadable."""
     if start == end:
         return b""
