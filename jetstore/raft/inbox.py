@@ -113,7 +113,8 @@ def _handle_repair_response(core: RaftCore, message: Message) -> None:
         assert (entry.index, entry.term) == (index, term), "the bytes of another entry"
         core.repair(entry)
         if index == core.election.asked_index:
-            core.election.ask_for_bytes()
+            is_named = message.sender in core.configurations.everybody()
+            core.election.ask_for_bytes(0 if is_named else message.sender)
     elif message.answer is Answer.COMPACTED:
         core.events.append(CheckpointFetch(message.sender, max(index, message.commit), Term(0)))
     if core.leading is not None and message.term == core.term:

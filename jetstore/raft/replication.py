@@ -139,7 +139,9 @@ class Replication:
         if message.is_rejected:
             self._refused(progress, message)
         else:
-            is_unreadable = message.hint_index and message.sequence >= progress.resent_sequence
+            faulty_index = self.core.log.faulty_index  # from there on there is nothing that could be sent again
+            is_hint = message.hint_index and (faulty_index is None or message.hint_index < faulty_index)
+            is_unreadable = is_hint and message.sequence >= progress.resent_sequence
             if is_news and (is_unreadable or (is_append and message.index < progress.match_index)):
                 progress.damaged(message.index)
                 progress.resent_sequence = self.sequence + 1

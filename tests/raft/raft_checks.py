@@ -296,6 +296,7 @@ class Checker(Watcher):
 
     def installed(self, member: Member, checkpoint: Checkpoint) -> None:
         demand(checkpoint.index <= self.commit_index, "R4", lambda: f"a checkpoint at {checkpoint.index}")
+        self.holders.setdefault((checkpoint.term, checkpoint.index), set()).add(member.number)
         self._state(member)
 
     def _state(self, member: Member) -> None:

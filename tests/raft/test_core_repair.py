@@ -449,6 +449,33 @@ def test_a_stranger_that_stands_is_asked_for_bytes() -> None:
     assert [(m.kind, m.to) for m in out] == [(K.REPAIR, 9), (K.PRE_VOTE_RESPONSE, 9)]
 
 
+def test_a_stranger_that_had_bytes_is_asked_for_the_next_ones() -> None:
+    """Not when it stands again: that is one batch in each election timeout."""
+    member = damaged(alone(count=2, term=1, log=[1] * 4, options=RaftOptions(repair_batch=1)), 1, 2, 3)
+    hear(member, K.PRE_VOTE, 9, 2, last_index=4, last_term=1)
+    for index in (1, 2):
+        out = reply(member, 9, Answer.HAVE, index, entries=(entry(index, 1),))
+        assert [(m.kind, m.to, m.index) for m in out] == [(K.REPAIR, 9, index + 1)]
+    assert reply(member, 9, Answer.HAVE, 3, entries=(entry(3, 1),)) == []
+    assert not member.running.log.faulty
+
+
+def test_what_the_leader_cannot_read_either_is_not_asked_of_it_again_and_again() -> None:
+    """A follower knows entry 2 to be committed, and neither it nor the leader can read it."""
+    world = group(3, options=RaftOptions(faulty_campaign_timeouts=1))
+    propose(world, 1, b"a")
+    run(world, 1)
+    for number in (1, 2):
+        damaged(world.members[number], 2)
+        world.members[number].running.log.commit(RaftIndex(2))
+    isolate(world, 3)
+    run(world, 60, 1, 2)
+    assert any(world.members[number].running.is_leader for number in (1, 2))
+    world.cuts.clear()
+    run(world, 12)
+    assert [list(member.running.log.faulty) for member in world.members.values()] == [[], [], []]
+
+
 def test_a_leader_repairs_from_followers_end_to_end() -> None:
     world = group(leader=0, options=RaftOptions(faulty_campaign_timeouts=1))
     for number, lost in ((1, 1), (2, 2), (3, 3)):

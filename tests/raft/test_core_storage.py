@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from raft_paper import K, alone, configuration, entry, hear, kinds, said, tick, win
+from raft_paper import (
+    K,
+    alone,
+    configuration,
+    entry,
+    group,
+    hear,
+    isolate,
+    kinds,
+    propose,
+    run,
+    said,
+    settle,
+    tick,
+    win,
+)
 
 from jetstore.raft.core import HardState, RaftCore, Role
 from jetstore.raft.log import RaftLog
@@ -203,3 +218,29 @@ def test_a_vote_that_is_durable_before_the_log_waits_for_the_log() -> None:
     assert [m for m in core.take_messages() if m.kind is K.VOTE] == []
     core.stored(second.token)
     assert [m.last_index for m in core.take_messages() if m.kind is K.VOTE] == [2, 2]
+
+
+def test_an_answer_that_waited_for_a_term_may_name_an_end_that_a_checkpoint_covers_by_then() -> None:
+    """What it says was true when it was said: the end was that of the checkpoint before."""
+    world = group(3)
+    slow = world.members[3]
+    isolate(world, 3)
+    propose(world, 1, b"a", b"b")
+    settle(world)
+    world.members[1].compact()
+    world.cuts.clear()
+    run(world, 3)
+    end = slow.disk.checkpoint.index
+    assert slow.disk.entries == []
+    slow.is_async = True
+    isolate(world, 3)
+    world.members[1].running.transfer_leader(2)
+    world.members[1].pump()
+    settle(world)
+    propose(world, 2, b"c")
+    settle(world)
+    world.cuts.clear()
+    hear(slow, K.HEARTBEAT, 2, world.members[2].running.term, sequence=1)
+    slow.install(world.members[2].checkpoint())
+    (reply,) = [m for m in said(slow) if m.kind is K.HEARTBEAT_RESPONSE]
+    assert reply.last_index == end < slow.disk.checkpoint.index
