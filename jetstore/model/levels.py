@@ -9,5 +9,7 @@ from __future__ import annotations
 NATS_VERSION = "2.15.1"
 """The nats-server version whose protocol and API this build follows."""
 
-API_LEVEL = 1
-"""Highest JetStream API level whose features all work here (1: message TTL, delete markers, consumer pause)."""
+API_LEVEL = 2
+"""Highest JetStream API level whose features work here, but for those that are refused by name.
+
+1: message TTL, delete markers, consumer pause, priority groups. 2: atomic batches, counters, schedules."""

@@ -75,7 +75,6 @@ def refuse_unsupported(config: StreamConfig) -> None:
         ("compression s2", config.compression is StoreCompression.S2),
         ("persist_mode async", config.persist_mode is PersistMode.ASYNC),
         ("allow_msg_counter", config.allow_msg_counter),
-        ("allow_atomic", config.allow_atomic),
         ("allow_batched", config.allow_batched),
         ("allow_msg_schedules", config.allow_msg_schedules),
         ("placement tags", config.placement is not None and bool(config.placement.tags)),
@@ -126,11 +125,19 @@ def checked_stream(
         changes["republish"] = _checked_republish(config.republish, subjects)
     if config.sealed:
         changes.update(max_age=0, discard=DiscardPolicy.NEW, deny_delete=True, deny_purge=True, allow_rollup_hdrs=False)
-    allows_ttl = changes.get("allow_msg_ttl", config.allow_msg_ttl)
-    changes["metadata"] = dict(
-        sorted({**without_server_metadata(config.metadata), LEVEL_KEY: "1" if allows_ttl else "0"}.items())
-    )
+    level = required_level(config, allows_ttl=changes.get("allow_msg_ttl", config.allow_msg_ttl))
+    changes["metadata"] = dict(sorted({**without_server_metadata(config.metadata), LEVEL_KEY: str(level)}.items()))
     return config.model_copy(update=changes)
+
+
+def required_level(config: StreamConfig, *, allows_ttl: bool) -> int:
+    """The lowest API level of a server that can hold the stream."""
+    if config.allow_batched:
+        return 4
+    is_async = config.persist_mode is PersistMode.ASYNC
+    if config.allow_atomic or config.allow_msg_counter or config.allow_msg_schedules or is_async:
+        return 2
+    return 1 if allows_ttl else 0
 
 
 def _check_names(config: StreamConfig) -> None:

@@ -101,3 +101,28 @@ class Advisories:
         for run in runs:
             for seq in range(run.first, run.last + 1):
                 self.tell("MAX_DELIVERIES", "max_deliver", consumer, stream_seq=seq, deliveries=run.count)
+
+
+class StreamAdvisories:
+    """Tells what happens to one stream as a whole."""
+
+    def __init__(self, outlet: Outlet, clock: Clock, rng: Random, stream: str) -> None:
+        self._outlet = outlet
+        self._clock = clock
+        self._rng = rng
+        self._stream = stream
+
+    def tell(self, kind: str, what: str, **fields: Any) -> None:  # Any: JSON values
+        """One advisory, if anybody wants it."""
+        subject = f"$JS.EVENT.ADVISORY.STREAM.{kind}.{self._stream}".encode()
+        if not self._outlet.has_interest(subject):
+            return
+        event = {
+            "type": f"io.nats.jetstream.advisory.v1.{what}",
+            "id": nuid(self._rng),
+            "timestamp": format_time(self._clock.wall_ns()),
+            "stream": self._stream,
+            **fields,
+        }
+        payload = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+        self._outlet.publish([subject], (), [payload])

@@ -12,15 +12,17 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from jetstore.errors import NotNow
+from jetstore.errors import ApiError, NotNow
 from jetstore.hot.frame import encode_frames
 from jetstore.model.api_errors import api_error
 from jetstore.model.json import encode
 from jetstore.model.transforms import SubjectTransform
+from jetstore.node.batches import Batches
 from jetstore.node.ports import Inbound
 from jetstore.store.ports import Columns
 from jetstore.stream.entries import encode_publish
-from jetstore.stream.outcomes import Duplicate, PublishOutcome
+from jetstore.stream.headers import BATCH_ID_LINE
+from jetstore.stream.outcomes import BatchOutcome, Duplicate, PublishOutcome
 
 if TYPE_CHECKING:
     from jetstore.node.stream_group import StreamGroup
@@ -41,6 +43,9 @@ class Ingest:
         self._payloads: list[bytes] = []
         self._has_headers = False
         self._bytes = 0
+        self.takes_batches = False
+        """Whether clients may send atomic batches."""
+        self.batches = Batches(group, self._commit_batch, group.tell_abandoned)
         self.transform: SubjectTransform | None = None
         """What subjects become before they are stored; those that do not match stay."""
         self.in_flight_messages = 0
@@ -55,6 +60,9 @@ class Ingest:
         group = self._group
         if batch.header_lens and max(batch.header_lens) > group.limits.header_bytes_max:
             self._take_fitting(batch)
+            return
+        if self.takes_batches and batch.header_lens and any(BATCH_ID_LINE in payload for payload in batch.payloads):
+            self._take_members(batch)
             return
         payloads = batch.payloads
         count = len(payloads)
@@ -87,6 +95,40 @@ class Ingest:
         self._bytes += size
         group.want()
 
+    def _take_members(self, batch: Inbound) -> None:
+        """A run with members of atomic batches: each in its turn, what stands between them as runs of their own."""
+        start = 0
+        for at, (length, payload) in enumerate(zip(batch.header_lens, batch.payloads, strict=True)):
+            if BATCH_ID_LINE not in payload[:length]:
+                continue
+            if start < at:
+                self._take_plain(batch, start, at)
+            start = at + 1
+            reply = batch.replies[at]
+            answer: ApiError | bytes | None = self._group.refusal()
+            if answer is None:
+                answer = self.batches.take(batch.subjects[at], reply, payload[:length], payload[length:])
+            if answer is not None:
+                self._refuse((reply,), answer if isinstance(answer, bytes) else encode_error(self._name, answer))
+        if start < len(batch.payloads):
+            self._take_plain(batch, start, len(batch.payloads))
+
+    def _take_plain(self, batch: Inbound, start: int, end: int) -> None:
+        """A part of a run that holds no member of a batch, or text in a body that only looks like one."""
+        takes, self.takes_batches = self.takes_batches, False
+        try:
+            self.on_messages(
+                replace(
+                    batch,
+                    subjects=batch.subjects[start:end],
+                    replies=batch.replies[start:end],
+                    header_lens=batch.header_lens[start:end],
+                    payloads=batch.payloads[start:end],
+                )
+            )
+        finally:
+            self.takes_batches = takes
+
     def _take_fitting(self, batch: Inbound) -> None:
         """A run with header blocks that no record can hold: those are refused one by one, the rest is taken."""
         bound = self._group.limits.header_bytes_max
@@ -118,11 +160,42 @@ class Ingest:
             budget_bytes -= size
         return bool(self._payloads)
 
+    def _commit_batch(self, columns: Columns, batch_id: bytes, reply: bytes) -> None:
+        """Propose a complete batch behind everything that waits."""
+        group = self._group
+        self.fill(sum(map(len, self._payloads)) + sum(map(len, self._subjects)) + 1)
+        count = len(columns.subjects)
+        if self.transform is not None:
+            columns = columns._replace(subjects=transformed(self.transform, list(columns.subjects)))
+        now_ns = group.stream.next_time_ns(group.clock.wall_ns(), count)
+        frames = encode_frames(columns, now_ns, group.limits.frame_bytes_max)
+        size = sum(map(len, columns.payloads))
+        self.in_flight_messages += count
+        self.in_flight_bytes += size
+        self.messages_total += count
+        self.entries_total += 1
+
+        def applied(outcome: BatchOutcome | ApiError) -> None:
+            self.in_flight_messages -= count
+            self.in_flight_bytes -= size
+            if isinstance(outcome, ApiError):
+                self._refuse((reply,), encode_error(self._name, outcome))
+                return
+            shown = {"stream": group.name, "seq": outcome.last_seq, "batch": batch_id.decode("utf-8", "replace")}
+            self._refuse((reply,), encode({**shown, "count": outcome.count}))
+
+        try:
+            data = encode_publish(now_ns, frames, is_atomic=True)
+            group.propose_with(data, applied, message_count=count, cache=frames)
+        except NotNow:
+            applied(api_error("JSClusterNotAvailErr"))
+
     def forget(self) -> None:
         """What waits and what is under way is never answered: its outcome is unknown here."""
         self._subjects, self._replies, self._payloads, self._header_lens = [], [], [], []
         self._has_headers = False
         self._bytes = self.in_flight_messages = self.in_flight_bytes = 0
+        self.batches.clear()
 
     def resign(self) -> None:
         """This member no longer leads: what waits was never proposed, and is told so; the rest is never answered."""

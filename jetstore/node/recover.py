@@ -68,7 +68,7 @@ def exported_lines(entries: Iterable[EntryRef], first_index: int) -> Iterator[by
         if entry.index < first_index or not entry.data:
             continue
         try:
-            if entry_kind(entry.data) is not EntryKind.PUBLISH:
+            if entry_kind(entry.data) not in (EntryKind.PUBLISH, EntryKind.BATCH):
                 continue
             _, frames = decode_publish(entry.data)
         except JetstoreError:

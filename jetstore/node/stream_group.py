@@ -14,6 +14,7 @@ from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow, OutcomeUnk
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
 from jetstore.model.transforms import SubjectTransform
+from jetstore.node.advisories import StreamAdvisories
 from jetstore.node.delivery import LEADERSHIP_CHANGE, SERVER_SHUTDOWN, Delivery
 from jetstore.node.group import Group, Replication
 from jetstore.node.group_commit import GroupCommit
@@ -97,6 +98,7 @@ class StreamGroup(Group):
         self.outlet = outlet
         self.lock = asyncio.Lock()
         """Serialises configuration changes of the stream and of its consumers."""
+        self.advisories = StreamAdvisories(outlet, clock, rng, name)
         self.ingest = Ingest(self)
         self.delivery = Delivery(self, outlet, rng)
         self.republisher = Republisher(outlet)
@@ -206,6 +208,10 @@ class StreamGroup(Group):
             self._look_again_s = min(self._look_again_s * 8, LOOK_AGAIN_MAX_S)
             self._look_again_at_s = self.loop.time() + self._look_again_s
 
+    def tell_abandoned(self, batch_id: str, reason: str) -> None:
+        """An atomic batch that clients were sending is given up."""
+        self.advisories.tell("BATCH_ABANDONED", "stream_batch_abandoned", batch=batch_id, reason=reason)
+
     def announce_fault(self) -> None:
         """Apply stands still: take the stream's subjects all the same, to answer every publish with 10008."""
         self._subscribe()
@@ -235,6 +241,9 @@ class StreamGroup(Group):
             else None
         )
         self.republisher.follow(self.stream)
+        self.ingest.takes_batches = config is not None and config.allow_atomic
+        if not self.ingest.takes_batches:
+            self.ingest.batches.clear("unsupported")
         wanted = set(config.subjects) if config is not None else set()
         for subject in sorted(self._subscriptions.keys() - wanted):
             self._subscriptions.pop(subject).close()

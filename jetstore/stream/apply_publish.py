@@ -1,7 +1,7 @@
 """Publishes: what is stored, what is refused, decided frame by frame.
 
 The fast path takes a whole frame after a few checks over its columns; nothing is done per message. A frame that needs
-more (expectations, rollups, ids seen before, a limit in reach) goes through ``_Careful``, message by message, in
+more (expectations, rollups, ids seen before, a limit in reach) goes through ``Careful``, message by message, in
 the order of checks of a clustered nats-server: duplicates are found before expectations are judged.
 
 Outcomes are those of storing one message after the other. Limits are enforced when accepted messages are stored, which
@@ -25,6 +25,7 @@ from jetstore.stream.subjects import Filter, filter_of, is_literal
 from jetstore.stream.ttl import SECOND_NS
 
 if TYPE_CHECKING:
+    from jetstore.stream.settings import Settings
     from jetstore.stream.stream import Stream
 
 HEADER_BYTES_MAX = 65_535
@@ -36,15 +37,20 @@ def apply_publish(stream: Stream, frames: Sequence[Frame]) -> PublishOutcome:
     """Store the messages of one entry as far as they are accepted."""
     outcome = PublishOutcome(stream.contents.last_seq + 1, 0)
     for given in frames:
-        frame = given
-        floor = stream.contents.last_time_ns
-        if frame.base_time_ns <= floor:
-            frame = Frame(given.count, floor + 1, given.body, given.body_crc, given.columns)
+        frame = on_time(stream, given)
         columns = frame_columns(frame)
         if not _store_whole(stream, frame, columns):
-            _Careful(stream, frame, columns, outcome).run()
+            Careful(stream, frame, columns, outcome).run()
         outcome.count += frame.count
     return outcome
+
+
+def on_time(stream: Stream, frame: Frame) -> Frame:
+    """The frame, with times after every time stored before."""
+    floor = stream.contents.last_time_ns
+    if frame.base_time_ns > floor:
+        return frame
+    return Frame(frame.count, floor + 1, frame.body, frame.body_crc, frame.columns)
 
 
 def _store_whole(stream: Stream, frame: Frame, columns: Columns) -> bool:
@@ -113,7 +119,7 @@ def _has_room(stream: Stream, count: int, columns: Columns) -> bool:
     return True
 
 
-class _Careful:
+class Careful:
     """One frame, message by message. Accepted messages wait in ``_staged`` until ``_flush`` stores them together."""
 
     def __init__(self, stream: Stream, frame: Frame, columns: Columns, outcome: PublishOutcome) -> None:
@@ -171,13 +177,13 @@ class _Careful:
             msg_id = fields.get(headers.MSG_ID, b"")
             rollup = fields.get(headers.ROLLUP, b"").lower()
             refusal: Duplicate | ApiError | None
-            refusal, ttl = self._check_values(fields)
+            refusal, ttl = check_values(settings, fields)
             refusal = (
                 refusal
                 or self._check_id(msg_id)
                 or self._check_expectations(fields, subject)
-                or self._check_unsupported(fields)
-                or self._check_rollup(rollup)
+                or check_unsupported(fields)
+                or check_rollup(settings, rollup)
             )
             if refusal is not None:
                 return refusal
@@ -189,6 +195,20 @@ class _Careful:
             expected_id = fields.get(headers.EXPECTED_LAST_MSG_ID)
             if expected_id and expected_id != self._last_msg_id:
                 return api_error("JSStreamWrongLastMsgIDErrF", id=self._last_msg_id.decode("utf-8", "replace"))
+        self.accept(position, subject, header, payload, msg_id, ttl, rollup)
+        return None
+
+    def finish(self) -> None:
+        """Store what was accepted."""
+        self._flush()
+
+    def accept(
+        self, position: int, subject: bytes, header: bytes, payload: bytes, msg_id: bytes, ttl: int, rollup: bytes
+    ) -> None:
+        """Stage a message that passed all checks, as it is stored."""
+        settings = self.stream.settings
+        header_len = len(header)
+        if header:
             stored_header = headers.storable(header)
             if ttl > 0 and ttl < settings.marker_ttl_s and settings.max_msgs_per_subject != 1:
                 ttl = settings.marker_ttl_s
@@ -201,30 +221,6 @@ class _Careful:
             self._roll_up(subject, is_all=rollup == b"all")
         elif self._one_by_one:
             self._flush()
-        return None
-
-    def _check_values(self, fields: Fields) -> tuple[ApiError | None, int]:
-        """Increment, expected stream and time to live; the latter in seconds."""
-        settings = self.stream.settings
-        incr = fields.get(headers.INCR)
-        if incr:
-            digits = incr[1:] if incr[:1] in (b"+", b"-") else incr
-            return api_error("JSMessageIncrDisabledErr" if digits.isdigit() else "JSMessageIncrInvalidErr"), 0
-        expected_stream = fields.get(headers.EXPECTED_STREAM)
-        if expected_stream and expected_stream != settings.name:
-            return api_error("JSStreamNotMatchErr"), 0
-        ttl_text = fields.get(headers.TTL)
-        if not ttl_text:
-            return None, 0
-        try:
-            ttl = headers.ttl_s(ttl_text)
-        except ValueError:
-            ttl = None
-        if ttl != 0 and not settings.allows_msg_ttl:
-            return api_error("JSMessageTTLDisabledErr"), 0
-        if ttl is None:
-            return api_error("JSMessageTTLInvalidErr"), 0
-        return None, ttl
 
     def _check_id(self, msg_id: bytes) -> Duplicate | ApiError | None:
         stream = self.stream
@@ -280,26 +276,6 @@ class _Careful:
                 or (settings.max_bytes and contents.bytes + self._staged_bytes > settings.max_bytes)
             )
         )
-
-    def _check_unsupported(self, fields: Fields) -> ApiError | None:
-        """Headers of features that streams here do not have."""
-        if fields.get(headers.SCHEDULE):
-            return api_error("JSMessageSchedulesDisabledErr")
-        if fields.get(headers.SCHEDULE_NEXT) == b"purge" and fields.get(headers.SCHEDULER):
-            return api_error("JSMessageSchedulesDisabledErr")
-        if fields.get(headers.SCHEDULE_NEXT) or fields.get(headers.SCHEDULER):
-            return api_error("JSMessageSchedulesSchedulerInvalidErr")
-        return None
-
-    def _check_rollup(self, rollup: bytes) -> ApiError | None:
-        if not rollup:
-            return None
-        if not self.stream.settings.allows_rollup:
-            return api_error("JSStreamRollupFailedF", err="rollup not permitted")
-        if rollup not in (b"sub", b"all"):
-            text = rollup.decode("utf-8", "replace")
-            return api_error("JSStreamRollupFailedF", err=f'rollup value invalid: "{text}"')
-        return None
 
     def _check_room(self, subject: bytes, header_len: int, payload: bytes, rollup: bytes) -> ApiError | None:
         """Whether a stream that discards new messages has room; one that replaces its subject's oldest fits."""
@@ -426,3 +402,49 @@ class _Careful:
         base_time_ns = self.frame.base_time_ns + run[0][0]
         for frame in encode_frames(columns, base_time_ns, stream.limits.frame_bytes_max):
             stream.store(frame, frame_columns(frame))
+
+
+def check_values(settings: Settings, fields: Fields) -> tuple[ApiError | None, int]:
+    """Increment, expected stream and time to live; the latter in seconds."""
+    incr = fields.get(headers.INCR)
+    if incr:
+        digits = incr[1:] if incr[:1] in (b"+", b"-") else incr
+        return api_error("JSMessageIncrDisabledErr" if digits.isdigit() else "JSMessageIncrInvalidErr"), 0
+    expected_stream = fields.get(headers.EXPECTED_STREAM)
+    if expected_stream and expected_stream != settings.name:
+        return api_error("JSStreamNotMatchErr"), 0
+    ttl_text = fields.get(headers.TTL)
+    if not ttl_text:
+        return None, 0
+    try:
+        ttl = headers.ttl_s(ttl_text)
+    except ValueError:
+        ttl = None
+    if ttl != 0 and not settings.allows_msg_ttl:
+        return api_error("JSMessageTTLDisabledErr"), 0
+    if ttl is None:
+        return api_error("JSMessageTTLInvalidErr"), 0
+    return None, ttl
+
+
+def check_unsupported(fields: Fields) -> ApiError | None:
+    """Headers of features that streams here do not have."""
+    if fields.get(headers.SCHEDULE):
+        return api_error("JSMessageSchedulesDisabledErr")
+    if fields.get(headers.SCHEDULE_NEXT) == b"purge" and fields.get(headers.SCHEDULER):
+        return api_error("JSMessageSchedulesDisabledErr")
+    if fields.get(headers.SCHEDULE_NEXT) or fields.get(headers.SCHEDULER):
+        return api_error("JSMessageSchedulesSchedulerInvalidErr")
+    return None
+
+
+def check_rollup(settings: Settings, rollup: bytes) -> ApiError | None:
+    """Whether a message may remove the older ones."""
+    if not rollup:
+        return None
+    if not settings.allows_rollup:
+        return api_error("JSStreamRollupFailedF", err="rollup not permitted")
+    if rollup not in (b"sub", b"all"):
+        text = rollup.decode("utf-8", "replace")
+        return api_error("JSStreamRollupFailedF", err=f'rollup value invalid: "{text}"')
+    return None

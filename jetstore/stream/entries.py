@@ -3,6 +3,7 @@
 Publishes are binary, because they are many::
 
     PUBLISH = kind:u8 flags:u8 time_ns:i64 frame-run        (little-endian; frame-run as in docs/format/segment.md)
+    BATCH   = the same, stored as a whole or not at all
 
 The rest is rare and JSON. Entries of consumers carry what ``jetstore.consumer.entries`` wrote. An unknown kind or flag
 stops the group (``FormatUnknown``): it is never guessed. Source: ``docs/format/entries.md``.
@@ -36,6 +37,7 @@ class EntryKind(IntEnum):
     PURGE = 3
     DELETE_MSG = 4
     EXPIRE = 5
+    BATCH = 6
     CONSUMER_SET = 16
     CONSUMER_DELETE = 17
     DELIVERED = 18
@@ -76,9 +78,10 @@ def entry_kind(data: bytes) -> EntryKind:
     return kind
 
 
-def encode_publish(time_ns: int, frames: Sequence[Frame]) -> bytes:
-    """A batch of messages at the leader's time, which is the time of the first one."""
-    return _PUBLISH_HEAD.pack(EntryKind.PUBLISH, 0, time_ns) + encode_frame_run(frames)
+def encode_publish(time_ns: int, frames: Sequence[Frame], *, is_atomic: bool = False) -> bytes:
+    """A batch of messages at the leader's time, which is the time of the first one. ``is_atomic``: all or nothing."""
+    kind = EntryKind.BATCH if is_atomic else EntryKind.PUBLISH
+    return _PUBLISH_HEAD.pack(kind, 0, time_ns) + encode_frame_run(frames)
 
 
 def decode_publish(data: bytes) -> tuple[int, list[Frame]]:

@@ -30,6 +30,14 @@ class PublishOutcome:
 
 
 @dataclass(slots=True)
+class BatchOutcome:
+    """An atomic batch is stored: its messages have the sequences up to ``last_seq``."""
+
+    last_seq: int
+    count: int
+
+
+@dataclass(slots=True)
 class ConfigOutcome:
     """A configuration was taken, or it was older than the one in effect (``is_stale``)."""
 
@@ -81,6 +89,7 @@ class NoopOutcome:
 
 Outcome: TypeAlias = (
     PublishOutcome
+    | BatchOutcome
     | ConfigOutcome
     | PurgeOutcome
     | DeleteOutcome

@@ -18,6 +18,7 @@ from jetstore.model.stream import StreamConfig
 from jetstore.store.ports import Checkpoint, Columns, Frame, Message, MessageLog, SubjectIndex
 from jetstore.store.running_hash import RunningHash
 from jetstore.stream import checkpoint, entries, logical, reads, removals, retention
+from jetstore.stream.apply_batch import apply_batch
 from jetstore.stream.apply_publish import apply_publish
 from jetstore.stream.contents import Contents
 from jetstore.stream.dedupe import Dedupe
@@ -87,14 +88,14 @@ class Stream:
         assert not self.is_torn, "an entry was applied in part"
         kind = entries.entry_kind(data)
         outcome: Outcome
-        if kind is EntryKind.PUBLISH:
+        if kind is EntryKind.PUBLISH or kind is EntryKind.BATCH:
             frames: Sequence[Frame]
             if cache is None:
                 self.logged_ns, frames = entries.decode_publish(data)
             else:
                 self.logged_ns, frames = entries.publish_time_ns(data), cache
             self.is_torn = True
-            outcome = apply_publish(self, frames)
+            outcome = apply_publish(self, frames) if kind is EntryKind.PUBLISH else apply_batch(self, frames)
         else:
             outcome = self._apply_rare(kind, data)
         self.is_torn = False

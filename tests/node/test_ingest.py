@@ -45,6 +45,7 @@ class FakeGroup:
         self.answers = True
         self.refused: ApiError | None = None
         self.wanted = 0
+        self.abandoned: list[tuple[str, str]] = []
         self.proposed: list[tuple[bytes, int, Callable[[PublishOutcome], None]]] = []
         self.stream = SimpleNamespace(next_time_ns=lambda now_ns, count=1: now_ns)
 
@@ -53,6 +54,9 @@ class FakeGroup:
 
     def want(self) -> None:
         self.wanted += 1
+
+    def tell_abandoned(self, batch_id: str, reason: str) -> None:
+        self.abandoned.append((batch_id, reason))
 
     def propose_with(self, data: bytes, on_outcome: Any, *, message_count: int = 0, cache: object = None) -> None:
         self.proposed.append((data, message_count, on_outcome))

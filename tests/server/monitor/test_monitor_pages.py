@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jetstore.errors import Corruption
 from jetstore.model.api_errors import api_error
+from jetstore.model.levels import API_LEVEL
 from server.monitor.monitor import Monitor
 from server.monitor.process import ProcessUsage
 from server.monitor.query import uptime_text
@@ -73,7 +74,7 @@ def test_varz_values() -> None:
     assert (shown["in_msgs"], shown["out_bytes"], shown["slow_consumers"]) == (10, 200, 1)
     assert shown["slow_consumer_stats"] == {"clients": 1, "routes": 0, "gateways": 0, "leafs": 0}
     assert shown["jetstream"]["stats"]["storage"] == 134
-    assert shown["jetstream"]["stats"]["api"] == {"level": 1, "total": 11, "errors": 2}
+    assert shown["jetstream"]["stats"]["api"] == {"level": API_LEVEL, "total": 11, "errors": 2}
     assert shown["cluster"] == {"name": "c1"}
     assert page("/varz")["jetstream"] == {}
 
