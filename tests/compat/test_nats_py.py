@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import nats
@@ -36,15 +36,6 @@ from jepsen.real.process import ServerProcess
 
 pytestmark = pytest.mark.asyncio
 WAIT_S = 20
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Return when the condition holds; the test fails when it does not come about."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -218,14 +209,18 @@ async def test_dedupe_and_expectations(server: ServerProcess) -> None:
 
 async def test_message_ttl(server: ServerProcess) -> None:
     async with connected(server) as (_, js):
-        await js.add_stream(StreamConfig(name="TTL", subjects=["ttl.*"], allow_msg_ttl=True))
+        await js.add_stream(
+            StreamConfig(name="TTL", subjects=["ttl.*"], allow_msg_ttl=True, subject_delete_marker_ttl=1.0)
+        )
+        expired = await js.subscribe("ttl.short", ordered_consumer=True, deliver_policy=DeliverPolicy.NEW)
         await js.publish("ttl.short", b"1", msg_ttl=1.0)
         await js.publish("ttl.long", b"2")
-
-        async def has_expired() -> bool:
-            return (await js.stream_info("TTL")).state.messages == 1
-
-        await until(has_expired)
+        assert (await expired.next_msg(WAIT_S)).data == b"1"
+        marker = await expired.next_msg(WAIT_S)
+        assert marker.headers is not None
+        assert marker.headers["Nats-Marker-Reason"] == "MaxAge"
+        with pytest.raises(NotFoundError):
+            await js.get_msg("TTL", 1)
         assert (await js.get_msg("TTL", 2)).data == b"2"
 
 
@@ -412,17 +407,17 @@ async def test_kv_watch(server: ServerProcess) -> None:
 
 async def test_kv_time_to_live(server: ServerProcess) -> None:
     async with connected(server) as (_, js):
-        bucket = await js.create_key_value(KeyValueConfig(bucket="T", ttl=1.0))
+        bucket = await js.create_key_value(KeyValueConfig(bucket="T", ttl=1.0, limit_marker_ttl=1.0))
+        watcher = await bucket.watch("short")
+        assert await watcher.updates(WAIT_S) is None
         await bucket.put("short", b"1")
-
-        async def has_expired() -> bool:
-            try:
-                await bucket.get("short")
-            except KeyNotFoundError:
-                return True
-            return False
-
-        await until(has_expired)
+        for value in (b"1", b""):  # it, and the marker that says that it has expired
+            entry = await watcher.updates(WAIT_S)
+            assert entry is not None
+            assert (entry.value or b"") == value
+        with pytest.raises(NotFoundError):
+            await js.get_msg("KV_T", 1)
+        await watcher.stop()
 
 
 # -- object store -------------------------------------------------------------------------------------------------
