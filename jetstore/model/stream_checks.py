@@ -74,7 +74,6 @@ def refuse_unsupported(config: StreamConfig) -> None:
         ("sources", bool(config.sources)),
         ("compression s2", config.compression is StoreCompression.S2),
         ("persist_mode async", config.persist_mode is PersistMode.ASYNC),
-        ("allow_msg_counter", config.allow_msg_counter),
         ("allow_batched", config.allow_batched),
         ("allow_msg_schedules", config.allow_msg_schedules),
         ("placement tags", config.placement is not None and bool(config.placement.tags)),
@@ -108,6 +107,7 @@ def checked_stream(
     _check_policies(config)
     if config.deny_purge and config.allow_rollup_hdrs:
         raise _invalid("roll-ups require the purge permission")
+    _check_counter(config)
     changes.update(_marker_changes(config, pedantic))
     if is_create and config.sealed:
         raise _invalid("stream configuration for create can not be sealed")
@@ -187,6 +187,19 @@ def _check_policies(config: StreamConfig) -> None:
             raise _invalid("discard new per subject requires discard new policy to be set")
         if config.max_msgs_per_subject <= 0:
             raise _invalid("discard new per subject requires max msgs per subject > 0")
+
+
+def _check_counter(config: StreamConfig) -> None:
+    if not config.allow_msg_counter:
+        return
+    if config.discard is DiscardPolicy.NEW:
+        raise _invalid("counter stream cannot use discard new")
+    if config.allow_msg_ttl:
+        raise _invalid("counter stream cannot use message TTLs")
+    if config.allow_msg_schedules:
+        raise _invalid("counter stream cannot use message schedules")
+    if config.retention is not RetentionPolicy.LIMITS:
+        raise _invalid("counter stream can only use limits retention")
 
 
 def _marker_changes(config: StreamConfig, pedantic: bool) -> dict[str, bool]:
@@ -359,6 +372,8 @@ def admit_update(
         raise _invalid("stream configuration update can not cancel deny purge")
     if current.allow_msg_ttl and not config.allow_msg_ttl:
         raise _invalid("message TTL status can not be disabled")
+    if config.allow_msg_counter is not current.allow_msg_counter:
+        raise _invalid("stream configuration update can not change message counter setting")
     if _durable_mode(config) != _durable_mode(current):
         raise _invalid("stream configuration update can not change persist mode")
     _check_replicas(config, server or ServerLimits())

@@ -181,8 +181,9 @@ class Ingest:
             if isinstance(outcome, ApiError):
                 self._refuse((reply,), encode_error(self._name, outcome))
                 return
-            shown = {"stream": group.name, "seq": outcome.last_seq, "batch": batch_id.decode("utf-8", "replace")}
-            self._refuse((reply,), encode({**shown, "count": outcome.count}))
+            shown: dict[str, object] = {"stream": group.name, "seq": outcome.last_seq}
+            shown |= {"batch": batch_id.decode("utf-8", "replace"), "count": outcome.count}
+            self._refuse((reply,), encode(shown))
 
         try:
             data = encode_publish(now_ns, frames, is_atomic=True)
@@ -259,8 +260,8 @@ class Ingest:
 
     def _answer(self, outcome: PublishOutcome, replies: Sequence[bytes]) -> None:
         outlet = self._group.outlet
-        exceptions = outcome.exceptions
-        if not exceptions:
+        exceptions, values = outcome.exceptions, outcome.values
+        if not exceptions and not values:
             outlet.pub_acks(self._name, replies, range(outcome.first_seq, outcome.first_seq + len(replies)))
             return
         answers = []
@@ -268,7 +269,9 @@ class Ingest:
         for position in range(len(replies)):
             exception = exceptions.get(position)
             if exception is None:
-                answers.append(b'{"stream":"%b","seq":%d}' % (self._name, seq))
+                value = values.get(position)
+                extra = b"" if value is None else b',"val":"%d"' % value
+                answers.append(b'{"stream":"%b","seq":%d%b}' % (self._name, seq, extra))
                 seq += 1
             elif isinstance(exception, Duplicate):
                 answers.append(b'{"stream":"%b","seq":%d,"duplicate": true}' % (self._name, exception.seq))

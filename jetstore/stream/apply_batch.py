@@ -13,7 +13,7 @@ from jetstore.errors import ApiError
 from jetstore.hot.frame import frame_columns
 from jetstore.model.api_errors import api_error
 from jetstore.store.ports import Frame
-from jetstore.stream import headers
+from jetstore.stream import counters, headers
 from jetstore.stream.apply_publish import (
     HEADER_BYTES_MAX,
     Careful,
@@ -33,6 +33,7 @@ class _Accepted(NamedTuple):
     """What storing a message needs besides the message."""
 
     header: bytes
+    payload: bytes
     msg_id: bytes
     ttl_s: int
     rollup: bytes
@@ -56,8 +57,8 @@ def apply_batch(stream: Stream, frames: Sequence[Frame]) -> BatchOutcome | ApiEr
         frame = on_time(stream, given)
         columns = frame_columns(frame)
         storing = Careful(stream, frame, columns, outcome)
-        for position, (subject, payload) in enumerate(zip(columns.subjects, columns.payloads, strict=True)):
-            header, msg_id, ttl_s, rollup = accepted[at]
+        for position, subject in enumerate(columns.subjects):
+            header, payload, msg_id, ttl_s, rollup = accepted[at]
             storing.accept(position, subject, header, payload, msg_id, ttl_s, rollup)
             at += 1
         storing.finish()
@@ -74,6 +75,9 @@ class _Judge:
         self._bytes = 0
         self._subjects: Counter[bytes] = Counter()
         self._ids: set[bytes] = set()
+        self._values: dict[bytes, int] = {}
+        self.value: int | None = None
+        """What the last message's counter says."""
 
     def take(self, subject: bytes, header_len: int, payload: bytes) -> _Accepted | ApiError:
         """The next message: what storing it needs, or why the batch is refused."""
@@ -93,12 +97,13 @@ class _Judge:
             return api_error("JSStreamHeaderExceedsMaximumErr")
         header = payload[:header_len]
         fields: Mapping[bytes, bytes] = headers.fields(header) if header else {}
-        refusal, ttl_s = check_values(settings, fields)
+        refusal, ttl_s = check_values(settings, fields, has_body=len(payload) > header_len)
         msg_id = fields.get(headers.MSG_ID, b"")
         rollup = fields.get(headers.ROLLUP, b"").lower()
         refusal = (
             refusal
             or self._check_ids(fields, msg_id)
+            or (self._count_up(subject, fields) if settings.is_counter else None)
             or self._check_expectations(fields, subject)
             or check_unsupported(fields)
             or check_rollup(settings, rollup)
@@ -107,10 +112,19 @@ class _Judge:
         )
         if refusal is not None:
             return refusal
+        if self.value is not None:
+            payload = header + counters.body(self.value)
         self._count += 1
         self._bytes += settings.record_bytes(subject, header_len, payload)
         self._subjects[subject] += 1
-        return _Accepted(header, msg_id, ttl_s, rollup)
+        return _Accepted(header, payload, msg_id, ttl_s, rollup)
+
+    def _count_up(self, subject: bytes, fields: Mapping[bytes, bytes]) -> ApiError | None:
+        value = counters.next_value(self._stream.contents, self._values, subject, fields)
+        if isinstance(value, ApiError):
+            return value
+        self.value = value
+        return None
 
     def _check_ids(self, fields: Mapping[bytes, bytes], msg_id: bytes) -> ApiError | None:
         if fields.get(headers.EXPECTED_LAST_MSG_ID):

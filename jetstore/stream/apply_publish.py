@@ -18,7 +18,7 @@ from jetstore.errors import ApiError
 from jetstore.hot.frame import encode_frames, frame_columns
 from jetstore.model.api_errors import api_error
 from jetstore.store.ports import Columns, Frame
-from jetstore.stream import headers
+from jetstore.stream import counters, headers
 from jetstore.stream.outcomes import Duplicate, PublishOutcome
 from jetstore.stream.retention import is_wanted, roll_up, roll_up_subject
 from jetstore.stream.subjects import Filter, filter_of, is_literal
@@ -57,7 +57,7 @@ def _store_whole(stream: Stream, frame: Frame, columns: Columns) -> bool:
     """Store the frame as it is if every message of it is certain to be accepted as it is; else change nothing."""
     settings = stream.settings
     subjects, header_lens, payloads = columns
-    if settings.sealed or not stream.config_version:
+    if settings.sealed or settings.is_counter or not stream.config_version:
         return False
     if settings.max_msg_size_bytes >= 0 and max(map(len, payloads)) > settings.max_msg_size_bytes:
         return False
@@ -136,6 +136,8 @@ class Careful:
         self._staged_bytes = 0
         self._staged_ttls: list[tuple[int, int]] = []
         self._last_msg_id = stream.last_msg_id
+        self._values: dict[bytes, int] = {}
+        """Counters as of the staged messages."""
         settings = stream.settings
         self._one_by_one = bool(settings.max_bytes and settings.max_msgs_per_subject)
 
@@ -177,16 +179,22 @@ class Careful:
             msg_id = fields.get(headers.MSG_ID, b"")
             rollup = fields.get(headers.ROLLUP, b"").lower()
             refusal: Duplicate | ApiError | None
-            refusal, ttl = check_values(settings, fields)
+            refusal, ttl = check_values(settings, fields, has_body=len(payload) > header_len)
             refusal = (
                 refusal
                 or self._check_id(msg_id)
+                or self._check_source_header(fields)
                 or self._check_expectations(fields, subject)
                 or check_unsupported(fields)
                 or check_rollup(settings, rollup)
+                or self._count(position, subject, fields)
             )
             if refusal is not None:
                 return refusal
+        elif settings.is_counter:
+            return api_error("JSMessageIncrMissingErr")
+        if settings.is_counter:
+            payload = header + counters.body(self._values[subject])
         if settings.discard_new:
             refusal = self._check_room(subject, header_len, payload, rollup)
             if refusal is not None:
@@ -235,10 +243,23 @@ class Careful:
             return api_error("JSInsufficientResourcesErr")
         return None
 
+    def _check_source_header(self, fields: Fields) -> ApiError | None:
+        return api_error("JSMessageSourceHdrNotAllowedErr") if fields.get(headers.STREAM_SOURCE) else None
+
+    def _count(self, position: int, subject: bytes, fields: Fields) -> ApiError | None:
+        """The next value of a counter."""
+        if not self.stream.settings.is_counter:
+            return None
+        if self._would_trim():
+            self._flush()
+        value = counters.next_value(self.stream.contents, self._values, subject, fields)
+        if isinstance(value, ApiError):
+            return value
+        self.outcome.values[self.offset + position] = value
+        return None
+
     def _check_expectations(self, fields: Fields, subject: bytes) -> ApiError | None:
-        """Stream source, expected last sequence, expected last sequence of a subject."""
-        if fields.get(headers.STREAM_SOURCE):
-            return api_error("JSMessageSourceHdrNotAllowedErr")
+        """Expected last sequence, expected last sequence of a subject."""
         text = fields.get(headers.EXPECTED_LAST_SEQ)
         if text:
             last_seq = self.stream.contents.last_seq + len(self._staged)
@@ -367,6 +388,7 @@ class Careful:
         self._staged_counts = Counter()
         self._staged_bytes = 0
         self._staged_ttls = []
+        self._values = {}
 
     def _is_verbatim(self) -> bool:
         payloads = self.columns.payloads
@@ -404,12 +426,11 @@ class Careful:
             stream.store(frame, frame_columns(frame))
 
 
-def check_values(settings: Settings, fields: Fields) -> tuple[ApiError | None, int]:
+def check_values(settings: Settings, fields: Fields, *, has_body: bool) -> tuple[ApiError | None, int]:
     """Increment, expected stream and time to live; the latter in seconds."""
-    incr = fields.get(headers.INCR)
-    if incr:
-        digits = incr[1:] if incr[:1] in (b"+", b"-") else incr
-        return api_error("JSMessageIncrDisabledErr" if digits.isdigit() else "JSMessageIncrInvalidErr"), 0
+    refusal = counters.check_increment(settings, fields, has_body)
+    if refusal is not None:
+        return refusal, 0
     expected_stream = fields.get(headers.EXPECTED_STREAM)
     if expected_stream and expected_stream != settings.name:
         return api_error("JSStreamNotMatchErr"), 0

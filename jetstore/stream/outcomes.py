@@ -27,6 +27,8 @@ class PublishOutcome:
     """Messages of the entry, refused ones included."""
     exceptions: dict[int, Duplicate | ApiError] = field(default_factory=dict)
     """Position in the entry → why it got no sequence."""
+    values: dict[int, int] = field(default_factory=dict)
+    """Position in the entry → the counter's value, on streams of counters."""
 
 
 @dataclass(slots=True)

@@ -36,6 +36,7 @@ class Settings:
     allows_rollup: bool
     allows_msg_ttl: bool
     allows_atomic: bool
+    is_counter: bool
     marker_ttl_s: int
     """Lifetime of delete markers in whole seconds; 0 = no markers."""
     record_overhead_bytes: int
@@ -64,6 +65,7 @@ class Settings:
             allows_rollup=config.allow_rollup_hdrs and not config.deny_purge,
             allows_msg_ttl=config.allow_msg_ttl,
             allows_atomic=config.allow_atomic,
+            is_counter=config.allow_msg_counter,
             marker_ttl_s=max(config.subject_delete_marker_ttl, 0) // 1_000_000_000,
             record_overhead_bytes=MEMORY_RECORD_OVERHEAD_BYTES if is_memory else FILE_RECORD_OVERHEAD_BYTES,
             header_overhead_bytes=0 if is_memory else FILE_HEADER_OVERHEAD_BYTES,

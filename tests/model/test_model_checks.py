@@ -63,7 +63,6 @@ def test_error_table_is_whole() -> None:
         ({"sources": (StreamSource(name="x"),)}, "sources"),
         ({"compression": "s2"}, "compression s2"),
         ({"persist_mode": "async"}, "persist_mode async"),
-        ({"allow_msg_counter": True}, "allow_msg_counter"),
         ({"allow_batched": True}, "allow_batched"),
         ({"allow_msg_schedules": True}, "allow_msg_schedules"),
     ],
