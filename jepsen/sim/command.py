@@ -6,12 +6,14 @@ import argparse
 import multiprocessing
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from jepsen.nemesis.schedule import BY_NAME
 from jepsen.sim.plan import WORKLOADS
+from jepsen.sim.points import Death, Passed, enumerate_points, run_to
 from jepsen.sim.report import Totals, clear, merged_story, progress, quiet
 from jepsen.sim.run import Report, draw_nodes, run_seed
 from jepsen.sim.scenarios import SCENARIOS, play_scenario
@@ -40,6 +42,10 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--only", type=_numbers, default=None, metavar="I,J", help="with --seed: just these events")
     parser.add_argument("--publishes", type=int, default=None, metavar="N", help="at most N publishes per stream")
     parser.add_argument("--scenario", action="append", default=[], choices=[*sorted(SCENARIOS), "all"], help="play it")
+    parser.add_argument(
+        "--points", type=int, default=0, metavar="STEP", help="with --seed: die at each STEP-th point of each machine"
+    )
+    parser.add_argument("--die", default="", metavar="M,P,HOW", help="with --seed: just this death of --points")
     parser.add_argument("--speed", action="store_true", help="measure the simulator itself, with 1, 3 and 5 nodes")
     parser.add_argument("--matrix", action="store_true", help="which fault met which transition, how often")
     parser.add_argument("--nodes", type=int, default=None, choices=(1, 3, 5), help="machines (default: the seed says)")
@@ -67,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.scenario:
         return _play(options)
+    if options.points or options.die:
+        return _points(options)
     if options.seed is not None:
         return _shrink(options) if options.shrink else _tell(options)
     quiet()
@@ -182,6 +190,30 @@ def _shrink(options: argparse.Namespace) -> int:
     _told(report, options)
     print(f"replay: {replay_command(options.seed, options)}")
     return 1
+
+
+def _points(options: argparse.Namespace) -> int:
+    """Deaths at named points, one run each; the names that were met, how often."""
+    quiet()
+    seed = options.seed if options.seed is not None else 1
+    if options.die:
+        machine, at, how = options.die.split(",")
+        return _told(run_to(seed, Death(int(machine), int(at), how)).report, options)
+    met: Counter[str] = Counter()
+
+    def on_run(death: Death, passed: Passed) -> None:
+        met[passed.died_at or "nowhere"] += 1
+        if passed.report.problems:
+            print(f"n{death.machine + 1} died {passed.died_at} (point {death.at}, {death.how})")
+            for problem in passed.report.problems[:SHOWN_PROBLEMS]:
+                print(f"    {problem[:400]}")
+            print(f"    replay: python -m jepsen sim --seed {seed} --die {','.join(map(str, death))}", flush=True)
+
+    failed = enumerate_points(seed, step=options.points or 1, on_run=on_run)
+    for name, count in sorted(met.items()):
+        print(f"{count:>6} {name}")
+    print(f"{sum(met.values())} deaths, {len(failed)} FAILED" if failed else f"{sum(met.values())} deaths: passed")
+    return 1 if failed else 0
 
 
 def _play(options: argparse.Namespace) -> int:

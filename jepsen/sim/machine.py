@@ -200,6 +200,20 @@ class Machine:
             self._die("crash point", self._down_s, silently=True)
             self.vfs.crash(self.rng)
 
+    def die_here(self, down_s: float, *, has_power: bool, at_once: bool) -> None:
+        """The process ends in the middle of its own code: with this callback, or (the caller raises) ``at_once``."""
+        boot = self.boot
+        assert boot is not None
+        boot.owner.is_alive = False
+        self.vfs.is_crashed = at_once
+        self.loop.call_soon(self._died_here, boot, down_s, has_power, context=self._context)
+
+    def _died_here(self, boot: Boot, down_s: float, has_power: bool) -> None:
+        if self.boot is boot:
+            self._die("point", down_s, silently=not has_power)
+            if not has_power:
+                self.vfs.crash(self.rng)
+
     def close(self) -> None:
         """End of the run: nothing starts again, what dead processes left is thrown away."""
         self._context = contextvars.copy_context()

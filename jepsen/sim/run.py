@@ -228,7 +228,7 @@ class Run:
             self.world.replicas = plan_replicas(self.plan)
         self.recorder.start()
         for name, workload in zip(self.plan.workloads, self.workloads, strict=True):
-            await persist(setting, f"{name}setup", workload.setup, tries=8 if is_replicated else 5)
+            await persist(setting, f"{name}setup", workload.setup, tries=12 if is_replicated else 5)
         clients = [
             self.loop.create_task(live(setting, f"{name}{number}", body))
             for name, workload in zip(self.plan.workloads, self.workloads, strict=True)

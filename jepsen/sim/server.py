@@ -13,7 +13,7 @@ from jetstore.limits import Limits
 from jetstore.model.server_limits import ServerLimits
 from jetstore.node.cluster import Cluster, ClusterOptions
 from jetstore.node.link.ports import Route
-from jetstore.node.open_store import open_store
+from jetstore.node.open_store import check_mode, open_store
 from jetstore.store.disk import InlineDisk
 from jetstore.store.memory_index import FileIndexes, FileIndexWriter
 from jetstore.store.writer import Writer
@@ -50,6 +50,7 @@ async def serve_node(boot: Boot) -> None:
             failed.set_result(error)
 
     journal, recovery, identity = open_store(boot.vfs, limits, boot.name, boot.rng.randbytes)
+    check_mode(identity, recovery, is_clustered=REPLICATES and bool(boot.peers))
     boot.findings = list(recovery.findings)
     writer = Writer(boot.vfs, journal, limits, FileIndexWriter(boot.vfs).commands())
     disk = InlineDisk(loop, writer, boot.latency_s)
