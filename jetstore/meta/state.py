@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jetstore.errors import ApiError, FormatUnknown
+from jetstore.meta.placement import Member, Placement, members_of
 from jetstore.model.api_errors import api_error
 from jetstore.store.ports import Checkpoint
 from jetstore.store.running_hash import RunningHash
 from jetstore.types import META_GROUP, GroupUid, Nanos, RaftIndex, Term
 
 HEAD_VERSION = 0
-CREATE_OP = b'"op":"create"'
-"""What every creating entry contains (and perhaps others)."""
+FOUNDING_OPS = (b'"op":"create"', b'"op":"reassign"')
+"""What every entry contains that gives groups new members (and perhaps others)."""
 FIRST_STREAM_UID = 2
 
 
@@ -37,6 +38,8 @@ class StreamAssignment:
     """Of the entry that created it: a member that has applied more than this must have the group."""
     members: tuple[tuple[str, int], ...] = ()
     """(node id, incarnation) of its first voters 1, 2, …; () = the one node of a standalone server."""
+    placement: Placement = field(default_factory=Placement)
+    """Who holds it, and is to."""
 
 
 def encode_create(
@@ -46,12 +49,16 @@ def encode_create(
     return _encode(op="create", name=name, config=config, now_ns=now_ns, uid=uid, members=members)
 
 
-def created_by(data: bytes) -> tuple[GroupUid, tuple[tuple[str, int], ...]] | None:
-    """The group that an entry creates if it is accepted, and its members; None: it creates none."""
-    if CREATE_OP not in data:
+def founded_by(data: bytes) -> tuple[GroupUid, tuple[Member, ...]] | None:
+    """The group that gets members by an entry if it is accepted, and all that are wanted then; None: none does."""
+    if not any(op in data for op in FOUNDING_OPS):
         return None
     request = json.loads(data)
-    return (GroupUid(request["uid"]), _members(request)) if request["op"] == "create" else None
+    if request["op"] == "create":
+        return GroupUid(request["uid"]), Placement.founding(_members(request), RaftIndex(0)).wanted
+    if request["op"] == "reassign":
+        return GroupUid(request["uid"]), members_of(request["wanted"])
+    return None
 
 
 def _members(fields: dict[str, Any]) -> tuple[tuple[str, int], ...]:
@@ -66,6 +73,16 @@ def encode_update(name: str, config: dict[str, Any]) -> bytes:
 def encode_delete(name: str) -> bytes:
     """Entry that deletes a stream."""
     return _encode(op="delete", name=name)
+
+
+def encode_reassign(stream: StreamAssignment, wanted: Sequence[Member]) -> bytes:
+    """Entry that wants other members (``placement.wanted_at``) for a stream; refused if its placement has changed."""
+    return _encode(op="reassign", name=stream.name, uid=stream.uid, version=stream.placement.version, wanted=wanted)
+
+
+def encode_settled(stream: StreamAssignment) -> bytes:
+    """Entry that says that the wanted members are there, and nobody else."""
+    return _encode(op="settled", name=stream.name, uid=stream.uid, version=stream.placement.version)
 
 
 def encode_skip(uid: GroupUid) -> bytes:
@@ -85,6 +102,8 @@ class MetaState:
         self.applied_index = RaftIndex(0)
         self.applied_term = Term(0)
         self.streams: dict[str, StreamAssignment] = {}
+        self.unsettled: dict[str, None] = {}
+        """Names of streams whose members are to change: what their leaders have to look at."""
         self.next_uid = GroupUid(FIRST_STREAM_UID)
         self.running = RunningHash()
         """Stands for all applied entries."""
@@ -106,7 +125,10 @@ class MetaState:
             case "update":
                 return self._update(request)
             case "delete":
+                self.unsettled.pop(request["name"], None)
                 return self.streams.pop(request["name"], None) or api_error("JSStreamNotFoundErr")
+            case "reassign" | "settled":
+                return self._place(request)
             case "skip":
                 self.next_uid = GroupUid(max(self.next_uid, request["uid"] + 1))
                 return None
@@ -120,8 +142,16 @@ class MetaState:
         if uid < self.next_uid:
             return api_error("JSClusterNotAvailErr")
         self.next_uid = GroupUid(uid + 1)
+        members = _members(request)
         assignment = StreamAssignment(
-            uid, name, request["config"], 1, Nanos(request["now_ns"]), self.applied_index, _members(request)
+            uid,
+            name,
+            request["config"],
+            1,
+            Nanos(request["now_ns"]),
+            self.applied_index,
+            members,
+            Placement.founding(members, self.applied_index),
         )
         self.streams[name] = assignment
         return assignment
@@ -133,6 +163,29 @@ class MetaState:
         new = replace(old, config=request["config"], version=old.version + 1)
         self.streams[new.name] = new
         return new
+
+    def _place(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
+        """Want other members, or note that they are there."""
+        old = self.streams.get(request["name"])
+        if old is None or old.uid != request["uid"]:
+            return api_error("JSStreamNotFoundErr")
+        placement: Placement | None = None
+        if old.placement.version == request["version"]:
+            if request["op"] == "settled":
+                placement = old.placement.settled()
+            else:
+                placement = old.placement.reassigned(members_of(request["wanted"]), self.applied_index)
+        if placement is None:
+            return api_error("JSClusterNotAvailErr")
+        self._note(replace(old, placement=placement))
+        return self.streams[old.name]
+
+    def _note(self, assignment: StreamAssignment) -> None:
+        self.streams[assignment.name] = assignment
+        if assignment.placement.is_settled:
+            self.unsettled.pop(assignment.name, None)
+        else:
+            self.unsettled[assignment.name] = None
 
     def checkpoint(self) -> Checkpoint:
         """The whole state as one head."""
@@ -152,6 +205,7 @@ class MetaState:
                     "created_ns": s.created_ns,
                     "created_index": s.created_index,
                     "members": s.members,
+                    **({"placement": s.placement.to_json()} if s.placement.version > 1 else {}),
                 }
                 for s in sorted(self.streams.values(), key=lambda s: s.uid)
             ],
@@ -179,13 +233,20 @@ class MetaState:
         state.raft_configuration = bytes.fromhex(fields["raft"])
         state.next_uid = GroupUid(fields["next_uid"])
         for s in fields["streams"]:
-            state.streams[s["name"]] = StreamAssignment(
-                GroupUid(s["uid"]),
-                s["name"],
-                s["config"],
-                s["version"],
-                Nanos(s["created_ns"]),
-                RaftIndex(s["created_index"]),
-                _members(s),
+            created, members = RaftIndex(s["created_index"]), _members(s)
+            placement = (
+                Placement.from_json(s["placement"]) if "placement" in s else Placement.founding(members, created)
+            )
+            state._note(
+                StreamAssignment(
+                    GroupUid(s["uid"]),
+                    s["name"],
+                    s["config"],
+                    s["version"],
+                    Nanos(s["created_ns"]),
+                    created,
+                    members,
+                    placement,
+                )
             )
         return state

@@ -3,6 +3,9 @@
 Whoever appears in the metadata is opened (what the journal knows of it was found at start) or begins anew (its founding
 record went into the block of the entry that created it); whoever disappears is buried: tombstone first, then the files.
 A group that the metadata names and the journal does not know is damage: it is alarmed and answered for, never founded.
+
+A node is a member under the number that the metadata gives it. A new number for a group that is here under an older one
+means that the older one's promises are void: its data go, and the group begins anew, empty, under the new number.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jetstore.errors import Corruption, NotNow
+from jetstore.meta.placement import Member
 from jetstore.meta.state import MetaState, StreamAssignment, encode_skip
 from jetstore.model.stream import StreamConfig
 from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import MEMBER, Group, Replication
 from jetstore.node.lost import LostStream
-from jetstore.node.meta_group import Members, MetaGroup
+from jetstore.node.meta_group import MetaGroup
 from jetstore.node.stream_group import StreamGroup
 from jetstore.raft.membership import Configuration
 from jetstore.store.ports import GroupRecovery, Kind, Record
@@ -43,8 +47,12 @@ class Assignments:
         """Streams that the metadata names and the store does not hold any more: alarmed, never founded again."""
         self._recovered: dict[GroupUid, GroupRecovery] = {}
         """What the journal knew at start of groups that are not open."""
-        self._unnamed: set[GroupUid] = set()
-        """Groups with a founding record that no applied metadata has named yet."""
+        self._unnamed: dict[GroupUid, int] = {}
+        """Groups with a founding record that no applied metadata has named yet, and the member number in it."""
+        self._numbers: dict[GroupUid, int] = {}
+        """The member number that the journal has, or will have, of each group that it has no tombstone of."""
+        self._beginning: set[GroupUid] = set()
+        """Groups that wait for their new founding record."""
         self._tombstones: set[GroupUid] = set()
         """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
         self._is_following = False
@@ -57,6 +65,7 @@ class Assignments:
     def recovered(self, groups: dict[GroupUid, GroupRecovery]) -> None:
         """What the journal knew at start."""
         self._recovered = {uid: recovery for uid, recovery in groups.items() if uid != META_GROUP}
+        self._numbers = {uid: known.generation for uid, known in self._recovered.items() if known.generation}
 
     # -- following ------------------------------------------------------------------------------------------------
 
@@ -71,63 +80,101 @@ class Assignments:
     def _begin(self) -> None:
         """The metadata is as new as anybody's, for the first time since start: what it does not name has to go."""
         node, machine = self._node, self._meta.machine
-        assigned = {assignment.uid for assignment in machine.streams.values() if self._member(assignment.members)}
+        assigned = {a.uid for a in machine.streams.values() if self._member(a)}
+        numbers = {a.uid: a.placement.next_member for a in machine.streams.values()}
         for uid in sorted(set(self._recovered) - assigned):
-            if not self._recovered.pop(uid).generation:  # its tombstone stands; its files may not all be gone
+            number = self._recovered.pop(uid).generation
+            if not number:  # its tombstone stands; its files may not all be gone
                 self._tombstones.add(uid)
                 self._remove_files(uid)
-            elif uid < machine.next_uid:
+            elif uid < machine.next_uid and number < numbers.get(uid, number + 1):
                 self._entomb(uid)
             else:
-                self._unnamed.add(uid)
+                self._unnamed[uid] = number
                 if node.cluster is None:  # nobody else may still name it
                     self._meta.propose_with(encode_skip(uid), None)
         self._follow()
         for finding in node.parts.indexes.findings:
             log.warning("index rebuilt", finding=finding)
-        node.files.quarantine_unknown(assigned | self._unnamed | {META_GROUP}, node.clock.wall_ns())
+        node.files.quarantine_unknown(assigned | set(self._unnamed) | {META_GROUP}, node.clock.wall_ns())
 
     def _follow(self) -> None:
         machine = self._meta.machine
-        assigned = {name: a for name, a in machine.streams.items() if self._member(a.members)}
+        assigned = {name: a for name, a in machine.streams.items() if self._member(a)}
         here: dict[str, StreamGroup | LostStream] = {**self.streams, **self.lost}
         for name, group in here.items():
-            if name not in assigned or assigned[name].uid != group.uid:
+            assignment = assigned.get(name)
+            if assignment is None or assignment.uid != group.uid:
                 self._forget(name)
                 self._entomb(group.uid)
+            elif self._member(assignment) != _number_of(group):
+                self._forget(name)
+                self._begin_anew(assignment)
         for name, assignment in assigned.items():
-            if name not in here or here[name].uid != assignment.uid:
+            is_here = name in self.streams or name in self.lost
+            if not is_here and assignment.uid not in self._beginning:
                 self._open(assignment)
-        for uid in sorted(uid for uid in self._unnamed if uid < machine.next_uid):
-            self._unnamed.discard(uid)
-            self._entomb(uid)
+        if self._unnamed:
+            by_uid = {a.uid: a for a in machine.streams.values()}
+            for uid, number in sorted(self._unnamed.items()):
+                named = by_uid.get(uid)
+                if uid < machine.next_uid and (named is None or number < named.placement.next_member):
+                    del self._unnamed[uid]
+                    self._entomb(uid)
         for group in self.streams.values():
             self.bring_config_up(group)
 
-    def found(self, uid: GroupUid, members: Members) -> Record | None:
-        """The founding record of this node's member of a new group (``MetaGroup.found``)."""
-        member = self._member(members)
-        if not member:
-            return None
-        self._unnamed.add(uid)
-        return founding_record(uid, member)
+    def found(self, uid: GroupUid, members: tuple[Member, ...]) -> list[Record]:
+        """The founding record of this node's member of a group that gets new members (``MetaGroup.found``)."""
+        number = self._number(members)
+        known = self._numbers.get(uid, 0)
+        if not number or number == known:
+            if number and uid not in self._recovered and not self._is_open(uid):
+                self._unnamed[uid] = number
+            return []
+        if known and uid not in self._unnamed:
+            return []  # it gives way when the entry is applied, not before
+        return self._founding_records(uid, number, known)
+
+    def _founding_records(self, uid: GroupUid, number: int, known: int) -> list[Record]:
+        self._unnamed[uid] = self._numbers[uid] = number
+        self._tombstones.discard(uid)
+        void = [founding_record(uid, 0)] if known else []  # the other number's is not below this one's for certain
+        return [*void, founding_record(uid, number)]
 
     def found_missing(self, machine: MetaState, journal_last: RaftIndex) -> list[Record]:
         """Founding records that a crash cut off between an installed metadata head and its RESET line.
 
-        Groups of entries that the journal had, up to ``journal_last``, were founded with those.
+        Members that entries gave which the journal had, up to ``journal_last``, were founded with those.
         """
-        new = [a for a in machine.streams.values() if a.created_index > journal_last and a.uid not in self._recovered]
-        records = [self.found(assignment.uid, assignment.members) for assignment in sorted(new, key=lambda a: a.uid)]
-        return [record for record in records if record is not None]
+        return self.founded_since(machine, journal_last)
 
-    def _member(self, members: Members) -> int:
-        """This node's member number among the founding members; 0 = none."""
+    def founded_since(self, machine: MetaState, index: RaftIndex) -> list[Record]:
+        """Founding records of members that this node was given by entries behind ``index``."""
+        records: list[Record] = []
+        for assignment in sorted(machine.streams.values(), key=lambda a: a.uid):
+            placement = assignment.placement
+            number = self._member(assignment)
+            if any(m.number == number and m.since > index for m in placement.wanted + placement.leaving):
+                records += self.found(assignment.uid, placement.wanted + placement.leaving)
+            elif not placement.wanted and assignment.created_index > index:
+                records += self.found(assignment.uid, ())
+        return records
+
+    def _member(self, assignment: StreamAssignment) -> int:
+        """This node's member number in a stream's group; 0 = none."""
+        return self._number(assignment.placement.wanted + assignment.placement.leaving)
+
+    def _number(self, members: tuple[Member, ...]) -> int:
         cluster = self._node.cluster
         if cluster is None:
             return MEMBER if not members else 0
         own = (cluster.identity.node_id, cluster.identity.incarnation)
-        return members.index(own) + 1 if own in members else 0
+        return max((member.number for member in members if member.home == own), default=0)
+
+    def _is_open(self, uid: GroupUid) -> bool:
+        here: list[StreamGroup | LostStream] = [*self.streams.values(), *self.lost.values()]
+        return any(group.uid == uid for group in here)
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -139,11 +186,14 @@ class Assignments:
             self._open(assignment)
 
     def _open(self, assignment: StreamAssignment) -> None:
-        uid = assignment.uid
+        uid, number = assignment.uid, self._member(assignment)
         recovered = self._recovered.pop(uid, None)
+        if recovered is not None and recovered.generation and recovered.generation != number:
+            self._begin_anew(assignment)
+            return
         is_new = recovered is None
         try:
-            if is_new and uid not in self._unnamed:
+            if self._unnamed.get(uid) != number if is_new else not self._numbers.get(uid):
                 raise Corruption("the journal does not know the group", file="journal", offset=0)
             group = self._group(assignment, recovered)
         except Corruption as error:
@@ -152,13 +202,13 @@ class Assignments:
                 return
             if recovered is not None:
                 self._recovered[uid] = recovered
-            self.lost[assignment.name] = LostStream(assignment, error, self._node.outlet)
+            self.lost[assignment.name] = LostStream(assignment, number, error, self._node.outlet)
             log.error("stream damaged", stream=assignment.name, uid=uid, error=str(error))
             return
-        self._unnamed.discard(uid)
+        self._unnamed.pop(uid, None)
         if group.paused_by is None:
             group.start()
-        if is_new and self._meta.core.is_leader:
+        if is_new and self._meta.core.is_leader and assignment.placement.version == 1:
             group.campaign()  # who creates leads first
         if group.core.log.faulty_index is not None or group.paused_by is not None:
             log.error(
@@ -231,7 +281,7 @@ class Assignments:
             return None
         return Replication(
             host=cluster.host,
-            member=self._member(assignment.members),
+            member=self._member(assignment),
             configuration=Configuration.founding(assignment.members),
             boot=cluster.identity.boot_counter,
             random_below=self._node.parts.rng.randrange,
@@ -264,11 +314,33 @@ class Assignments:
         if lost is not None:
             lost.close()
 
-    def _entomb(self, uid: GroupUid) -> None:
-        """Write the group's tombstone; its files go once that is durable."""
+    def _begin_anew(self, assignment: StreamAssignment) -> None:
+        """Under a new number: what the old one had is void, durably, then its files go, then the group is opened."""
+        uid, name = assignment.uid, assignment.name
+        number = self._member(assignment)
+        log.warning("group begins anew under another number", stream=name, number=number, old=self._numbers.get(uid))
+        self._beginning.add(uid)
+        self._recovered.pop(uid, None)
 
         def durable() -> None:
-            self._tombstones.add(uid)
+            self._beginning.discard(uid)
+            self._remove_files(uid)
+            if self._is_following:
+                self._follow()
+
+        *before, founding = self._founding_records(uid, number, self._numbers.get(uid, 0))
+        for record in before:
+            self._meta.add_record(record)
+        self._meta.add_record(founding, durable)
+
+    def _entomb(self, uid: GroupUid) -> None:
+        """Write the group's tombstone; its files go once that is durable."""
+        self._numbers.pop(uid, None)
+        self._recovered.pop(uid, None)
+
+        def durable() -> None:
+            if uid not in self._numbers:  # it may have been founded again meanwhile
+                self._tombstones.add(uid)
             self._remove_files(uid)
 
         self._meta.add_record(founding_record(uid, 0), durable)
@@ -298,6 +370,10 @@ class Assignments:
             behind.lost(group)
         standing = [other.uid for other in self.streams.values() if other.is_faulty]
         self._node.parts.disk.call("leave_uncounted", standing).add_done_callback(seen)
+
+
+def _number_of(group: StreamGroup | LostStream) -> int:
+    return group.member if isinstance(group, LostStream) else group.core.member
 
 
 def founding_record(uid: GroupUid, member: int) -> Record:

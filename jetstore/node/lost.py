@@ -12,9 +12,10 @@ from jetstore.node.ports import Inbound, Outlet
 class LostStream:
     """Answers every publish with 10008: neither "not found" nor silence would be true."""
 
-    def __init__(self, assignment: StreamAssignment, reason: Corruption, outlet: Outlet) -> None:
-        """Takes the stream's subjects at once."""
+    def __init__(self, assignment: StreamAssignment, member: int, reason: Corruption, outlet: Outlet) -> None:
+        """Takes the stream's subjects at once. ``member``: the number under which its promises were made."""
         self.assignment = assignment
+        self.member = member
         self.uid = assignment.uid
         self.reason = reason
         self._outlet = outlet

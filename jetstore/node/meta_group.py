@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jetstore.meta.state import MetaState, created_by
+from jetstore.meta.placement import Member
+from jetstore.meta.state import MetaState, founded_by
 from jetstore.node.group import Group, StateMachine
 from jetstore.raft.log import Entry
 from jetstore.store.ports import Checkpoint, Disk, Record
@@ -19,8 +20,10 @@ class MetaGroup(Group):
 
     machine: MetaState
     on_checkpoint: Callable[[], None]
-    found: Callable[[GroupUid, Members], Record | None]
-    """The founding record of a group if it is to have a member on this node."""
+    found: Callable[[GroupUid, tuple[Member, ...]], list[Record]]
+    """The founding record of a group's member if it is new and on this node."""
+    founded_since: Callable[[MetaState, RaftIndex], list[Record]]
+    """Those of all members that entries behind an index gave to this node."""
     written_last: tuple[Term, RaftIndex]
     """The last entry that was ever handed to the journal."""
 
@@ -29,10 +32,9 @@ class MetaGroup(Group):
         new = [entry for entry in entries if (entry.term, entry.index) > self.written_last]  # the rest is re-appended
         if new:
             self.written_last = (new[-1].term, new[-1].index)
-        created = [created_by(entry.data) for entry in new if entry.data]
-        founding = [self.found(*each) for each in created if each is not None]
-        records = super()._entry_records(entries, prev_term)
-        return [record for record in founding if record is not None] + records
+        given = [founded_by(entry.data) for entry in new if entry.data]
+        founding = [record for each in given if each is not None for record in self.found(*each)]
+        return founding + super()._entry_records(entries, prev_term)
 
     @property
     def is_current(self) -> bool:
@@ -41,10 +43,7 @@ class MetaGroup(Group):
 
     def founding_records(self, machine: MetaState) -> list[Record]:
         """Those of groups that this node did not hear of while it was behind: they go before the RESET."""
-        applied = self.machine.applied_index
-        new = [a for a in machine.streams.values() if a.created_index > applied]
-        records = [self.found(assignment.uid, assignment.members) for assignment in sorted(new, key=lambda a: a.uid)]
-        return [record for record in records if record is not None]
+        return self.founded_since(machine, self.machine.applied_index)
 
     def replace_machine(self, machine: StateMachine) -> None:
         super().replace_machine(machine)

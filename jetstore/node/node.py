@@ -33,6 +33,7 @@ from jetstore.node.hand_over import hand_over
 from jetstore.node.loop_lag import LoopLag
 from jetstore.node.meta_group import Members, MetaGroup
 from jetstore.node.opening import GroupFiles, Indexes
+from jetstore.node.placing import Placing
 from jetstore.node.ports import Outlet
 from jetstore.node.scrub import Scrub
 from jetstore.node.storage import Storage
@@ -92,6 +93,8 @@ class Node:
         self.comparing: Comparing | None = None
         self.behind: Behind | None = None
         """What fetches states from peers; None: a standalone server."""
+        self.placing: Placing | None = None
+        """What changes the members of groups; None: a standalone server."""
         self.lag = LoopLag(parts.loop)
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
         self.scrub = Scrub(
@@ -121,6 +124,7 @@ class Node:
         if self.cluster is not None:
             self.behind = Behind(self, self.cluster)
             self.comparing = Comparing(self, self.cluster, self.behind)
+            self.placing = Placing(self, self.cluster)
             await self.cluster.start()
         self._own(self.storage.run())
         self._own(self.compactor.run())
@@ -132,6 +136,8 @@ class Node:
             self.behind.lost(self.meta)
         if self.comparing is not None:
             self._own(self.comparing.run())
+        if self.placing is not None:
+            self._own(self.placing.run())
         if self.cluster is None:
             await self.meta.serving()
             for group in list(self.streams.values()):
@@ -263,7 +269,7 @@ class Node:
         if recovered is None:
             meta.add_record(founding_record(META_GROUP, meta.core.member))
         meta.on_checkpoint = self.assignments.meta_checkpointed
-        meta.found = self.assignments.found
+        meta.found, meta.founded_since = self.assignments.found, self.assignments.founded_since
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
         self.storage.add(meta)
         if lost is not None:

@@ -58,7 +58,10 @@ class ChangeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeStep:
-    """One step: either about a member (by number), or about a node that gets a new number."""
+    """One step: either about a member (by number), or about a node that gets a new number.
+
+    That is the next one unless ``member`` names a later one, which somebody has set aside for it.
+    """
 
     kind: ChangeKind
     member: int = 0
@@ -76,9 +79,9 @@ class ConfChange:
     """The leader leaves the joint configuration as soon as entering it is committed."""
 
     @classmethod
-    def add_learner(cls, node: str, incarnation: int) -> ConfChange:
-        """A new member that receives everything and counts for nothing."""
-        return cls((ChangeStep(ChangeKind.ADD_LEARNER, node=NodeIncarnation(node, incarnation)),))
+    def add_learner(cls, node: str, incarnation: int, member: int = 0) -> ConfChange:
+        """A new member that receives everything and counts for nothing. ``member``: its number (0 = the next one)."""
+        return cls((ChangeStep(ChangeKind.ADD_LEARNER, member, NodeIncarnation(node, incarnation)),))
 
     @classmethod
     def add_voter(cls, node: str, incarnation: int) -> ConfChange:
@@ -269,8 +272,10 @@ class _Draft:
     def _new_member(self, step: ChangeStep) -> int:
         if step.node is None:
             raise ConfChangeRefused(f"{step.kind.value}: no node named")
-        number = self.next_member
-        self.next_member += 1
+        if 0 < step.member < self.next_member:
+            raise ConfChangeRefused(f"{step.kind.value}: number {step.member} may have been given before")
+        number = step.member or self.next_member
+        self.next_member = number + 1
         self.members[number] = step.node
         return number
 

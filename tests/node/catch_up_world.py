@@ -231,7 +231,12 @@ class MetaReplica(Replica):
             loop=loop,
         )
         meta.on_checkpoint = lambda: None
-        meta.found = lambda uid, members: founding_record(uid, 1)
+        meta.found = lambda uid, members: [founding_record(uid, 1)]
+        meta.founded_since = lambda machine, index: [
+            founding_record(a.uid, 1)
+            for a in sorted(machine.streams.values(), key=lambda a: a.uid)
+            if a.created_index > index
+        ]
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
         return meta
 

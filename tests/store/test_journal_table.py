@@ -64,9 +64,18 @@ def test_a_higher_generation_voids_everything_but_the_term() -> None:
     assert table.needed_files() == []
     fold(table, generation(1, 0))
     fold(table, entries(1, 9, 0, 1, [b"x"]))
-    fold(table, generation(1, 9))
     assert group.is_tombstone
     assert group.runs == []
+
+
+def test_after_a_tombstone_a_group_may_begin_anew() -> None:
+    table, group = folded(generation(1, 3), hard(1, 4, 2), entries(1, 4, 0, 1, [b"x"] * 3), generation(1, 0))
+    fold(table, entries(1, 4, 4, 4, [b"x"]))
+    fold(table, generation(1, 7))
+    assert (group.generation, group.term, group.vote) == (7, 4, 0)
+    assert (group.last_index, group.runs) == (0, [])
+    fold(table, entries(1, 5, 0, 1, [b"y"]))
+    assert group.last_index == 1
 
 
 def test_checkpoints_only_rise() -> None:

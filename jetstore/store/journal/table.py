@@ -281,7 +281,7 @@ class GroupTable:
         return self._apply_checkpoint(group, line)
 
     def _apply_group(self, group: GroupState, line: Line) -> str:
-        if group.is_tombstone or line.aux == group.generation:
+        if line.aux == group.generation:
             return ""
         if line.aux and line.aux < group.generation:
             return f"group {group.uid}: generation {line.aux} is below {group.generation}: dead"
