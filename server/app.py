@@ -112,6 +112,7 @@ class Server:
             world.loop,
             world.entropy,
         )
+        self.config_loaded_ns = self.started_ns
         self.port = 0
         """Where clients connect; known once it listens."""
         self.reload: Callable[[], str] = lambda: NO_FILE
@@ -200,6 +201,7 @@ class Server:
             max_pending=options.max_pending_bytes,
             write_deadline_ns=options.write_deadline_ns,
             start_ns=self.started_ns,
+            config_loaded_ns=self.config_loaded_ns,
             config_digest=options.config_digest,
         )
         node, api = self.node, self.api

@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -33,7 +34,7 @@ from jetstore.store.lock import DirectoryLock
 from jetstore.store.os_vfs import OsVfs
 from server.app import Server, Store, World
 from server.config.options import Options
-from server.config.ports_file import write_ports_file
+from server.operation import Operation, Surroundings
 
 log = structlog.get_logger("server")
 
@@ -156,7 +157,7 @@ def real_limits(options: Options, root: Path) -> Limits:
     )
 
 
-async def serve(options: Options) -> int:
+async def serve(options: Options, around: Surroundings) -> int:
     """Run a server until it is told to stop; the process's exit code."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[int] = loop.create_future()
@@ -164,10 +165,6 @@ async def serve(options: Options) -> int:
     def end(code: int) -> None:
         if not stop.done():
             stop.set_result(code)
-
-    def trapped(name: str) -> None:
-        log.info(f'Trapped "{name}" signal')
-        end(0)
 
     def unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # An error inside one connection ends that connection. Anywhere else nobody knows what was left half done, and
@@ -198,8 +195,8 @@ async def serve(options: Options) -> int:
     server = Server(options, world, store, on_poison=lambda error: end(1))
     if server.node is not None:
         disk.on_poison = server.node.fail  # also when the writer dies while nothing waits for it
-    for number, name in ((signal.SIGINT, "interrupt"), (signal.SIGTERM, "terminated")):
-        loop.add_signal_handler(number, trapped, name)
+    operation = Operation(server, around)
+    listen_to_signals(operation, end)
     announce(server)
     keep_large_buffers()
     tame_collector()
@@ -214,27 +211,61 @@ async def serve(options: Options) -> int:
     log.info(f"Listening for client connections on {options.host}:{server.port}")
     if store is not None and store.cluster is not None:
         log.info(f"Listening for route connections on {options.cluster.host}:{store.cluster.port}")
-    ports_file: Path | None = None
-    if options.ports_file_dir:
-        listeners = {"nats": [f"nats://{options.host}:{server.port}"]}
-        if options.http_port:
-            listeners["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
-        if store is not None and store.cluster is not None:
-            listeners["cluster"] = [f"nats://{options.cluster.host}:{store.cluster.port}"]
-        ports_file = write_ports_file(options.ports_file_dir, listeners)
+    operation.write_ports()
     log.info("Server is ready")
     collect_when_idle(server)
     code = await stop
     if code:
         return code
-    if ports_file is not None:
-        ports_file.unlink(missing_ok=True)
+    operation.remove_ports()
     log.info("Initiating Shutdown...")
     await server.stop()
     if lock is not None:
         lock.close()
     log.info("Server Exiting..")
     return code
+
+
+def listen_to_signals(operation: Operation, end: Callable[[int], None]) -> None:
+    """Signals do what ``docs/operations/signals.md`` says; ``end`` stops the server with an exit code."""
+    loop, rng = operation.server.world.loop, Random(int.from_bytes(os.urandom(16)))
+    leaving: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        end(0)
+
+    def stop_gently() -> None:
+        if not operation.is_lame_duck:  # else it is leaving already
+            end(0)
+
+    def gone(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                log.error(f"lame duck mode failed: {error!r}")
+            end(0)
+
+    def go_lame() -> None:
+        if not operation.is_lame_duck:
+            leaving.append(loop.create_task(operation.lame_duck(rng)))
+            leaving[0].add_done_callback(gone)
+
+    def reload() -> None:
+        operation.reload()
+
+    for number, name, act in (
+        (signal.SIGINT, "interrupt", stop),
+        (signal.SIGTERM, "terminated", stop_gently),
+        (signal.SIGHUP, "hangup", reload),
+        (signal.SIGUSR1, "user defined signal 1", operation.reopen_log),
+        (signal.SIGUSR2, "user defined signal 2", go_lame),
+    ):
+
+        def trapped(name: str = name, act: Callable[[], None] = act) -> None:
+            log.info(f'Trapped "{name}" signal')
+            act()
+
+        loop.add_signal_handler(number, trapped)
 
 
 def keep_large_buffers() -> None:
@@ -298,14 +329,14 @@ def room(options: Options) -> tuple[int, int]:
     return memory, storage
 
 
-def run(options: Options) -> int:
+def run(options: Options, around: Surroundings) -> int:
     """Run a server in this process; its exit code. Errors at start are logged and end with 1."""
     try:
         try:
             import uvloop
         except ImportError:
-            return asyncio.run(serve(options))
-        return int(uvloop.run(serve(options)))
+            return asyncio.run(serve(options, around))
+        return int(uvloop.run(serve(options, around)))
     except (JetstoreError, OSError) as error:
         log.critical(str(error))
         return 1

@@ -12,7 +12,7 @@ from typing import Final
 
 from server.config.errors import ConfigError
 from server.config.options import AuthorizationOptions, ClusterOptions, Options
-from server.config.routes import advertised, parse_listen, parse_route
+from server.config.routes import advertised, client_advertised, parse_listen, parse_route
 
 TRUE_WORDS: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 FALSE_WORDS: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -45,12 +45,18 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag(("m", "http_port"), int, "PORT", "Port for monitoring"),
     Flag(("c", "config"), str, "FILE", "Configuration file"),
     Flag(("t",), bool, "", "Test the configuration file and exit"),
+    Flag(("sl", "signal"), str, "VERB[=PID]", "Tell a running server: ldm, stop, quit, term, reopen, reload"),
+    Flag(("client_advertise",), str, "ADDRESS", "host[:port] that INFO names instead of the address listened on"),
     Flag(("l", "log"), str, "FILE", "File to log to instead of standard error"),
     Flag(("T", "logtime"), bool, "", "Time in log lines (true)"),
     Flag(("logtime_utc",), bool, "", "UTC time in log lines"),
     Flag(("D", "debug"), bool, "", "Log debugging output"),
     Flag(("V", "trace"), bool, "", "Log every protocol message"),
+    Flag(("VV",), bool, "", "-V, of the system account, too"),
     Flag(("DV",), bool, "", "-D and -V"),
+    Flag(("DVV",), bool, "", "-D and -VV"),
+    Flag(("log_size_limit",), int, "BYTES", "Size at which the log file is set aside (never)"),
+    Flag(("max_traced_msg_len",), int, "BYTES", "How much of a payload is traced (all)"),
     Flag(("js", "jetstream"), bool, "", "Enable JetStream"),
     Flag(("sd", "store_dir"), str, "DIR", "Parent directory of the JetStream store"),
     Flag(("user",), str, "USER", "User that clients must present"),
@@ -62,16 +68,27 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag(("cluster_advertise",), str, "ADDRESS", "host:port that other nodes reach this one at"),
     Flag(("h", "help"), bool, "", "This text"),
     Flag(("v", "version"), bool, "", "Version"),
+    Flag(("help_tls",), bool, "", "How TLS is set up"),
 )
 
 REFUSED: Final[dict[str, bool]] = {
     # name → takes a value
-    **dict.fromkeys(("VV", "DVV", "s", "syslog", "tls", "tlsverify", "no_advertise", "help_tls"), False),
-    **dict.fromkeys(("ms", "https_port", "sl", "signal", "client_advertise", "r", "remote_syslog"), True),
-    **dict.fromkeys(("log_size_limit", "max_traced_msg_len", "tlscert", "tlskey", "tlscacert"), True),
+    **dict.fromkeys(("s", "syslog", "tls", "tlsverify", "no_advertise"), False),
+    **dict.fromkeys(("ms", "https_port", "r", "remote_syslog", "tlscert", "tlskey", "tlscacert"), True),
     **dict.fromkeys(("connect_retries", "profile"), True),
 }
 
+SIZES: Final = frozenset(("log_size_limit", "max_traced_msg_len"))
+"""The integers that are no ports."""
+TLS_HELP: Final = """\
+TLS is set up in the configuration file:
+
+    tls {
+        cert_file: "/etc/jetstore/server-cert.pem"
+        key_file:  "/etc/jetstore/server-key.pem"
+        ca_file:   "/etc/jetstore/ca.pem"     # with verify: true, whose certificates clients must show
+        verify:    true
+    }"""
 _BY_NAME: Final = {name: flag for flag in FLAGS for name in flag.names}
 
 
@@ -131,7 +148,7 @@ def _integer(name: str, value: str) -> int:
         number = int(value)
     except ValueError:
         raise FlagError(f'invalid value "{value}" for flag -{name}: parse error') from None
-    if not -1 <= number <= 65_535:
+    if name not in SIZES and not -1 <= number <= 65_535:
         raise FlagError(f'invalid value "{value}" for flag -{name}: port out of range')
     return number
 
@@ -154,8 +171,20 @@ def apply_flags(options: Options, flags: Flags) -> Options:
         "cluster_name": "cluster_name",
     }
     changes: dict[str, object] = {option: values[name] for name, option in plain.items() if name in values}
+    if flags.is_set("VV") or flags.is_set("DVV"):
+        changes.update(trace=True, trace_verbose=True)
+    if flags.is_set("DV") or flags.is_set("DVV"):
+        changes["debug"] = True
     if flags.is_set("DV"):
-        changes.update(debug=True, trace=True)
+        changes["trace"] = True
+    for name, option in (("log_size_limit", "log_file_bytes_max"), ("max_traced_msg_len", "traced_bytes_max")):
+        if name in values:
+            changes[option] = max(int(values[name]), 0)
+    if "client_advertise" in values:
+        try:
+            changes["client_advertise"] = client_advertised(flags.text("client_advertise"))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     jetstream = options.jetstream
     if "js" in values:
         jetstream = replace(jetstream, enabled=flags.is_set("js"))

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 import structlog
 
-from server.cli.flags import FlagError, Flags, UnknownFlag, apply_flags, parse_flags, usage
+from server.cli.flags import TLS_HELP, FlagError, Flags, UnknownFlag, apply_flags, parse_flags, usage
 from server.cli.log import configure_logging
+from server.cli.signals import SignalRefused, send_signal
 from server.cli.version import version_text
 from server.config.errors import ConfigError
 from server.config.options import Options, start_problem
@@ -43,6 +44,8 @@ def run_serve(arguments: tuple[str, ...]) -> int:
         return 1
     if (code := _answer_words(flags)) is not None:
         return code
+    if flags.text("sl"):
+        return _signal(flags.text("sl"))
     try:
         options = options_of(flags)
     except ConfigError as error:
@@ -55,7 +58,7 @@ def run_serve(arguments: tuple[str, ...]) -> int:
     if problem:
         click.echo(f"{PROGRAM}: {problem}", err=True)
         return 1
-    return _start(options)
+    return _start(options, flags)
 
 
 def _answer_words(flags: Flags) -> int | None:
@@ -63,6 +66,9 @@ def _answer_words(flags: Flags) -> int | None:
     word = flags.words[0] if flags.words else ""
     if flags.is_set("h") or word == "help":
         click.echo(usage())
+        return 0
+    if flags.is_set("help_tls"):
+        click.echo(TLS_HELP)
         return 0
     if flags.is_set("v") or word == "version":
         click.echo(version_text())
@@ -76,6 +82,15 @@ def _answer_words(flags: Flags) -> int | None:
     return None
 
 
+def _signal(command: str) -> int:
+    try:
+        send_signal(command)
+    except SignalRefused as error:
+        click.echo(f"{PROGRAM}: {error}", err=True)
+        return 1
+    return 0
+
+
 def options_of(flags: Flags) -> Options:
     """The options of a command line: defaults, then the file, then the flags. ``ConfigError``."""
     options = Options()
@@ -84,18 +99,30 @@ def options_of(flags: Flags) -> Options:
     return apply_flags(options, flags)
 
 
-def _start(options: Options) -> int:
+def write_pid(path: str) -> None:
+    """The process's id goes to a file, without a newline. ``OSError``."""
+    Path(path).write_text(str(os.getpid()), encoding="ascii")
+
+
+def _start(options: Options, flags: Flags) -> int:
+    # What is meant for a server that runs must not kill one that starts; its own handlers come with the event loop.
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+    from server.operation import Surroundings
     from server.run import run  # the server itself is only loaded when it is to run
 
     try:
-        sink = configure_logging(options)
+        logging = configure_logging(options)
         if options.pid_file:
-            Path(options.pid_file).write_text(str(os.getpid()), encoding="ascii")
+            write_pid(options.pid_file)
     except OSError as error:
         click.echo(f"{PROGRAM}: {error}", err=True)
         return 1
-    signal.signal(signal.SIGUSR1, lambda *_args: sink.reopen())
     log = structlog.get_logger("serve")
     for warning in options.warnings:
         log.warning(warning)
-    return run(options)
+    around = Surroundings(
+        load=lambda: options_of(flags), apply_log=logging.apply, reopen_log=logging.reopen, write_pid=write_pid
+    )
+    return run(options, around)

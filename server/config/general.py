@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jetstore.model.times import format_duration, parse_duration
+from server.config.routes import client_advertised
 from server.config.tree import Entry
 from server.config.values import (
     INT32_MAX,
@@ -54,11 +55,10 @@ def _tracing(option: str) -> ReadValue:
 
 
 def _client_advertise(_reader: Reader, name: str, entry: Entry) -> Fields:
-    value = as_text(name, entry)
-    host, _, number = value.rpartition(":") if ":" in value else (value, "", "1")
-    if value and (not host or not number.isdigit() or not 0 < int(number) <= 65_535):
-        raise Mistake(f"client_advertise should be host or host:port, not {value}")
-    return {"client_advertise": value}
+    try:
+        return {"client_advertise": client_advertised(as_text(name, entry))}
+    except ValueError as error:
+        raise Mistake(str(error)) from None
 
 
 def _no_syslog(_reader: Reader, name: str, entry: Entry) -> Fields:

@@ -42,6 +42,14 @@ def advertised(address: str) -> str:
     return address
 
 
+def client_advertised(address: str) -> str:
+    """The address as it is, if it is a host or host:port. Raises ValueError."""
+    host, _, number = address.rpartition(":") if ":" in address else (address, "", "1")
+    if address and (not host or not number.isdigit() or not 0 < int(number) <= 65_535):
+        raise ValueError(f"client_advertise should be host or host:port, not {address}")
+    return address
+
+
 def parse_route(text: str) -> RouteOptions:
     """A route from a configuration. Raises ValueError with the text for the user."""
     if "://" not in text:

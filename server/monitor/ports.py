@@ -196,6 +196,8 @@ class ServerFacts:
     start_ns: int
     config_digest: str = ""
     account: str = "$G"
+    config_loaded_ns: int = 0
+    """Wall clock; 0 = when the server started."""
 
 
 @dataclass(frozen=True, slots=True)

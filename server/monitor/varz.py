@@ -131,7 +131,7 @@ def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) 
         "stalled_clients": traffic.stalled_clients,
         "subscriptions": len(source.sublist),
         "http_req_stats": dict(sorted(http_requests.items())),
-        "config_load_time": format_time(facts.start_ns),
+        "config_load_time": format_time(facts.config_loaded_ns or facts.start_ns),
         "config_digest": facts.config_digest,
         "slow_consumer_stats": dict.fromkeys(_LINK_KINDS, 0) | {"clients": traffic.slow_consumers},
         "stale_connection_stats": dict.fromkeys(_LINK_KINDS, 0) | {"clients": traffic.stale_connections},

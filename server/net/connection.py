@@ -17,7 +17,7 @@ from server.auth.permissions import Responses
 from server.net.stats import ConnectionStats
 from server.net.trace import WireTrace
 from server.protocol import reasons
-from server.protocol.client import ClientProtocol, Later
+from server.protocol.client import ClientProtocol, Later, State
 from server.protocol.connect import ConnectOptions
 from server.protocol.events import Closing, Connected, Event, Publishes, Subscribe, Unsubscribe
 from server.protocol.info import info_line
@@ -241,6 +241,40 @@ class ClientConnection(asyncio.Protocol):
             self.server.flush()
         if not self.is_closed and "stall" not in self._timers and not self.protocol.is_verifying:
             self.transport.resume_reading()
+
+    def authorize_again(self) -> None:
+        """The users changed: end the connection if it is no longer let in, else what it may no longer have."""
+        protocol = self.protocol
+        if self.is_closed or protocol is None or protocol.state is State.AWAITING_CONNECT:
+            return  # its CONNECT will be checked against the new ones
+        if protocol.is_verifying:
+            self.close(CloseReason.AUTHENTICATION_FAILURE, reasons.AUTHORIZATION_VIOLATION)
+            return
+        found = self.server.authenticator.authenticate(protocol.connect, self._nonce)
+        if isinstance(found, SlowCheck):
+            self.server.check_elsewhere(found, self._authorized)
+        else:
+            self._authorized(found)
+
+    def _authorized(self, user: User | None) -> None:
+        if self.is_closed:
+            return
+        if user is None:
+            self.close(CloseReason.AUTHENTICATION_FAILURE, reasons.AUTHORIZATION_VIOLATION)
+            return
+        if user.account != self.user.account:
+            self.close(CloseReason.CLIENT_CLOSED)
+            return
+        self._become(user)
+        if self.permits is None:
+            return
+        for subscription in list(self.subscriptions.values()):
+            subject, sid = subscription.subject, subscription.sid
+            if not self.permits.may_subscribe(subject, subscription.queue):
+                self.server.router.unsubscribe(subscription)
+                shown = f'sub "{subject.decode("utf-8", "replace")}" (sid "{sid.decode("utf-8", "replace")}")'
+                log.info(f'Removed {shown} for User "{user.name}" - not authorized')
+                self.send(reasons.error_line(reasons.subscription_violation(subject, b"") + b' (sid "%b")' % sid))
 
     def _become(self, user: User) -> None:
         self.user = user

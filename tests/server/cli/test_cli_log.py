@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from server.cli.log import LogSink
+from server.cli.log import Logging
 from server.cli.log import configure_logging as configure
 from server.config.options import Options
 
-_sinks: list[LogSink] = []
+_sinks: list[Logging] = []
 
 
-def configure_logging(options: Options) -> LogSink:
+def configure_logging(options: Options) -> Logging:
     _sinks.append(configure(options))
     return _sinks[-1]
 
@@ -112,3 +112,33 @@ def test_reopen_follows_a_rotation(tmp_path: Path) -> None:
     log.info("three")
     assert [line.rpartition(" ")[2] for line in lines(tmp_path / "log.1")] == ["one", "two"]
     assert [line.rpartition(" ")[2] for line in lines(path)] == ["three"]
+
+
+def test_what_is_logged_changes_while_it_runs(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    logging_ = configure_logging(Options(log_file=str(one), logtime=False))
+    log = structlog.get_logger("x")
+    log.info("first")
+    log.debug("unseen")
+    logging_.apply(Options(log_file=str(two), logtime=False, debug=True))
+    log.debug("seen")
+    with pytest.raises(FileNotFoundError):
+        logging_.apply(Options(log_file=str(tmp_path / "no" / "where")))
+    log.info("still there")
+    assert [line.split("] ", 2)[-1] for line in lines(one)] == ["first"]
+    assert [line.split("] ", 2)[-1] for line in lines(two)] == ["seen", "still there"]
+
+
+def test_a_full_file_is_set_aside_and_the_oldest_go(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    (tmp_path / "log.other").write_text("not mine")
+    configure_logging(Options(log_file=str(path), logtime=False, log_file_bytes_max=60, log_files_max=3))
+    log = structlog.get_logger("x")
+    for number in range(20):
+        log.info(f"line {number:02} " + "x" * 10)
+    aside = sorted(each for each in tmp_path.glob("log.2*"))
+    assert len(aside) == 2
+    kept = [line for each in [*aside, path] for line in lines(each)]
+    assert [line.split()[3] for line in kept] == [f"{number:02}" for number in range(20 - len(kept), 20)]
+    assert all(each.stat().st_size < 100 for each in aside)
+    assert (tmp_path / "log.other").exists()

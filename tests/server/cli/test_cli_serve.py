@@ -14,6 +14,14 @@ from click.testing import CliRunner
 
 from server.cli.main import COMMANDS, main
 from server.config.options import Options
+from server.operation import Surroundings
+
+
+class FakeLogging:
+    """Stands for ``cli.log.Logging``."""
+
+    def apply(self, _options: Options) -> None: ...
+    def reopen(self) -> None: ...
 
 
 class FakeApp(ModuleType):
@@ -23,8 +31,9 @@ class FakeApp(ModuleType):
         super().__init__("server.run")
         self.ran: list[Options] = []
 
-    def run(self, options: Options) -> int:
+    def run(self, options: Options, around: Surroundings) -> int:
         self.ran.append(options)
+        self.around = around
         return 0
 
 
@@ -32,7 +41,7 @@ class FakeApp(ModuleType):
 def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApp]:
     fake = FakeApp()
     monkeypatch.setitem(sys.modules, "server.run", fake)
-    monkeypatch.setattr("server.cli.serve.configure_logging", lambda _options: None)
+    monkeypatch.setattr("server.cli.serve.configure_logging", lambda _options: FakeLogging())
     monkeypatch.setattr("server.cli.serve.signal.signal", lambda *_args: None)
     yield fake
     structlog.reset_defaults()
@@ -67,6 +76,12 @@ def test_the_usual_command(app: FakeApp) -> None:
         (["-h"], 0, "Usage: jetstore serve"),
         (["--help"], 0, "Usage: jetstore serve"),
         (["help"], 0, "Usage: jetstore serve"),
+        (["--help_tls"], 0, "cert_file"),
+        (["--signal", "foo"], 1, 'unknown signal "foo"'),
+        (["-sl", "stop=/nope.pid"], 1, "invalid pid: /nope.pid"),
+        (["--signal=reload=0"], 1, "invalid pid: 0"),
+        (["--signal=reload=99999999"], 1, 'signal "reload" 99999999: no such process'),
+        (["--client_advertise", "a:b"], 1, "client_advertise should be host or host:port, not a:b"),
         (["-v"], 0, "jetstore: v"),
         (["version"], 0, "jetstore: v"),
         (["wat"], 1, 'unrecognized command: "wat"'),
@@ -95,6 +110,15 @@ def test_configuration_test(app: FakeApp, tmp_path: Path) -> None:
     assert code == 1
     assert output == f'jetstore: {config}:2:1: unknown field "foo"\n{config}:3:3: unknown field "bar"\n\n'
     assert not app.ran
+
+
+def test_a_reload_reads_the_file_again_and_flags_still_win(app: FakeApp, tmp_path: Path) -> None:
+    config = tmp_path / "x.conf"
+    config.write_text("port: 1\ndebug: false")
+    assert serve("-c", str(config), "-p", "2") == (0, "")
+    config.write_text("port: 3\ndebug: true")
+    again = app.around.load()
+    assert (again.port, again.debug) == (2, True)
 
 
 def test_every_command_can_be_loaded() -> None:

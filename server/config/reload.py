@@ -1,0 +1,123 @@
+"""What a reload would change, and whether it may: all or nothing.
+
+An option that is in none of the tables cannot change while the server runs. Whoever makes one live adds it to ``LIVE``
+(or to ``_AUTHORIZATION``) and carries it out in ``server/operation.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Final
+
+from jetstore.model.times import format_duration
+from server.config.errors import ConfigError
+from server.config.options import Options
+
+
+class ReloadRefused(ConfigError):
+    """A change that needs a restart."""
+
+
+LIVE: Final = {
+    "debug": "Reloaded: debug = {}",
+    "trace": "Reloaded: trace = {}",
+    "trace_verbose": "Reloaded: trace_verbose = {}",
+    "trace_headers": "Reloaded: trace_headers = {}",
+    "logtime": "Reloaded: logtime = {}",
+    "logtime_utc": "Reloaded: logtime_utc = {}",
+    "log_file": "Reloaded: log_file = {}",
+    "client_advertise": "Reload: client_advertise = {}",
+    "max_connections": "Reloaded: max_connections = {}",
+    "pid_file": "Reloaded: pid_file = {}",
+    "ports_file_dir": "Reloaded: ports_file_dir = {}",
+    "ping_interval_ns": "Reloaded: ping_interval = {}",
+    "ping_max": "Reloaded: ping_max = {}",
+    "write_deadline_ns": "Reloaded: write_deadline = {}",
+    "max_control_line_bytes": "Reloaded: max_control_line = {}",
+    "max_payload_bytes": "Reloaded: max_payload = {}",
+    "traced_bytes_max": "Reloaded: max_traced_msg_len = {}",
+    "no_fast_producer_stall": "Reloaded: fast producers will {}be stalled",
+    "cluster_name": "Cluster name updated to {}",
+}
+"""Option → what is logged when it changed."""
+_AUTHORIZATION: Final = frozenset({"authorization", "no_auth_user"})
+"""Compared and applied as one."""
+_BEFORE_AUTHORIZATION: Final = frozenset(list(LIVE)[:9])
+"""nats-server says these first."""
+_SAYS_NOTHING: Final = frozenset({"config_file", "config_digest", "warnings"})
+GO_NAMES: Final = {
+    "host": "Host",
+    "port": "Port",
+    "server_name": "ServerName",
+    "http_host": "HTTPHost",
+    "http_port": "HTTPPort",
+    "http_base_path": "HTTPBasePath",
+    "max_pending_bytes": "MaxPending",
+    "max_subscriptions": "MaxSubs",
+    "max_sub_tokens": "MaxSubTokens",
+    "max_closed_clients": "MaxClosedClients",
+    "no_header_support": "NoHeaderSupport",
+    "log_file_bytes_max": "LogSizeLimit",
+    "log_files_max": "LogMaxFiles",
+    "lame_duck_duration_ns": "LameDuckDuration",
+    "lame_duck_grace_ns": "LameDuckGracePeriod",
+}
+"""How nats-server's messages name what cannot change."""
+
+
+def shown(option: str, value: object) -> str:
+    """A value as messages show it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return format_duration(value) if option.endswith("_ns") and isinstance(value, int) else str(value)
+
+
+def reload_lines(old: Options, new: Options) -> list[str]:
+    """What to log when the new options are in force. Raises ``ReloadRefused`` if one of them cannot be."""
+    first: list[str] = []
+    last: list[str] = []
+    for option in (each.name for each in fields(Options)):
+        before, after = getattr(old, option), getattr(new, option)
+        if before == after or option in _SAYS_NOTHING or option in _AUTHORIZATION:
+            continue
+        if option not in LIVE or (option == "cluster_name" and old.cluster.port):
+            raise _refusal(option, before, after)
+        value = shown(option, after)
+        if option == "no_fast_producer_stall":
+            value = "not " if after else ""
+        (first if option in _BEFORE_AUTHORIZATION else last).append(LIVE[option].format(value))
+    return [*first, "Reloaded: authorization users", "Reloaded: accounts", *_authorization(old, new), *last]
+
+
+def _authorization(old: Options, new: Options) -> list[str]:
+    before, after = old.authorization, new.authorization
+    lines = [
+        f"Reloaded: authorization {what}"
+        for what, option in (("username", "user"), ("password", "password"), ("token", "token"))
+        if getattr(before, option) != getattr(after, option)
+    ]
+    if before.timeout_ns != after.timeout_ns:
+        lines.append(f"Reloaded: authorization timeout = {after.timeout_ns / 1e9:g}")
+    return lines
+
+
+def _refusal(option: str, before: object, after: object) -> ReloadRefused:
+    """The refusal of one option; of a block's first that differs. Secrets are not shown."""
+    parts = [each.name for each in fields(before)] if hasattr(before, "__dataclass_fields__") else []  # type: ignore[arg-type]
+    for part in parts:
+        if getattr(before, part) != getattr(after, part, None):
+            values = (
+                ""
+                if "password" in part or "routes" in part
+                else _values(part, getattr(before, part), getattr(after, part, None))
+            )
+            return ReloadRefused(f"config reload not supported for {option} {part}{values}")
+    return ReloadRefused(
+        f"config reload not supported for {GO_NAMES.get(option, option)}{_values(option, before, after)}"
+    )
+
+
+def _values(option: str, before: object, after: object) -> str:
+    if not all(isinstance(value, str | int | float | bool) for value in (before, after)):
+        return ""
+    return f": old={shown(option, before)}, new={shown(option, after)}"
