@@ -29,12 +29,15 @@ from jetstore.node.opening import Indexes
 from jetstore.node.streams_api import StreamsApi
 from jetstore.store.ports import Disk, JournalRecovery
 from jetstore.store.vfs import Vfs
-from server.auth.authenticator import Authenticator, configured
+from server.auth.authenticator import ANONYMOUS, Authenticator, configured
+from server.config.accounts import SYSTEM_ACCOUNT
 from server.config.options import Options
 from server.jsapi.handler import ApiHandler
+from server.jsapi.without import without_jetstream
 from server.monitor.cluster_ports import ClusterFacts
 from server.monitor.cluster_view import LocalStreams, cluster_counters
 from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, ServerFacts
+from server.net.accounts import Accounts
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
 from server.protocol.client import ProtocolOptions
@@ -87,7 +90,15 @@ class Server:
         self.started_ns = world.clock.wall_ns()
         self.server_id = make_server_id(world.rng)
         self.server_name = options.server_name or self.server_id
-        self.router = Router(ACCOUNT, Random(world.rng.random()), world.loop.call_soon)
+        seed = world.rng.random()
+        self.router = Router(ACCOUNT, Random(seed), world.loop.call_soon, world.loop.time)
+        self.accounts = Accounts(
+            self.router,
+            options.accounts,
+            options.mappings,
+            options.system_account or SYSTEM_ACCOUNT,
+            lambda name: Router(name, Random(f"{seed} {name}"), world.loop.call_soon, world.loop.time),
+        )
         self.info = ServerInfo(
             server_id=self.server_id,
             server_name=self.server_name,
@@ -111,6 +122,7 @@ class Server:
             Random(world.rng.random()),
             world.loop,
             world.entropy,
+            self.accounts,
         )
         self.config_loaded_ns = self.started_ns
         self.port = 0
@@ -121,7 +133,11 @@ class Server:
         self.http_port = 0
         self.node: Node | None = None
         self.api: ApiHandler | None = None
+        self._refusals: list[ApiHandler] = []
+        """What answers in accounts without JetStream."""
         if store is not None:
+            name, limits = options.jetstream_account
+            home = self.accounts[name].router
             self.node = Node(
                 NodeParts(
                     vfs=store.vfs,
@@ -131,16 +147,16 @@ class Server:
                     limits=world.limits,
                     clock=world.clock,
                     loop=world.loop,
-                    outlet=self.router,
+                    outlet=home,
                     rng=Random(world.rng.random()),
                     cluster=store.cluster,
                     on_poison=on_poison,
                 )
             )
-            self.streams = StreamsApi(self.node, world.server_limits)
+            self.streams = StreamsApi(self.node, world.server_limits, limits)
             self.api = ApiHandler(
                 self.streams,
-                self.router,
+                home,
                 world.clock,
                 Random(world.rng.random()),
                 world.limits,
@@ -149,12 +165,25 @@ class Server:
                 server_limits=world.server_limits,
                 is_strict=options.jetstream.is_strict,
             )
+            for account in self.accounts:
+                if account.router is not home and not account.is_system:
+                    refusal = ApiHandler(
+                        without_jetstream(),
+                        account.router,
+                        world.clock,
+                        Random(f"{seed} api {account.name}"),
+                        world.limits,
+                        server_name=self.server_name,
+                        client_info=self.client_info,
+                    )
+                    self._refusals.append(refusal)
 
     async def start(self, host: str | None = None) -> int:
         """Open the store's streams, then listen; the port in use."""
         if self.node is not None and self.api is not None:
             await self.node.start()
-            self.api.start()
+            for api in (self.api, *self._refusals):
+                api.start()
         options = self.options
         self.port = await self.clients.start(options.host if host is None else host, options.port)
         self.info.host, self.info.port = advertised_address(options, self.port)
@@ -168,8 +197,9 @@ class Server:
     async def stop(self) -> None:
         """Take no more clients, answer what is due, make it durable, let the store go."""
         self.clients.stop_listening()
-        if self.api is not None:
-            await self.api.close()
+        for api in (self.api, *self._refusals):
+            if api is not None:
+                await api.close()
         if self.node is not None:
             await self.node.stop()
         await self.clients.stop()
@@ -237,7 +267,7 @@ class Server:
         return {
             "host": shown.ip,
             "id": shown.cid,
-            "acc": ACCOUNT,
+            "acc": shown.account,
             "name": shown.name,
             "lang": shown.lang,
             "ver": shown.version,
@@ -289,9 +319,11 @@ def make_server_id(rng: Random) -> str:
 
 
 def authenticator(options: Options) -> Authenticator:
-    """Who may connect."""
-    given = options.authorization
-    return configured(given, given.users, options.no_auth_user)
+    """Who may connect. With only a system account, clients without credentials are let into the global one."""
+    given, accounts = options.authorization, options.accounts
+    users = (*given.users, *accounts.users)
+    is_only_system = not (given.is_required or any(user.account != options.system_name for user in accounts.users))
+    return configured(given, users, options.no_auth_user, ANONYMOUS if users and is_only_system else None)
 
 
 def advertised_address(options: Options, port: int) -> tuple[str, int]:

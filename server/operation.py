@@ -153,7 +153,8 @@ class Operation:
         if not has_changed:
             return
         clients.authenticator = users
-        clients.info.auth_required = clients.options.protocol.auth_required = users.is_required
+        clients.options.protocol.auth_required = users.is_required
+        clients.info.auth_required = users.is_shown
         for connection in list(clients.connections.values()):
             connection.authorize_again()
 

@@ -83,6 +83,7 @@ class Authenticator:
         self._users = {entry.user.name: entry for entry in users}
         self._nkeys = {user.name: user for user in nkeys}
         self._fallback = fallback
+        self._has_no_auth_user = bool(no_auth_user)
         if no_auth_user:
             if no_auth_user not in self._users:
                 raise AuthRefused(f'no_auth_user: "{no_auth_user}" not present as user')
@@ -93,6 +94,11 @@ class Authenticator:
     def is_required(self) -> bool:
         """Whether a CONNECT must come in time, and INFO says ``auth_required``."""
         return not self._is_open and self._fallback is None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether INFO says ``auth_required``: also where clients without credentials are let in beside others."""
+        return not self._is_open and not self._has_no_auth_user
 
     @property
     def needs_nonce(self) -> bool:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from jetstore.limits import KIB, MIB, Limits, file_bytes_for
+from jetstore.model.infos import AccountLimits
 from jetstore.model.times import format_duration
-from server.config.authorization import AuthorizationOptions, User, is_bcrypt
+from server.config.accounts import SYSTEM_ACCOUNT, AccountsOptions, MappingOptions
+from server.config.authorization import GLOBAL_ACCOUNT, AuthorizationOptions, User, duplicate_user, is_bcrypt
 from server.config.cluster import ClusterOptions
 from server.config.jetstream import JetStreamOptions
 from server.config.values import SECOND
@@ -76,6 +78,11 @@ class Options:
     authorization: AuthorizationOptions = field(default_factory=AuthorizationOptions)
     no_auth_user: str = ""
     """The user that clients without credentials become; "" = they are refused where users are configured."""
+    accounts: AccountsOptions = field(default_factory=AccountsOptions)
+    mappings: tuple[MappingOptions, ...] = ()
+    """Of the global account."""
+    system_account: str = ""
+    """"" = ``$SYS``."""
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     jetstream: JetStreamOptions = field(default_factory=JetStreamOptions)
     config_file: str = ""
@@ -83,6 +90,21 @@ class Options:
     """``sha256:…`` of the file's parsed content."""
     warnings: tuple[str, ...] = ()
     """To be logged at start."""
+
+    @property
+    def system_name(self) -> str:
+        """The system account's name."""
+        return self.system_account or SYSTEM_ACCOUNT
+
+    @property
+    def jetstream_account(self) -> tuple[str, AccountLimits | None]:
+        """The account that has JetStream, and its limits: the global one unless the file defines accounts."""
+        if not self.accounts.has_own:
+            return GLOBAL_ACCOUNT, None
+        for account in self.accounts.accounts:
+            if account.jetstream is not None:
+                return account.name, account.jetstream
+        return self.system_name, None
 
     def limits(self) -> Limits:
         """The node's bounds with those that options set; journal files that hold the largest message."""
@@ -107,7 +129,19 @@ def start_problem(options: Options) -> str:
         return (
             f"max_payload ({options.max_payload_bytes}) cannot be higher than max_pending ({options.max_pending_bytes})"
         )
-    known = {user.user for user in options.authorization.users}
+    if options.authorization.token and options.accounts.users:
+        return "Can not have a token and accounts"
+    if options.system_account not in ("", SYSTEM_ACCOUNT, *options.accounts.by_name):
+        return "error resolving system account: account missing"
+    with_jetstream = [account.name for account in options.accounts.accounts if account.jetstream is not None]
+    if options.system_name in with_jetstream:
+        return "Not allowed to enable JetStream on the system account"
+    if len(with_jetstream) > 1:
+        names = ", ".join(with_jetstream)
+        return f"JetStream in several accounts ({names}) is not supported by this version of jetstore"
+    if (duplicate := duplicate_user((*options.authorization.users, *options.accounts.users))) != "":
+        return f'Duplicate user "{duplicate}" detected'
+    known = {user.user for user in (*options.authorization.users, *options.accounts.users)}
     if options.no_auth_user and options.no_auth_user not in known:
         return (
             f'no_auth_user: "{options.no_auth_user}" not present as user or nkey in authorization block'

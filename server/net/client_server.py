@@ -11,6 +11,7 @@ from random import Random
 
 from jetstore.clock import Clock
 from server.auth.authenticator import Authenticator, SlowCheck, User
+from server.net.accounts import Accounts
 from server.net.connection import ClientConnection
 from server.net.options import NetOptions
 from server.net.stats import ConnectionStats, Totals
@@ -35,22 +36,27 @@ class ClientServer:
         rng: Random,
         loop: asyncio.AbstractEventLoop,
         entropy: Callable[[int], bytes] | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         """``info.auth_required`` and the protocol option are set from the authenticator here.
 
         ``entropy`` gives random bytes that nobody can foresee; None: ``rng`` does.
+        ``accounts`` None: only the global one, whose router is ``router``.
         """
         self.options = options
         self.info = info
         self.authenticator = authenticator
         self.router = router
+        self.accounts = accounts or Accounts(router)
         self.clock = clock
         self.rng = rng
         self.loop = loop
         self._entropy = entropy or rng.randbytes
-        info.auth_required = options.protocol.auth_required = authenticator.is_required
-        router.drops_when_congested = options.no_fast_producer_stall
-        router.flush_output = self.flush
+        options.protocol.auth_required = authenticator.is_required
+        info.auth_required = authenticator.is_shown
+        for account in self.accounts:
+            account.router.drops_when_congested = options.no_fast_producer_stall
+            account.router.flush_output = self.flush
         self.connections: dict[int, ClientConnection] = {}
         """Open ones by cid."""
         self.closed: deque[ConnectionStats] = deque(maxlen=options.max_closed_clients)
@@ -90,7 +96,8 @@ class ClientServer:
     async def stop(self, grace_s: float = 5.0) -> None:
         """Send what is owed to everybody, close, and cut off whoever has not taken it after ``grace_s``."""
         self.stop_listening()
-        self.router.flush_acks()
+        for account in self.accounts:
+            account.router.flush_acks()
         self.flush()
         for connection in list(self.connections.values()):
             connection.close(CloseReason.SERVER_SHUTDOWN)

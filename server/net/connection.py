@@ -17,15 +17,17 @@ from server.auth.permissions import Responses
 from server.net.stats import ConnectionStats
 from server.net.trace import WireTrace
 from server.protocol import reasons
-from server.protocol.client import ClientProtocol, Later, State
+from server.protocol.client import ClientProtocol, Denied, Later, State
 from server.protocol.connect import ConnectOptions
 from server.protocol.events import Closing, Connected, Event, Publishes, Subscribe, Unsubscribe
 from server.protocol.info import info_line
 from server.protocol.lines import is_valid_subject
 from server.protocol.reasons import CloseReason
+from server.route.router import Router
 from server.route.subscription import Answers, Permits, Subscription
 
 if TYPE_CHECKING:
+    from server.net.accounts import Account
     from server.net.client_server import ClientServer
 
 log = structlog.get_logger("clients")
@@ -54,6 +56,9 @@ class ClientConnection(asyncio.Protocol):
         self.ip = ""
         self.port = 0
         self.user: User = ANONYMOUS
+        self.account: Account = server.accounts[ANONYMOUS.account]
+        self.router: Router = server.router
+        """Of the account."""
         self.echo = True
         self.headers = False
         self.no_responders = False
@@ -79,6 +84,8 @@ class ClientConnection(asyncio.Protocol):
         self._trace_out: WireTrace | None = None
         self._start_ns = 0
         self._start_s = 0.0
+        self._is_counted = False
+        """Whether the account counts this connection."""
         self._nonce = ""
         """What a client with a key must sign."""
 
@@ -149,7 +156,7 @@ class ClientConnection(asyncio.Protocol):
             self.close_reason = self.close_reason or (
                 CloseReason.CLIENT_CLOSED if exc is None else CloseReason.READ_ERROR
             )
-            self.server.router.drop_client(self)
+            self.router.drop_client(self)
         self._out.clear()
         self._out_bytes = 0
         for timer in self._timers.values():
@@ -159,6 +166,7 @@ class ClientConnection(asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
         self._release_waiting()
+        self._leave_account()
         self.server.unregister(self)
 
     def pause_writing(self) -> None:
@@ -175,17 +183,17 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(event, Publishes):
             self.in_msgs += len(event.payloads)
             self.in_bytes += sum(map(len, event.payloads))
-            if server.router.publish_from(self, *event) and not server.options.no_fast_producer_stall:
+            if self.router.publish_from(self, *event) and not server.options.no_fast_producer_stall:
                 self._stall()
         elif isinstance(event, Subscribe):
             self._subscribe(event, protocol)
         elif isinstance(event, Unsubscribe):
             subscription = self.subscriptions.get(event.sid)
             if subscription is not None:
-                server.router.limit(subscription, event.max_messages)
+                self.router.limit(subscription, event.max_messages)
             protocol.accept()
         elif isinstance(event, Connected):
-            server.router.drop_client(self)
+            self.router.drop_client(self)
             if isinstance(event.user, User):
                 self._become(event.user)
             self.echo = event.options.echo
@@ -207,20 +215,21 @@ class ClientConnection(asyncio.Protocol):
         if options.max_sub_tokens and subject.count(b".") >= options.max_sub_tokens:
             protocol.refuse(reasons.too_many_tokens(subject))
             return
-        if options.max_subscriptions and len(self.subscriptions) >= options.max_subscriptions:
+        limits = [limit for limit in (options.max_subscriptions or -1, self.account.max_subscriptions) if limit >= 0]
+        if limits and len(self.subscriptions) >= min(limits):
             protocol.refuse(reasons.MAXIMUM_SUBSCRIPTIONS_EXCEEDED)
             return
         if sid not in self.subscriptions:
             if not is_valid_subject(subject):
                 protocol.refuse(reasons.INVALID_SUBJECT)
                 return
-            self.server.router.subscribe_client(self, subject, queue, sid)
+            self.router.subscribe_client(self, subject, queue, sid)
         protocol.accept()
 
-    def _authenticate(self, connect: ConnectOptions) -> User | Later | None:
+    def _authenticate(self, connect: ConnectOptions) -> User | Later | Denied | None:
         found = self.server.authenticator.authenticate(connect, self._nonce)
         if not isinstance(found, SlowCheck):
-            return found
+            return self._admitted(found)
         if self.transport is not None:
             self.transport.pause_reading()
         self.server.check_elsewhere(found, self._checked)
@@ -230,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
         """A password was compared elsewhere: go on with what the client has sent meanwhile."""
         if self.is_closed or self.protocol is None or self.transport is None:
             return
-        event = self.protocol.authenticated(user)
+        event = self.protocol.authenticated(self._admitted(user))
         self.server.reading += 1
         try:
             while event is not None:
@@ -271,20 +280,54 @@ class ClientConnection(asyncio.Protocol):
         for subscription in list(self.subscriptions.values()):
             subject, sid = subscription.subject, subscription.sid
             if not self.permits.may_subscribe(subject, subscription.queue):
-                self.server.router.unsubscribe(subscription)
+                self.router.unsubscribe(subscription)
                 shown = f'sub "{subject.decode("utf-8", "replace")}" (sid "{sid.decode("utf-8", "replace")}")'
                 log.info(f'Removed {shown} for User "{user.name}" - not authorized')
                 self.send(reasons.error_line(reasons.subscription_violation(subject, b"") + b' (sid "%b")' % sid))
 
+    def _admitted(self, user: User | None) -> User | Denied | None:
+        """The user, if there is room in the account."""
+        account = self.server.accounts.get(user.account) if user is not None else None
+        if account is None:
+            return None
+        if account is not self.account and account.is_full:
+            reason = CloseReason.MAXIMUM_ACCOUNT_CONNECTIONS_EXCEEDED
+            return Denied(reasons.MAXIMUM_ACCOUNT_CONNECTIONS_EXCEEDED, reason)
+        return user
+
     def _become(self, user: User) -> None:
+        self._leave_account()
         self.user = user
+        self.account = self.server.accounts[user.account]
+        self.router = self.account.router
+        self.account.connections += 1
+        self._is_counted = True
+        limit = self.account.max_payload_bytes
+        if self.protocol is not None and 0 <= limit < self.server.options.protocol.max_payload_bytes:
+            self.protocol.limit_payload(limit)
         self.permits = permissions = user.permissions
         rule = permissions.responses if permissions is not None else None
         self.responses = Responses(rule, self.server.loop.time) if rule is not None else None
 
     def _info_line(self, is_second: bool) -> bytes:
-        account = self.user.account if is_second else ""
-        return info_line(self.server.info, self.cid, self.ip, nonce=self._nonce, remote_account=account)
+        account, info = self.account, self.server.info
+        if not is_second:
+            return info_line(info, self.cid, self.ip, nonce=self._nonce)
+        limit = account.max_payload_bytes
+        return info_line(
+            info,
+            self.cid,
+            self.ip,
+            nonce=self._nonce,
+            remote_account=account.name,
+            is_system_account=account.is_system,
+            max_payload=min(limit, info.max_payload) if limit >= 0 else 0,
+        )
+
+    def _leave_account(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self.account.connections -= 1
 
     def send_info(self) -> None:
         """Tell the client that something in INFO changed, if it is one that listens."""
@@ -429,7 +472,7 @@ class ClientConnection(asyncio.Protocol):
             self.server.totals.stale_connections += 1
         if reason in _WARNED:
             log.warning(_WARNED[reason], cid=self.cid, ip=self.ip, port=self.port, reason=reason.value)
-        self.server.router.drop_client(self)
+        self.router.drop_client(self)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

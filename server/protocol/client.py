@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from jetstore.hot.wire import parse_publishes, size_of
@@ -70,6 +70,14 @@ class Later(Enum):
     """What ``authenticate`` returns when it cannot tell yet; the owner calls ``authenticated`` when it can."""
 
     LATER = "later"
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """What ``authenticate`` returns for right credentials that are of no use."""
+
+    text: str
+    reason: CloseReason
 
 
 @dataclass(slots=True)
@@ -294,6 +302,8 @@ class ClientProtocol:
         return self._let_in(self._given, user)
 
     def _let_in(self, connect: ConnectOptions, user: object | None) -> Event:
+        if isinstance(user, Denied):
+            return self._fail(user.text, user.reason)
         if user is None:
             return self._fail(reasons.AUTHORIZATION_VIOLATION, CloseReason.AUTHENTICATION_FAILURE)
         if connect.protocol not in (0, 1):
@@ -345,6 +355,10 @@ class ClientProtocol:
         if not 1 <= len(args) <= 2:
             return self._fail("", CloseReason.PARSE_ERROR)
         return Unsubscribe(args[0], max(size_of(args[1]), 0) if len(args) == 2 else 0)
+
+    def limit_payload(self, max_payload_bytes: int) -> None:
+        """From now on messages may be this large."""
+        self._options = replace(self._options, max_payload_bytes=max_payload_bytes)
 
     # -- answers and time -------------------------------------------------------------------------------------------
 

@@ -45,10 +45,12 @@ def info_line(
     nonce: str = "",
     remote_account: str = "",
     is_system_account: bool = False,
+    max_payload: int = 0,
 ) -> bytes:
     """``INFO {json} CR LF`` for one client, with the blank before CR LF that nats-server writes.
 
     With ``remote_account`` it is the second INFO, the one that follows the first PONG.
+    ``max_payload`` 0: the server's.
     """
     fields: dict[str, Any] = {
         "server_id": info.server_id,
@@ -61,7 +63,7 @@ def info_line(
     fields |= {"go": info.go, "host": info.host, "port": info.port, "headers": info.headers}
     if info.auth_required:
         fields["auth_required"] = True
-    fields["max_payload"] = info.max_payload
+    fields["max_payload"] = max_payload or info.max_payload
     if info.jetstream:
         fields["jetstream"] = True
     fields |= {"client_id": client_id, "client_ip": client_ip}

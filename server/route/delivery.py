@@ -112,6 +112,12 @@ class Delivery:
         if publisher is not None and self.drops_when_congested and sink.is_congested():
             return 0
         count = len(columns.payloads)
+        shadow = subscription.shadow
+        if shadow is not None:
+            columns = columns._replace(subjects=shadow.subjects(columns.subjects))
+            if shadow.matches is not None and not shadow.matches(columns.subjects[0]):
+                return 0
+            subscription, target = shadow.owner, b""
         if (
             sink.permits is not None
             and sink.permits.filters_deliveries
@@ -134,7 +140,7 @@ class Delivery:
         sink.out_bytes += sum(map(len, payloads))
         subscription.delivered += count
         if subscription.max_messages and subscription.delivered >= subscription.max_messages:
-            self._unsubscribe(subscription)
+            (self._unsubscribe if shadow is None else shadow.home.unsubscribe)(subscription)
         if sink.is_congested():
             self.is_congested = True
         return count
@@ -171,6 +177,10 @@ def _is_special(member: Subscription) -> bool:
     """Whether each message must be looked at on its own."""
     sink = member.sink
     assert sink is not None
+    if member.shadow is not None:
+        if member.shadow.matches is not None:
+            return True
+        member = member.shadow.owner
     return member.max_messages > 0 or (sink.permits is not None and sink.permits.filters_deliveries)
 
 
@@ -179,5 +189,7 @@ def filters(match: Match) -> bool:
     for subscription in (*match.plain, *(member for _, members in match.queues for member in members)):
         permits = subscription.sink.permits if subscription.sink is not None else None
         if permits is not None and permits.filters_deliveries:
+            return True
+        if subscription.shadow is not None and subscription.shadow.matches is not None:
             return True
     return False

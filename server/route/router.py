@@ -17,6 +17,8 @@ from jetstore.hot.wire import format_pub_acks, pub_ack_payloads
 from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription
 from server.protocol import reasons
 from server.route.delivery import Columns, Delivery, filters
+from server.route.imports import REPLY_PREFIX, ReplyTable, ServiceImport, StreamImport
+from server.route.mappings import Mappings
 from server.route.sublist import Match, Sublist
 from server.route.subscription import Sink, Subscription
 from server.route.watch import InterestWatch
@@ -44,9 +46,16 @@ class _Handle:
 class Router:
     """See the module's docstring. Single-threaded; ``call_soon`` is the event loop's."""
 
-    def __init__(self, account: str, rng: Random, call_soon: Callable[[Callable[[], None]], object]) -> None:
-        """``rng`` chooses queue members."""
+    def __init__(
+        self,
+        account: str,
+        rng: Random,
+        call_soon: Callable[[Callable[[], None]], object],
+        now_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """``rng`` chooses queue members; ``now_s`` is the loop's time."""
         self.account = account
+        self.rng = rng
         self.sublist = Sublist()
         self._delivery = Delivery(self.sublist, rng, self.unsubscribe)
         self._watch = InterestWatch(call_soon, self.has_interest)
@@ -57,6 +66,15 @@ class Router:
         self._stream_names: dict[bytes, bytes] = {}
         self._ack_runs: list[tuple[bytes, Sequence[bytes], Sequence[int]]] = []
         """PubAcks of this turn of the event loop: stream, reply subjects, sequences."""
+        self.stream_imports: list[StreamImport] = []
+        """Accounts whose messages this one gets, too. Set before the first subscription."""
+        self.mappings: Mappings | None = None
+        """What clients' subjects become first."""
+        self.replies = ReplyTable(rng, now_s)
+        """Answers to other accounts that this one's services owe."""
+        self.depth = 0
+        """Accounts that the request at hand has come through."""
+        self._answers: Subscription | None = None
         self.flush_output: Callable[[], None] = lambda: None
         """Gives what connections have collected to the network; the server sets it."""
 
@@ -77,7 +95,17 @@ class Router:
         sink.subscriptions[sid] = subscription
         self.sublist.insert(subscription)
         self._watch.changed(subject)
+        for each in self.stream_imports:
+            shadow = each.shadow_of(subscription, self)
+            if shadow is not None:
+                subscription.shadows.append(shadow)
+                each.source.add(shadow)
         return subscription
+
+    def add(self, subscription: Subscription) -> None:
+        """Put in a subscription that belongs to no connection here: a shadow or a bridge."""
+        self.sublist.insert(subscription)
+        self._watch.changed(subscription.subject)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription. Idempotent."""
@@ -85,9 +113,12 @@ class Router:
             return
         subscription.is_closed = True
         self.sublist.remove(subscription)
-        if subscription.sink is not None:
+        if subscription.sink is not None and subscription.shadow is None:
             subscription.sink.subscriptions.pop(subscription.sid, None)
         self._watch.changed(subscription.subject)
+        for shadow in subscription.shadows:
+            assert shadow.shadow is not None
+            shadow.shadow.source.unsubscribe(shadow)
 
     def limit(self, subscription: Subscription, max_messages: int) -> None:
         """End a subscription after this many deliveries since it was made (0, or as many already: now)."""
@@ -114,6 +145,13 @@ class Router:
         """Route a run of a client's messages, in order. True: some consumer is congested, slow this client down."""
         self._delivery.is_congested = False
         columns = Columns(subjects, replies, header_lens, payloads)
+        if self.mappings is not None:
+            columns = self.mappings.apply(columns)
+            if not columns.payloads:
+                if client.verbose:
+                    client.send(reasons.OK_LINE * len(payloads))
+                return False
+            subjects, replies, header_lens, payloads = columns
         if (
             client.permits is not None
             or _may_have_prefix(subjects, RESERVED_SUBJECTS)
@@ -164,21 +202,64 @@ class Router:
                 begin, current = at, match
         self._deliver(client, current, columns.part(begin, len(matches)))
 
-    def _deliver(self, client: Sink | None, match: Match, columns: Columns) -> None:
-        """Everybody gets a run of one match; the client gets 503s for what nobody took."""
+    def _deliver(self, client: Sink | None, match: Match, columns: Columns) -> int:
+        """Everybody gets a run of one match; the client gets 503s for what nobody took. How many somebody took."""
         count = len(columns.payloads)
         taken = 0
+        if match.bridges and count > 1:
+            return self._deliver_one_by_one(client, match, columns)
         if match.plain or match.queues:
             if count > 1 and filters(match):
-                for at in range(count):
-                    self._deliver(client, match, columns.part(at, at + 1))
-                return
+                return self._deliver_one_by_one(client, match, columns)
             taken = self._delivery.to_clients(match, columns, client)
         if match.internal:
             self._to_handlers(match, columns, client)
             taken = count
+        if match.bridges:
+            taken = max(taken, self._over_bridges(match, columns, client))
         if taken < count and client is not None and client.no_responders:
             self._delivery.no_responders(client, columns.part(taken, count))
+        return taken
+
+    def _deliver_one_by_one(self, client: Sink | None, match: Match, columns: Columns) -> int:
+        return sum(self._deliver(client, match, columns.part(at, at + 1)) for at in range(len(columns.payloads)))
+
+    def _over_bridges(self, match: Match, columns: Columns, client: Sink | None) -> int:
+        taken = 0
+        self.depth += 1
+        try:
+            for subscription in match.bridges:
+                if not subscription.is_closed and subscription.bridge is not None:
+                    taken = max(taken, subscription.bridge.forward(self, client, columns))
+        finally:
+            self.depth -= 1
+        return taken
+
+    # -- between accounts -------------------------------------------------------------------------------------------
+
+    def forwarded(self, client: Sink | None, columns: Columns) -> int:
+        """Route what comes from another account; how many from the start somebody took."""
+        self.depth += 1
+        try:
+            taken = 0
+            for at in range(len(columns.payloads)):
+                message = columns.part(at, at + 1)
+                if self._deliver(client, self.sublist.match(message.subjects[0]), message):
+                    taken = at + 1
+            return taken
+        finally:
+            self.depth -= 1
+
+    def import_service(self, service: ServiceImport) -> None:
+        """From now on requests on its subject go to the other account."""
+        self.add(Subscription(service.pattern.encode("latin-1"), bridge=service))
+        service.target.expect_answers()
+
+    def expect_answers(self) -> None:
+        """Services here are asked from other accounts."""
+        if self._answers is None:
+            self._answers = Subscription(REPLY_PREFIX + b">", bridge=self.replies)
+            self.add(self._answers)
 
     def _to_handlers(self, match: Match, columns: Columns, client: Sink | None) -> None:
         batch = Inbound(
@@ -286,9 +367,9 @@ class Router:
                 return
         elif match.is_empty:
             return
-        elif len(match.plain) == 1 and not match.queues and not match.internal:
+        elif len(match.plain) == 1 and not (match.queues or match.internal or match.bridges):
             subscription = match.plain[0]
-            if not subscription.max_messages:
+            if not subscription.max_messages and subscription.shadow is None:
                 self._delivery.acks(subscription, format_pub_acks(name, replies, subscription.sid, seqs), len(replies))
                 return
         self._route(None, Columns(replies, (), (), pub_ack_payloads(name, seqs)))
@@ -325,13 +406,22 @@ class Router:
         if match.internal:
             self._to_handlers(match, columns, None)
             taken = len(payloads)
+        for router, there in self._beyond(match, target):
+            taken = max(taken, router.deliver(there, subjects, replies, header_lens, payloads, queue))
         return taken
+
+    def _beyond(self, match: Match, target: bytes) -> list[tuple[Router, bytes]]:
+        """Where in other accounts messages to ``target`` go."""
+        found = [subscription.bridge.resolve(target) for subscription in match.bridges if subscription.bridge]
+        return [place for place in found if place is not None]
 
     def has_interest(self, target: bytes, queue: bytes = b"") -> bool:
         """Whether somebody subscribes to ``target`` (in that queue group, if one is named)."""
         match = self.sublist.match(target)
+        if match.bridges and any(there.has_interest(subject) for there, subject in self._beyond(match, target)):
+            return True
         if not queue:
-            return not match.is_empty
+            return bool(match.plain or match.queues or match.internal)
         return any(name == queue for name, _ in match.queues)
 
     def _sinks(self, target: bytes) -> list[Sink]:
@@ -339,6 +429,8 @@ class Router:
         sinks = [subscription.sink for subscription in match.plain]
         for _, members in match.queues:
             sinks += [subscription.sink for subscription in members]
+        for router, there in self._beyond(match, target):
+            sinks += router._sinks(there)
         return [sink for sink in sinks if sink is not None]
 
     def pending_bytes(self, target: bytes) -> int:

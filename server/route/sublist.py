@@ -24,11 +24,12 @@ _DOT = 46
 class Match:
     """The subscriptions that match a subject. Immutable; compared by identity."""
 
-    __slots__ = ("internal", "is_empty", "plain", "queues")
+    __slots__ = ("bridges", "internal", "is_empty", "plain", "queues")
 
     def __init__(self, subscriptions: Sequence[Subscription]) -> None:
         """``subscriptions`` in the order they were made."""
-        self.plain = tuple(sub for sub in subscriptions if sub.handler is None and not sub.queue)
+        self.plain = tuple(sub for sub in subscriptions if sub.sink is not None and not sub.queue)
+        self.bridges = tuple(sub for sub in subscriptions if sub.bridge is not None)
         self.internal = tuple(sub for sub in subscriptions if sub.handler is not None)
         queues: dict[bytes, list[Subscription]] = {}
         for sub in subscriptions:
@@ -201,7 +202,7 @@ class Sublist:
         found = self._match_wildcards(subject)
         literal = self._literals.get(subject)
         if literal:
-            merged = [*literal, *found.plain, *found.internal]
+            merged = [*literal, *found.plain, *found.internal, *found.bridges]
             for _, members in found.queues:
                 merged += members
             merged.sort(key=_order_of)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jetstore.node.ports import InboundHandler
+
+if TYPE_CHECKING:
+    from server.route.delivery import Columns
+    from server.route.imports import Shadow
+    from server.route.router import Router
 
 
 class Sink(Protocol):
@@ -66,10 +71,23 @@ class Answers(Protocol):
         """Whether a message may be published on this reply subject; counts it."""
 
 
-class Subscription:
-    """Interest of one connection (``sink``) or of the engine (``handler``) in a subject pattern."""
+class Bridge(Protocol):
+    """What takes messages to another account (``server/route/imports.py``)."""
 
-    __slots__ = ("delivered", "handler", "is_closed", "max_messages", "order", "queue", "sid", "sink", "subject")
+    def forward(self, home: Router, client: Sink | None, columns: Columns) -> int:
+        """Hand messages over; how many from the start somebody took."""
+
+    def resolve(self, subject: bytes) -> tuple[Router, bytes] | None:
+        """The account and subject where messages on this subject end up; None: nowhere."""
+
+
+class Subscription:
+    """Interest of a connection (``sink``), the engine (``handler``) or another account (``bridge``) in a pattern."""
+
+    __slots__ = (
+        *("bridge", "delivered", "handler", "is_closed", "max_messages", "order", "queue", "shadow", "shadows"),
+        *("sid", "sink", "subject"),
+    )
 
     def __init__(
         self,
@@ -78,13 +96,19 @@ class Subscription:
         sid: bytes = b"",
         sink: Sink | None = None,
         handler: InboundHandler | None = None,
+        bridge: Bridge | None = None,
     ) -> None:
-        assert (sink is None) != (handler is None)
+        assert (sink is not None) + (handler is not None) + (bridge is not None) == 1
         self.subject = subject
         self.queue = queue
         self.sid = sid
         self.sink = sink
         self.handler = handler
+        self.bridge = bridge
+        self.shadow: Shadow | None = None
+        """Set where this one stands for another account's."""
+        self.shadows: list[Subscription] = []
+        """Those that stand for this one in other accounts."""
         self.order = 0
         """Given by the sublist: results list subscriptions in the order they were made."""
         self.max_messages = 0

@@ -188,10 +188,10 @@ class FakeTransport(asyncio.Transport):
 class Peer:
     """A client at the other end of a fake transport."""
 
-    def __init__(self, bench: ServerBench) -> None:
-        self.bench = bench
-        self.transport = FakeTransport(bench.loop)
-        self.connection = ClientConnection(bench.server)
+    def __init__(self, loop: FakeLoop, server: ClientServer) -> None:
+        self.loop = loop
+        self.transport = FakeTransport(loop)
+        self.connection = ClientConnection(server)
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
         self.take()
@@ -199,7 +199,7 @@ class Peer:
     def send(self, data: bytes) -> bytes:
         """What comes back at once."""
         self.connection.data_received(data)
-        self.bench.loop.run_soon()
+        self.loop.run_soon()
         return self.take()
 
     def take(self) -> bytes:
@@ -225,6 +225,6 @@ class ServerBench:
         )
 
     def connect(self, first: bytes = QUIET) -> Peer:
-        peer = Peer(self)
+        peer = Peer(self.loop, self.server)
         peer.send(first)
         return peer

@@ -169,7 +169,7 @@ def test_subscription_permissions() -> None:
 
 def test_auth_timeout() -> None:
     bench = ServerBench(NetOptions(auth_timeout_s=2.0), Authenticator(token="t"))
-    late, good = Peer(bench), Peer(bench)
+    late, good = Peer(bench.loop, bench.server), Peer(bench.loop, bench.server)
     assert info_of(first_line(bench))["auth_required"] is True
     good.send(b'CONNECT {"verbose":false,"auth_token":"t"}\r\n')
     bench.loop.advance(1.9)
@@ -202,7 +202,7 @@ def test_stale_connections_are_closed() -> None:
 def test_no_timer_outlives_its_connection() -> None:
     bench = ServerBench(NetOptions(auth_timeout_s=50.0), Authenticator(token="t"))
     for how in ("close", "abort"):
-        peer = Peer(bench)
+        peer = Peer(bench.loop, bench.server)
         getattr(peer.transport, how)()
         bench.loop.run_soon()
     assert bench.loop.timers() == 0

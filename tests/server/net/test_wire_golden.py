@@ -9,32 +9,25 @@ import asyncio
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any, cast
 
 import pytest
 import wire_script
-from net_fakes import Peer, ServerBench
+from net_fakes import FakeLoop, Peer
 
 from jepsen.real.process import find_nats_server
 from jetstore.clock import RealClock
-from server.app import authenticator as configured_authenticator
-from server.auth.authenticator import Authenticator, PasswordUser, User
-from server.auth.permissions import Permissions
+from jetstore.limits import Limits
+from jetstore.model.server_limits import ServerLimits
+from server.app import Server, World
+from server.config.options import Options
 from server.config.reader import load_options
 from server.net.client_server import ClientServer
-from server.net.options import NetOptions
-from server.protocol.client import ProtocolOptions
-from server.protocol.info import ServerInfo
-from server.route.router import Router
 
-JOE = Permissions(
-    publish_allow=["ok.>"],
-    publish_deny=["ok.not"],
-    subscribe_allow=["ok.>", "q.a grp"],
-    subscribe_deny=["ok.secret"],
-)
 CONFIGURATIONS: dict[str, str] = {
     "default": "",
     "limits": "max_payload: 10, max_subscriptions: 2, max_sub_tokens: 3, max_control_line: 64",
@@ -45,33 +38,34 @@ CONFIGURATIONS: dict[str, str] = {
             subscribe: { allow: ["ok.>", "q.a grp"], deny: ["ok.secret"] } } }
         { user: ann, password: "" } ] }""",
     "permissions": (wire_script.FOLDER / "conf" / "permissions.conf").read_text("utf-8"),
+    "system": (wire_script.FOLDER / "conf" / "system.conf").read_text("utf-8"),
+    "accounts": (wire_script.FOLDER / "conf" / "accounts.conf").read_text("utf-8"),
 }
 
 
-def our_options(name: str) -> tuple[NetOptions, Authenticator]:
-    options, authenticator = NetOptions(), Authenticator()
-    if name == "limits":
-        options.protocol = ProtocolOptions(max_payload_bytes=10, max_control_line_bytes=64)
-        options.max_subscriptions, options.max_sub_tokens = 2, 3
-    elif name == "token":
-        authenticator = Authenticator(token="s3cret")
-    elif name == "users":
-        users = [PasswordUser(User("joe", permissions=JOE), "x"), PasswordUser(User("ann"), "")]
-        authenticator = Authenticator(users=users)
-    elif name == "permissions":
-        given = load_options(wire_script.FOLDER / "conf" / f"{name}.conf", {})
-        authenticator = configured_authenticator(given)
-    return options, authenticator
+def our_options(name: str) -> Options:
+    """Our reading of a configuration."""
+    path = wire_script.FOLDER / "conf" / f"{name}.conf"
+    return load_options(path, {}) if path.exists() else read_text(CONFIGURATIONS[name])
+
+
+def read_text(text: str) -> Options:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.conf"
+        path.write_text(text or "debug: false")
+        return load_options(path, {})
+
+
+def our_server(name: str, loop: asyncio.AbstractEventLoop) -> ClientServer:
+    """The front end that our composition root builds, without JetStream."""
+    world = World(loop, RealClock(), Random(1), Limits(), ServerLimits())
+    return Server(our_options(name), world, None, lambda error: None).clients
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_our_answers_are_the_recorded_ones(name: str) -> None:
     async def run() -> None:
-        loop = asyncio.get_running_loop()
-        options, authenticator = our_options(name)
-        info = ServerInfo("N" + "A" * 55, "n1", "2.15.1", "0", "python", "127.0.0.1", 0, 1 << 20)
-        router = Router("$G", Random(1), loop.call_soon)
-        server = ClientServer(options, info, authenticator, router, RealClock(), Random(2), loop)
+        server = our_server(name, asyncio.get_running_loop())
         port = await server.start("127.0.0.1", -1)
         different = []
         for case in wire_script.load(name):
@@ -89,16 +83,17 @@ def test_our_answers_are_the_recorded_ones(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_our_answers_do_not_depend_on_how_the_bytes_arrive(name: str, chunk_bytes: int) -> None:
     for case in wire_script.load(name):
-        bench = ServerBench(*our_options(name))
+        loop = FakeLoop()
+        server = our_server(name, cast("asyncio.AbstractEventLoop", cast("Any", loop)))
         peers: dict[str, Peer] = {}
         for step in case.steps:
             if step.who not in peers:
-                peers[step.who] = Peer(bench)
+                peers[step.who] = Peer(loop, server)
             peer = peers[step.who]
             data = step.data + (b"PING\r\n" if step.how == ">" else b"")
             for at in range(0, len(data), chunk_bytes):
                 peer.connection.data_received(data[at : at + chunk_bytes])
-            bench.loop.run_soon()
+            loop.run_soon()
             if step.how != ".":
                 assert wire_script.shown(step, peer.take(), peer.transport.is_gone) == step.answer, case.title
 

@@ -1,0 +1,102 @@
+"""The accounts of one server: a router for each, what they share, and what they may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+from server.config.accounts import (
+    RESPONSE_WAIT_NS,
+    SYSTEM_ACCOUNT,
+    AccountOptions,
+    AccountsOptions,
+    Import,
+    MappingOptions,
+    export_for,
+)
+from server.config.authorization import GLOBAL_ACCOUNT
+from server.route.imports import AnswerRule, ServiceImport, StreamImport
+from server.route.mappings import Mapping, Mappings
+from server.route.router import Router
+
+
+class Account:
+    """One account: who is in it sees what others in it publish, and nobody else does unless it is exported."""
+
+    __slots__ = (
+        *("connections", "is_system", "max_connections", "max_payload_bytes", "max_subscriptions"),
+        *("name", "router"),
+    )
+
+    def __init__(self, options: AccountOptions, router: Router, *, is_system: bool = False) -> None:
+        self.name = options.name
+        self.router = router
+        self.is_system = is_system
+        self.max_connections = options.max_connections
+        """-1 = no limit, as with the others."""
+        self.max_subscriptions = options.max_subscriptions
+        self.max_payload_bytes = options.max_payload_bytes
+        self.connections = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more connections."""
+        return 0 <= self.max_connections <= self.connections
+
+
+class Accounts:
+    """By name. The global account is always there; so is the system account."""
+
+    def __init__(
+        self,
+        global_router: Router,
+        options: AccountsOptions | None = None,
+        mappings: Sequence[MappingOptions] = (),
+        system_account: str = SYSTEM_ACCOUNT,
+        new_router: Callable[[str], Router] | None = None,
+    ) -> None:
+        """``new_router`` makes the router of an account by name. The options' sharing has been checked."""
+        options = options or AccountsOptions()
+        given = [AccountOptions(GLOBAL_ACCOUNT, mappings=tuple(mappings)), *options.accounts]
+        if new_router is not None and system_account not in {each.name for each in given}:
+            given.append(AccountOptions(system_account))
+        self._by_name: dict[str, Account] = {}
+        for each in given:
+            if each.name == GLOBAL_ACCOUNT:
+                router = global_router
+            else:
+                assert new_router is not None
+                router = new_router(each.name)
+            self._by_name[each.name] = Account(each, router, is_system=each.name == system_account)
+            if each.mappings:
+                router.mappings = _mappings(each.mappings, router.rng)
+        for each in options.accounts:
+            for wanted in each.imports:
+                self._share(options, each.name, wanted)
+
+    def __getitem__(self, name: str) -> Account:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: str) -> Account | None:
+        """The account of this name, if there is one."""
+        return self._by_name.get(name)
+
+    def _share(self, options: AccountsOptions, importer: str, wanted: Import) -> None:
+        home, source = self._by_name[importer].router, self._by_name[wanted.account].router
+        if not wanted.is_service:
+            home.stream_imports.append(StreamImport(source, wanted.subject, wanted.local))
+            return
+        export = export_for(options, importer, wanted)
+        assert export is not None
+        rule = AnswerRule(export.is_single, (export.threshold_ns or RESPONSE_WAIT_NS) / 1e9)
+        home.import_service(ServiceImport(source, wanted.subject, wanted.local, rule))
+
+
+def _mappings(options: Sequence[MappingOptions], rng: Random) -> Mappings:
+    return Mappings([(each.source, Mapping(each.source, each.destinations, rng)) for each in options])
