@@ -254,6 +254,11 @@ class Group:
         if self._extra_records:
             extra, self._extra_records = self._extra_records, []
             block.add(self, [record for record, _ in extra], _call_each, [on_durable for _, on_durable in extra])
+        if (
+            self.core.has_hard_state()
+        ):  # a part of its own: a journal without room for entries takes it, or nobody votes
+            hard = self.core.ready_hard_state()
+            block.add(self, [self._hard_record(hard.hard_state)], self._stored, hard.token)
         if not block.takes_entries:
             return True
         self._is_composing = True  # what is proposed from here on goes into this block: no need to ask for another
@@ -272,11 +277,6 @@ class Group:
         if core.has_ready():
             ready = core.ready(block.room_bytes)
             token = ready.token
-            if ready.hard_state is not None:
-                hard = ready.hard_state
-                records.append(
-                    Record(Kind.HARD, self.uid, hard.term, Term(0), RaftIndex(0), RaftIndex(0), 0, hard.vote, b"")
-                )
             for entry in ready.repairs:
                 count, at = entry.message_count, entry.index
                 body = encode_entries([(count, entry.data or b"")])
@@ -291,6 +291,11 @@ class Group:
             if messages:
                 self._host.send(self, messages)
         return more
+
+    def _hard_record(self, hard: HardState | None) -> Record:
+        assert hard is not None
+        none = RaftIndex(0)
+        return Record(Kind.HARD, self.uid, hard.term, Term(0), none, none, 0, hard.vote, b"")
 
     def _stored(self, token: Token | None) -> None:
         """A part of ours is durable: what was ready under this token (None: only entries that were durable before)."""

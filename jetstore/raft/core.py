@@ -250,6 +250,18 @@ class RaftCore:
         """Everything to write that was not handed out before (at least one entry, then up to ``max_bytes``)."""
         return self.writes.ready(max_bytes)
 
+    def has_hard_state(self) -> bool:
+        """Whether ``ready_hard_state()`` would list something to write."""
+        return self.writes.has_hard_state()
+
+    def ready_hard_state(self) -> Ready:
+        """Term and vote alone, for a driver whose journal may have room for nothing else: so it votes all the same.
+
+        Its token may come back before those that were handed out earlier. A driver that calls this takes every hard
+        state so, before ``ready``: an older one must never be written after a newer one.
+        """
+        return self.writes.ready_hard_state()
+
     def stored(self, token: Token) -> None:
         """What ``ready()`` listed under this token is durable."""
         self.writes.stored(token)

@@ -35,6 +35,7 @@ class Token(NamedTuple):
     """Names one Ready when its storage is done. Tokens are handed back in the order they were handed out."""
 
     number: int
+    """0: a hard state alone, which may overtake others."""
     hard_state: HardState | None
     hard_version: int
     term: Term

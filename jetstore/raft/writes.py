@@ -70,11 +70,18 @@ class Writes:
 
     def has_ready(self) -> bool:
         """See ``RaftCore.has_ready``."""
-        return (
-            self._log.last_index > self._handed_index
-            or self._handed_version != self._hard_version
-            or bool(self.repairs)
-        )
+        return self._log.last_index > self._handed_index or self.has_hard_state() or bool(self.repairs)
+
+    def has_hard_state(self) -> bool:
+        """See ``RaftCore.has_hard_state``."""
+        return self._handed_version != self._hard_version
+
+    def ready_hard_state(self) -> Ready:
+        """See ``RaftCore.ready_hard_state``."""
+        assert self.has_hard_state()
+        hard_state = HardState(self._core.term, self._core.vote)
+        self._handed_version = self._hard_version
+        return Ready(hard_state, [], Term(0), Token(0, hard_state, self._handed_version, Term(0), RaftIndex(0)))
 
     def ready(self, max_bytes: int | None = None) -> Ready:
         """See ``RaftCore.ready``."""
@@ -120,12 +127,14 @@ class Writes:
 
     def stored(self, token: Token) -> None:
         """Note what is durable, and let go what waited for it."""
-        assert token.number == self._stored_number + 1, "completions must come in the order of their Readies"
-        self._stored_number = token.number
         if token.hard_state is not None:
-            self._durable_version = token.hard_version
+            self._durable_version = max(self._durable_version, token.hard_version)
             while self._held and self._held[0][0] <= token.hard_version:
                 self._messages.append(self._held.popleft()[1])
+        if not token.number:  # a hard state that overtook what waits for room
+            return
+        assert token.number == self._stored_number + 1, "completions must come in the order of their Readies"
+        self._stored_number = token.number
         log = self._log
         for entry in token.repaired:
             log.repaired(entry.index, entry.term)

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from jetstore.errors import Corruption, DiskPoisoned, NotNow, OutcomeUnknown
+from jetstore.errors import Corruption, DiskFull, DiskPoisoned, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.node.group import Group
 from jetstore.node.group_commit import GroupCommit
+from jetstore.raft.log import Entry
 from jetstore.raft.membership import ConfChange
+from jetstore.raft.message import Message, MessageKind
 from jetstore.store.journal.entries import iter_entries
 from jetstore.store.ports import PLAIN, EntryRef, GroupRecovery, JournalStatus, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
@@ -192,6 +194,43 @@ async def test_a_configuration_has_a_line_of_its_own_and_the_others_say_that_the
         assert [(r.last_index, r.aux) for r in bench.disk.blocks[-1]] == [(3, PLAIN), (4, 0), (6, PLAIN)]
         assert group.reappend()
         await bench.settle()
+
+
+@pytest.mark.asyncio
+async def test_a_full_journal_takes_term_and_vote_all_the_same() -> None:
+    """Refused with entries of the same input, then behind entries that wait."""
+    bench = Bench()
+    group = bench.group()
+    await bench.serve(group)
+    core = group.core
+
+    async def written() -> list[tuple[Kind, int, int]]:
+        await bench.settle()
+        return [(r.kind, r.term, r.aux) for r in bench.disk.blocks[-1]]
+
+    entry = Entry(Term(2), RaftIndex(2), b"a")
+    core.step(Message(MessageKind.APPEND, 2, 1, Term(2), RaftIndex(1), Term(1), entries=(entry,), sequence=1))
+    group.advance()
+    assert await written() == [(Kind.HARD, 2, 0), (Kind.ENTRIES, 2, PLAIN)]
+    bench.disk.finish(DiskFull("the journal is at its maximum"))
+    assert await written() == [(Kind.HARD, 2, 0)]
+    await bench.finish()
+    core.take_messages()
+    vote = Message(MessageKind.VOTE, 3, 1, Term(3), last_index=RaftIndex(9), last_term=Term(2), is_forced=True)
+    core.step(vote)
+    group.advance()
+    assert await written() == [(Kind.ENTRIES, 2, PLAIN)], "a line was written: there may be room"
+    bench.disk.finish(DiskFull("the journal is at its maximum"))
+    assert await written() == [(Kind.HARD, 3, 3)]
+    assert core.take_messages() == []
+    await bench.finish()
+    (message,) = core.take_messages()
+    assert (message.kind, message.to, message.is_rejected) == (MessageKind.VOTE_RESPONSE, 3, False)
+    assert core.log.durable_index == 1
+    assert await written() == [(Kind.ENTRIES, 2, PLAIN)]
+    await bench.finish()
+    assert core.log.durable_index == 2
+    assert not bench.failures
 
 
 @pytest.mark.asyncio

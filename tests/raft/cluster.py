@@ -113,6 +113,10 @@ class Cluster:
         ]
         if not self.damages:
             weights.append((self.lose_disk, rate(0.4, 0.15)))
+        fills = Random(f"full {self.seed}")
+        self.fills = fills.random() < 0.25
+        if self.fills:
+            weights.append((self.fill, fills.random()))
         self.actions = [action for action, weight in weights if weight]
         self.weights = [weight for _, weight in weights if weight]
         self.paused: set[int] = set()
@@ -173,6 +177,7 @@ class Cluster:
 
     def start(self, member: Member) -> None:
         member.is_async = self.is_async and not self.faults_off
+        member.splits = self.fills
         member.start()
         self.checker.started(member)
         self.pump(member)
@@ -390,6 +395,13 @@ class Cluster:
             member.applies = not member.applies
             self.pump(member)
 
+    def fill(self) -> None:
+        """A journal has no room for entries any more, or has it again."""
+        member = self.some()
+        if member is not None:
+            member.is_full = not member.is_full
+            self.pump(member)
+
     def report_snapshot(self) -> None:
         """The driver of a leader heard how a fetch ended; perhaps it is wrong about it."""
         member = self.leader()
@@ -476,7 +488,7 @@ class Cluster:
         for member in self.members():
             if member.number in self.lost:
                 continue
-            member.is_async = False
+            member.is_async = member.is_full = False
             member.applies = True
             if member.core is None:
                 self.start(member)

@@ -155,6 +155,10 @@ class Member:
         """Blocks that are written and not durable."""
         self.is_async = False
         """Blocks wait for ``store``; otherwise each is durable at once."""
+        self.splits = False
+        """Hard states are blocks of their own."""
+        self.is_full = False
+        """The disk takes hard states only; blocks with more wait, and term and vote overtake them."""
         self.applies = True
         self.is_archived = False
         """It was told that it no longer belongs to the group."""
@@ -205,16 +209,29 @@ class Member:
         self.pending.clear()
         self.core = None
 
-    def store(self, count: int | None = None) -> None:
-        """The next blocks become durable."""
-        while self.pending and count != 0:
-            ready = self.pending.popleft()
+    def _ready(self) -> Ready:
+        core = self.running
+        if self.splits and core.has_hard_state():
+            return core.ready_hard_state()
+        return core.ready(self.world.block_bytes)
+
+    def store(self, count: int | None = None) -> bool:
+        """The next blocks that find room become durable; whether there were any."""
+        busy = False
+        while count != 0:
+            position = next((i for i, r in enumerate(self.pending) if not (self.is_full and _has_bodies(r))), None)
+            if position is None:
+                break
+            busy = True
+            ready = self.pending[position]
+            del self.pending[position]
             self._write(ready)
             self.running.stored(ready.token)
             for watcher in self.world.watchers:
                 watcher.stored(self, ready)
             if count is not None:
                 count -= 1
+        return busy
 
     def _write(self, ready: Ready) -> None:
         for watcher in self.world.watchers:
@@ -230,13 +247,12 @@ class Member:
             busy = False
             while core.has_ready():
                 busy = True
-                ready = core.ready(self.world.block_bytes)
+                ready = self._ready()
                 self.pending.append(ready)
                 for watcher in self.world.watchers:
                     watcher.block(self, ready)
-            if not self.is_async and self.pending:
-                busy = True
-                self.store()
+            if not self.is_async:
+                busy |= self.store()
             for message in core.take_messages():
                 busy = True
                 self.world.send(self, message)
@@ -294,7 +310,8 @@ class Member:
             core.compact(RaftIndex(made.index))
 
     def install(self, checkpoint: Checkpoint) -> None:
-        """A fetched checkpoint replaces what it covers. Blocks under way are finished first."""
+        """A fetched checkpoint replaces what it covers, and makes room. Blocks under way are finished first."""
+        self.is_full = False
         self.drain()
         self.disk.install(checkpoint)
         self._saved = None
@@ -311,11 +328,15 @@ class Member:
         core = self.running
         while core.has_ready() or self.pending:
             if core.has_ready():
-                ready = core.ready(self.world.block_bytes)
+                ready = self._ready()
                 self.pending.append(ready)
                 for watcher in self.world.watchers:
                     watcher.block(self, ready)
             self.store()
+
+
+def _has_bodies(ready: Ready) -> bool:
+    return bool(ready.entries or ready.repairs)
 
 
 class World:

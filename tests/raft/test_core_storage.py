@@ -19,6 +19,7 @@ from raft_paper import (
     tick,
     win,
 )
+from raft_world import Member
 
 from jetstore.raft.core import HardState, RaftCore, Role
 from jetstore.raft.log import RaftLog
@@ -244,3 +245,37 @@ def test_an_answer_that_waited_for_a_term_may_name_an_end_that_a_checkpoint_cove
     slow.install(world.members[2].checkpoint())
     (reply,) = [m for m in said(slow) if m.kind is K.HEARTBEAT_RESPONSE]
     assert reply.last_index == end < slow.disk.checkpoint.index
+
+
+def full(term: int, log: list[int]) -> Member:
+    """Member 1 of three, whose disk takes nothing but hard states."""
+    member = alone(term=term, log=log)
+    member.splits = member.is_full = True
+    return member
+
+
+def test_term_and_vote_do_not_wait_for_entries_that_find_no_room() -> None:
+    member = full(1, [1])
+    assert hear(member, K.APPEND, 2, 2, index=1, log_term=1, entries=(entry(2, 2),), sequence=1) == []
+    assert member.disk.hard_state == HardState(Term(2), 0), "although they came together"
+    member.running.forget_leader()
+    (message,) = hear(member, K.VOTE, 3, 3, last_index=2, last_term=2)
+    assert (message.kind, message.is_rejected) == (K.VOTE_RESPONSE, False)
+    assert member.disk.hard_state == HardState(Term(3), 3)
+    assert member.disk.last_index == 1
+    (message,) = hear(member, K.APPEND, 3, 3, index=2, log_term=2, sequence=1, commit=2) or [None]  # type: ignore[list-item]
+    assert message is None, "nothing of it is acknowledged"
+    member.is_full = False
+    (message,) = said(member)
+    assert (message.index, member.disk.last_index, member.applied_index) == (2, 2, 2)
+    assert member.disk.hard_state == HardState(Term(3), 3), "the older one does not come after it"
+
+
+def test_a_candidate_whose_entries_find_no_room_asks_for_no_votes() -> None:
+    member = full(1, [1])
+    hear(member, K.APPEND, 2, 1, index=1, log_term=1, entries=(entry(2, 1),), sequence=1)
+    hear(member, K.TIMEOUT_NOW, 2, 1)
+    assert (member.running.role, member.disk.hard_state) == (Role.CANDIDATE, HardState(Term(2), 1))
+    assert said(member) == []
+    member.is_full = False
+    assert kinds(said(member)) == [(K.VOTE, 2), (K.VOTE, 3)]
