@@ -15,6 +15,9 @@ SECTOR_BYTES = 512
 """What a disk writes whole or not at all."""
 BLOCK_ALIGN_BYTES = 4 * KIB
 """Journal blocks start on this boundary."""
+STREAM_TABLE_BYTES = 4 * KIB
+"""Of a journal file for each stream: twice what eight lines of the group table take, each of them in both copies of a
+block's head and repeated in the next block's."""
 
 
 def file_bytes_for(block_bytes: int, reappend_bytes: int, entry_bytes: int, least_bytes: int) -> int:
@@ -148,6 +151,12 @@ class Limits:
     """Free space below which new publishes are refused with 10023 (reads, acks, deletes go on)."""
     disk_resume_bytes: int = GIB + 256 * MIB
     """Free space above which they are accepted again."""
+
+    @property
+    def streams_max(self) -> int:
+        """Streams of one node; above: refused with 10027. Their rows in the journal's group table leave half of a
+        file for blocks, also when each of them has entries in several files."""
+        return self.journal_file_bytes // STREAM_TABLE_BYTES
 
     def __post_init__(self) -> None:
         assert self.journal_file_bytes % BLOCK_ALIGN_BYTES == 0

@@ -105,8 +105,8 @@ class Storage:
             self.want_checkpoint(member.group.uid)
 
     def relieve(self, status: JournalStatus) -> None:
-        """Free the oldest journal file if the journal has grown beyond half of what it may take."""
-        if status.used_bytes * 2 < status.max_bytes:
+        """Free the oldest journal file if the journal has grown too much, in files or in the table at their heads."""
+        if not status.wants_relief:
             return
         self.leave_file([uid for uid, _ in status.pinned_by])
 

@@ -109,6 +109,8 @@ class StreamsApi:
         async with node.meta_lock:
             if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
                 return self._info(self._group(config.name))
+            if len(self._configs()) >= node.limits.streams_max:
+                raise api_error("JSMaximumStreamsLimitErr")
             refusal = node.admission()
             if refusal is not None:
                 raise refusal

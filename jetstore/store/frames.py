@@ -64,8 +64,9 @@ def encode_append(number: int, records: Sequence[Record]) -> list[Buffer]:
 
 def encode_status(number: int, status: JournalStatus, sync_ns: int) -> bytes:
     """The answer to a journal block that is durable: decoded as ``(number, "ok", status)``."""
-    lsn, used_bytes, max_bytes, accepts_publishes, pinned_by, spare_files, _ = status
-    meta = _STATUS_HEAD.pack(_STATUS, number, lsn, used_bytes, max_bytes, sync_ns, accepts_publishes, spare_files)
+    lsn, used_bytes, max_bytes, accepts_publishes, pinned_by, spare_files, wants_relief, _ = status
+    flags = accepts_publishes | wants_relief << 1
+    meta = _STATUS_HEAD.pack(_STATUS, number, lsn, used_bytes, max_bytes, sync_ns, flags, spare_files)
     if pinned_by:
         meta += b"".join([_PINNED.pack(*pinned) for pinned in pinned_by])
     return _HEAD.pack(0, len(meta)) + meta
@@ -111,11 +112,11 @@ def records_of(heads: Buffer, buffers: Sequence[Buffer]) -> list[Record]:
 
 
 def _status_of(meta: Buffer) -> tuple[int, str, JournalStatus]:
-    _, number, lsn, used_bytes, max_bytes, sync_ns, accepts_publishes, spare_files = _STATUS_HEAD.unpack_from(meta)
+    _, number, lsn, used_bytes, max_bytes, sync_ns, flags, spare_files = _STATUS_HEAD.unpack_from(meta)
     pinned: Any = ()
     if len(meta) > _STATUS_HEAD.size:
         pinned = tuple(_PINNED.iter_unpack(meta[_STATUS_HEAD.size :]))
-    status = JournalStatus(lsn, used_bytes, max_bytes, bool(accepts_publishes), pinned, spare_files, sync_ns)
+    status = JournalStatus(lsn, used_bytes, max_bytes, bool(flags & 1), pinned, spare_files, bool(flags & 2), sync_ns)
     return number, "ok", status
 
 

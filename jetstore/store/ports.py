@@ -114,10 +114,13 @@ class JournalStatus(NamedTuple):
     """Files that are still needed, in bytes."""
     max_bytes: int
     accepts_publishes: bool
-    """False at the maximum minus four files."""
+    """False at the maximum minus four files, and when the next group table might take more than half a file."""
     pinned_by: tuple[tuple[GroupUid, RaftIndex], ...]
     """Groups with live entries in the oldest needed file, and the first live index there (at most 64 named)."""
     spare_files: int
+    wants_relief: bool = False
+    """Live entries should leave the oldest files: the journal is half full, or the group table takes too much of a
+    file (a group has a line there for each file that holds entries of it)."""
     sync_ns: int = 0
     """How long writing and syncing the block took, where that is measured; else 0."""
 

@@ -36,7 +36,7 @@ def received(buffers: list[Buffer], chunk: int) -> list[tuple[tuple[object, ...]
 def test_blocks_and_their_answers(chunk: int, sizes: tuple[int, ...]) -> None:
     records = [record(bytes([size % 251]) * size) for size in sizes]
     records += [record(b"", Kind.CKPT)]
-    status = JournalStatus(TOP, 2, 3, True, ((GroupUid(4), RaftIndex(TOP)), (GroupUid(5), RaftIndex(6))), 7)
+    status = JournalStatus(TOP, 2, 3, True, ((GroupUid(4), RaftIndex(TOP)), (GroupUid(5), RaftIndex(6))), 7, True)
     sent = [
         *frames.encode_append(1, records),
         frames.encode_status(2, status, 99),

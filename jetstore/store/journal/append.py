@@ -25,6 +25,8 @@ from jetstore.types import Buffer, GroupUid, RaftIndex
 
 KEEP_UP_BYTES = 256 * KIB
 """Least piece that is zeroed when spares run short under load."""
+TABLE_LINE_BYTES = 4 * fmt.LINE_BYTES
+"""A line of the group table: in both copies of its block's head, and repeated in the next block's."""
 PINNED_NAMED_MAX = 64
 """Groups that ``JournalStatus.pinned_by`` names at most."""
 
@@ -74,6 +76,8 @@ class Journal:
         self._kept_up_at = 0
         self._pinned: tuple[tuple[GroupUid, RaftIndex], ...] = ()
         self._pinned_key = (-1, -1)
+        self._runs = 0
+        self._runs_key = (-1, -1, -1)
         files.vfs = vfs
 
     # -- moving to another process ----------------------------------------------------------------------------------
@@ -98,6 +102,7 @@ class Journal:
         current = self.position.file.number
         needed = self._counted()
         used = len(needed) * self.files.file_bytes
+        table_bytes = self._next_table_bytes()
         spare_files = self.files.ready_count()
         key = (needed[0], self.table.removals)
         if key != self._pinned_key:
@@ -111,9 +116,11 @@ class Journal:
             used_bytes=used,
             max_bytes=limits.journal_bytes_max,
             accepts_publishes=used <= limits.journal_bytes_max - 4 * self.files.file_bytes
-            and not (self.files.is_full and spare_files <= 1),
+            and not (self.files.is_full and spare_files <= 1)
+            and table_bytes * 2 <= self.files.file_bytes,
             pinned_by=self._pinned,
             spare_files=spare_files,
+            wants_relief=used * 2 >= limits.journal_bytes_max or table_bytes * 8 > 3 * self.files.file_bytes,
         )
 
     @property
@@ -221,6 +228,18 @@ class Journal:
             return needed
         current, live = self.position.file.number, self.table.live
         return [number for number in needed if number == current or not uncounted.issuperset(live[number])]
+
+    def _next_table_bytes(self) -> int:
+        """What the group table at the head of the next file takes, at most. Counted only where it may be much."""
+        groups = len(self.table.groups)
+        lines = groups * (3 + len(self.table.live))
+        if lines * TABLE_LINE_BYTES * 4 > self.files.file_bytes:
+            key = (self.position.file.number, self.table.removals, groups)
+            if key != self._runs_key:
+                self._runs_key = key
+                self._runs = sum(sum(members.values()) for members in self.table.live.values())
+            lines = groups * 3 + self._runs  # row and checkpoint; one more run each, until there is another file
+        return lines * TABLE_LINE_BYTES
 
     def _list_lines(self, table_parts: int = 0) -> list[Line]:
         """The list of needed files, each with the lsn of its last block that counts (0: the current file)."""
