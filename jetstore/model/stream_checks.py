@@ -75,7 +75,6 @@ def refuse_unsupported(config: StreamConfig) -> None:
         ("compression s2", config.compression is StoreCompression.S2),
         ("persist_mode async", config.persist_mode is PersistMode.ASYNC),
         ("allow_batched", config.allow_batched),
-        ("allow_msg_schedules", config.allow_msg_schedules),
         ("placement tags", config.placement is not None and bool(config.placement.tags)),
     )
     for feature, is_wanted in wanted:
@@ -108,6 +107,10 @@ def checked_stream(
     if config.deny_purge and config.allow_rollup_hdrs:
         raise _invalid("roll-ups require the purge permission")
     _check_counter(config)
+    if config.allow_msg_schedules:
+        if config.discard is DiscardPolicy.NEW:
+            raise _invalid("message scheduling cannot use discard new")
+        changes.update(allow_rollup_hdrs=True, deny_purge=False)
     changes.update(_marker_changes(config, pedantic))
     if is_create and config.sealed:
         raise _invalid("stream configuration for create can not be sealed")
@@ -372,6 +375,8 @@ def admit_update(
         raise _invalid("stream configuration update can not cancel deny purge")
     if current.allow_msg_ttl and not config.allow_msg_ttl:
         raise _invalid("message TTL status can not be disabled")
+    if current.allow_msg_schedules and not config.allow_msg_schedules:
+        raise _invalid("message schedules can not be disabled")
     if config.allow_msg_counter is not current.allow_msg_counter:
         raise _invalid("stream configuration update can not change message counter setting")
     if _durable_mode(config) != _durable_mode(current):

@@ -18,7 +18,6 @@ from jetstore.stream.apply_publish import (
     HEADER_BYTES_MAX,
     Careful,
     check_rollup,
-    check_unsupported,
     check_values,
     on_time,
 )
@@ -105,7 +104,7 @@ class _Judge:
             or self._check_ids(fields, msg_id)
             or (self._count_up(subject, fields) if settings.is_counter else None)
             or self._check_expectations(fields, subject)
-            or check_unsupported(fields)
+            or _check_schedule(fields)
             or check_rollup(settings, rollup)
             or self._check_place(subject, rollup)
             or (self._check_room(subject, header_len, payload, rollup) if settings.discard_new else None)
@@ -192,3 +191,14 @@ class _Judge:
         if settings.max_bytes and contents.bytes + self._bytes + size > settings.max_bytes and not replaces:
             return api_error("JSStreamStoreFailedF", err="maximum bytes exceeded")
         return None
+
+
+def _check_schedule(fields: Mapping[bytes, bytes]) -> ApiError | None:
+    """Headers of schedules, where there can be none."""
+    if fields.get(headers.SCHEDULE):
+        return api_error("JSMessageSchedulesDisabledErr")
+    if fields.get(headers.SCHEDULE_NEXT) == b"purge" and fields.get(headers.SCHEDULER):
+        return api_error("JSMessageSchedulesDisabledErr")
+    if fields.get(headers.SCHEDULE_NEXT) or fields.get(headers.SCHEDULER):
+        return api_error("JSMessageSchedulesSchedulerInvalidErr")
+    return None

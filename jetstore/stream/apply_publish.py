@@ -21,6 +21,7 @@ from jetstore.store.ports import Columns, Frame
 from jetstore.stream import counters, headers
 from jetstore.stream.outcomes import Duplicate, PublishOutcome
 from jetstore.stream.retention import is_wanted, roll_up, roll_up_subject
+from jetstore.stream.schedules import check_schedule, following_time_ns
 from jetstore.stream.subjects import Filter, filter_of, is_literal
 from jetstore.stream.ttl import SECOND_NS
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 HEADER_BYTES_MAX = 65_535
 Fields: TypeAlias = Mapping[bytes, bytes]
 _NO_FIELDS: Fields = {}
+_SCHEDULE_FIELDS = frozenset((headers.SCHEDULE, headers.SCHEDULER, headers.SCHEDULE_NEXT))
 
 
 def apply_publish(stream: Stream, frames: Sequence[Frame]) -> PublishOutcome:
@@ -185,7 +187,7 @@ class Careful:
                 or self._check_id(msg_id)
                 or self._check_source_header(fields)
                 or self._check_expectations(fields, subject)
-                or check_unsupported(fields)
+                or self._check_schedule(fields, subject)
                 or check_rollup(settings, rollup)
                 or self._count(position, subject, fields)
             )
@@ -203,8 +205,37 @@ class Careful:
             expected_id = fields.get(headers.EXPECTED_LAST_MSG_ID)
             if expected_id and expected_id != self._last_msg_id:
                 return api_error("JSStreamWrongLastMsgIDErrF", id=self._last_msg_id.decode("utf-8", "replace"))
+        schedule = fields.get(headers.SCHEDULE)
+        if schedule and not rollup:
+            rollup = b"sub"
+            header = headers.with_line(header, headers.ROLLUP, rollup)
+            payload = header + payload[header_len:]
         self.accept(position, subject, header, payload, msg_id, ttl, rollup)
+        if schedule:
+            self._begin_schedule(schedule)
+        elif fields.get(headers.SCHEDULER):
+            self._end_schedule(fields[headers.SCHEDULER])
         return None
+
+    def _check_schedule(self, fields: Fields, subject: bytes) -> ApiError | None:
+        if not fields.keys().isdisjoint(_SCHEDULE_FIELDS):
+            self._flush()
+            return check_schedule(self.stream, fields, subject)
+        return None
+
+    def _begin_schedule(self, pattern: bytes) -> None:
+        """The message that was just stored is a schedule, if it was wanted."""
+        contents = self.stream.contents
+        next_ns = following_time_ns(pattern.decode("utf-8", "replace"), contents.last_time_ns)
+        if next_ns and contents.is_live(contents.last_seq):
+            self.stream.schedules.set(contents.last_seq, next_ns)
+
+    def _end_schedule(self, subject: bytes) -> None:
+        """The message that was just taken replaces the schedule on this subject."""
+        self._flush()
+        seq = self.stream.contents.last_seq_of(subject)
+        if seq in self.stream.schedules:
+            self.stream.contents.remove(seq)
 
     def finish(self) -> None:
         """Store what was accepted."""
@@ -446,17 +477,6 @@ def check_values(settings: Settings, fields: Fields, *, has_body: bool) -> tuple
     if ttl is None:
         return api_error("JSMessageTTLInvalidErr"), 0
     return None, ttl
-
-
-def check_unsupported(fields: Fields) -> ApiError | None:
-    """Headers of features that streams here do not have."""
-    if fields.get(headers.SCHEDULE):
-        return api_error("JSMessageSchedulesDisabledErr")
-    if fields.get(headers.SCHEDULE_NEXT) == b"purge" and fields.get(headers.SCHEDULER):
-        return api_error("JSMessageSchedulesDisabledErr")
-    if fields.get(headers.SCHEDULE_NEXT) or fields.get(headers.SCHEDULER):
-        return api_error("JSMessageSchedulesSchedulerInvalidErr")
-    return None
 
 
 def check_rollup(settings: Settings, rollup: bytes) -> ApiError | None:

@@ -21,6 +21,7 @@ from jetstore.store.ports import Checkpoint, MessageLog, SubjectIndex
 from jetstore.store.running_hash import RunningHash
 from jetstore.stream.dedupe import Dedupe
 from jetstore.stream.logical import logical_fields
+from jetstore.stream.schedules import Schedules
 from jetstore.stream.settings import Settings
 from jetstore.stream.subjects import filter_of
 from jetstore.stream.ttl import TtlSchedule
@@ -151,6 +152,7 @@ def fill(stream: Stream, fields: Mapping[str, Any], ids: Mapping[str, bytes], tt
     stream.dedupe = Dedupe.from_head(window_ns, fields["ids"], fields["next_ids"], ids)
     if ttl:
         stream.ttls = TtlSchedule.from_bytes("ttl", ttl)
+    stream.schedules = Schedules(fields.get("schedules", ()))
     for consumer_head in fields["consumers"]:
         # ``from_head`` needs the filter of a configuration that only it decodes: the filter follows.
         consumer = ConsumerState.from_head(consumer_head, None, contents)

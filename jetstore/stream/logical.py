@@ -63,6 +63,7 @@ def logical_fields(stream: Stream) -> dict[str, Any]:  # Any: JSON values
         "consumers": [stream.consumers[name].to_head() for name in sorted(stream.consumers)],
         "ids": stream.dedupe.to_head(),
         "next_ids": stream.dedupe.next_number,
+        "schedules": stream.schedules.to_rows(),
     }
 
 

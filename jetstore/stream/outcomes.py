@@ -72,6 +72,8 @@ class ExpireOutcome:
     """Delete markers stored in place of last messages."""
     is_complete: bool
     """False: more is due than one entry removes; propose again."""
+    fired: int = 0
+    """Messages stored by schedules."""
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from jetstore.stream import headers
 from jetstore.stream.entries import ExpireEntry
 from jetstore.stream.outcomes import DeleteOutcome, ExpireOutcome, PurgeOutcome
 from jetstore.stream.retention import is_wanted, move_consumers, remove_matching
+from jetstore.stream.schedules import fire
 from jetstore.stream.subjects import Filter, filter_of
 from jetstore.stream.ttl import SECOND_NS
 
@@ -87,13 +88,15 @@ def apply_expire(stream: Stream, entry: ExpireEntry) -> ExpireOutcome:
     due = stream.ttls.take_due(entry.time_ns, max(room, 0))
     if due:
         _remove(stream, [seq for seq in due if stream.contents.is_live(seq)], entry, outcome)
+    if len(stream.schedules) and not stream.settings.sealed:
+        outcome.fired = fire(stream, entry.time_ns)
     next_ns = next_expiry_ns(stream)
     outcome.is_complete = next_ns is None or next_ns > entry.time_ns
     return outcome
 
 
 def next_expiry_ns(stream: Stream) -> int | None:
-    """The earliest time at which an EXPIRE entry would remove a message, or None. May be in the past."""
+    """The earliest time at which an EXPIRE entry would remove or store a message, or None. May be in the past."""
     times = []
     if stream.settings.max_age_ns and stream.contents.messages:
         seq = _first_ageing(stream)
@@ -102,6 +105,8 @@ def next_expiry_ns(stream: Stream) -> int | None:
             times.append(meta.time_ns + stream.settings.max_age_ns)
     if stream.ttls.next_ns():
         times.append(stream.ttls.next_ns())
+    if not stream.settings.sealed and stream.schedules.next_ns():
+        times.append(stream.schedules.next_ns())
     return min(times, default=None)
 
 

@@ -37,6 +37,9 @@ class Settings:
     allows_msg_ttl: bool
     allows_atomic: bool
     is_counter: bool
+    allows_schedules: bool
+    subjects: tuple[bytes, ...]
+    """What the stream captures."""
     marker_ttl_s: int
     """Lifetime of delete markers in whole seconds; 0 = no markers."""
     record_overhead_bytes: int
@@ -66,6 +69,8 @@ class Settings:
             allows_msg_ttl=config.allow_msg_ttl,
             allows_atomic=config.allow_atomic,
             is_counter=config.allow_msg_counter,
+            allows_schedules=config.allow_msg_schedules,
+            subjects=tuple(subject.encode() for subject in config.subjects),
             marker_ttl_s=max(config.subject_delete_marker_ttl, 0) // 1_000_000_000,
             record_overhead_bytes=MEMORY_RECORD_OVERHEAD_BYTES if is_memory else FILE_RECORD_OVERHEAD_BYTES,
             header_overhead_bytes=0 if is_memory else FILE_HEADER_OVERHEAD_BYTES,

@@ -24,6 +24,7 @@ from jetstore.stream.contents import Contents
 from jetstore.stream.dedupe import Dedupe
 from jetstore.stream.entries import EntryKind
 from jetstore.stream.outcomes import ConfigOutcome, ConsumerOutcome, NoopOutcome, Outcome
+from jetstore.stream.schedules import Schedules
 from jetstore.stream.settings import Settings
 from jetstore.stream.subjects import filter_of
 from jetstore.stream.ttl import TtlSchedule
@@ -55,6 +56,7 @@ class Stream:
         self.contents.on_removed = self._on_removed
         self.dedupe = Dedupe(0)
         self.ttls = TtlSchedule()
+        self.schedules = Schedules()
         self.last_msg_id = b""
         """Message id of the last stored message; b"" if it had none."""
         self.consumers: dict[str, ConsumerState] = {}
@@ -170,6 +172,8 @@ class Stream:
     def _on_removed(self, first: int, last: int, subjects: Sequence[bytes]) -> None:
         if self.ttls.never:
             self.ttls.forget_never(first, last)
+        if len(self.schedules):
+            self.schedules.forget(first, last)
         for consumer in self.consumers.values():
             if first == last:
                 consumer.on_removed((first,), subjects, self.logged_ns)
@@ -189,11 +193,11 @@ class Stream:
 
     @property
     def can_expire(self) -> bool:
-        """Whether the clock alone may ever remove something."""
-        return bool(self.settings.max_age_ns or self.ttls.next_ns())
+        """Whether the clock alone may ever remove or store something."""
+        return bool(self.settings.max_age_ns or self.ttls.next_ns() or len(self.schedules))
 
     def next_expiry_ns(self) -> int | None:
-        """The earliest time at which an EXPIRE entry would remove something, or None. May be in the past."""
+        """The earliest time at which an EXPIRE entry would do something, or None. May be in the past."""
         return removals.next_expiry_ns(self)
 
     # -- reading --------------------------------------------------------------------------------------------------

@@ -64,7 +64,6 @@ def test_error_table_is_whole() -> None:
         ({"compression": "s2"}, "compression s2"),
         ({"persist_mode": "async"}, "persist_mode async"),
         ({"allow_batched": True}, "allow_batched"),
-        ({"allow_msg_schedules": True}, "allow_msg_schedules"),
     ],
 )
 def test_features_of_later_versions_are_named(fields: dict[str, object], feature: str) -> None:
