@@ -8,6 +8,7 @@ import pytest
 
 from server import run
 from server.config.options import Options
+from server.operation import Surroundings
 
 
 async def failing_start(self: run.Server, host: str | None = None) -> int:
@@ -24,4 +25,5 @@ async def failing_start(self: run.Server, host: str | None = None) -> int:
 
 def test_an_unexpected_error_in_a_callback_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run.Server, "start", failing_start)
-    assert asyncio.run(asyncio.wait_for(run.serve(Options()), 20)) == 1
+    around = Surroundings(Options, lambda options: None, lambda: None, lambda path: None)
+    assert asyncio.run(asyncio.wait_for(run.serve(Options(), around), 20)) == 1
