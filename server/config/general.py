@@ -61,6 +61,14 @@ def _client_advertise(_reader: Reader, name: str, entry: Entry) -> Fields:
         raise Mistake(str(error)) from None
 
 
+def _max_connections(_reader: Reader, name: str, entry: Entry) -> Fields:
+    """0 means the default, less means any number."""
+    value = as_integer(name, entry)
+    if value > INT32_MAX:
+        raise Mistake(f"{name} value is too big")
+    return {"max_connections": value if value > 0 else INT32_MAX} if value else {}
+
+
 def _no_syslog(_reader: Reader, name: str, entry: Entry) -> Fields:
     if entry.value in (False, ""):
         return {}
@@ -139,8 +147,8 @@ TOP_LEVEL: Final[Table] = {
     "max_control_line": integer("max_control_line_bytes", 1, INT32_MAX),
     "max_payload": integer("max_payload_bytes", 1, INT32_MAX),
     "max_pending": integer("max_pending_bytes", 1, INT64_MAX),
-    "max_connections": integer("max_connections", 1, INT32_MAX),
-    "max_conn": integer("max_connections", 1, INT32_MAX),
+    "max_connections": _max_connections,
+    "max_conn": _max_connections,
     "max_subscriptions": at_most("max_subscriptions", INT64_MAX),
     "max_subs": at_most("max_subscriptions", INT64_MAX),
     "max_sub_tokens": _max_sub_tokens,

@@ -7,7 +7,7 @@ from typing import Final
 
 from jetstore.model.server_limits import ServerLimits
 from jetstore.model.times import parse_duration
-from server.config.tree import Entry, kind_of
+from server.config.tree import Entry, go_kind_of, plain
 from server.config.values import (
     INT32_MAX,
     INT64_MAX,
@@ -15,7 +15,6 @@ from server.config.values import (
     Mistake,
     Reader,
     Table,
-    as_map,
     boolean,
     duration,
     integer,
@@ -64,26 +63,29 @@ def _jetstream(reader: Reader, _name: str, entry: Entry) -> Fields:
             raise Mistake(f"Expected 'enabled' or 'disabled' for string value, got '{value}'")
         return {"jetstream": JetStreamOptions(enabled=value.lower().startswith("enable"))}
     if not isinstance(value, dict):
-        raise Mistake(f"Expected map, bool or string to define JetStream, got {kind_of(value)}")
+        raise Mistake(f"Expected map, bool or string to define JetStream, got {go_kind_of(value)}")
     fields = reader.block(value, _JETSTREAM, REFUSED)
     return {"jetstream": JetStreamOptions(**{"enabled": True, **fields})}
 
 
 def _strict(_reader: Reader, _name: str, entry: Entry) -> Fields:
     if not isinstance(entry.value, bool):
-        raise Mistake(f"Expected 'true' or 'false' for bool value, got {kind_of(entry.value)}")
+        raise Mistake(f"Expected 'true' or 'false' for bool value, got '{plain(entry.value)}'")
     return {"is_strict": entry.value}
 
 
-def _limits(reader: Reader, name: str, entry: Entry) -> Fields:
-    return reader.block(as_map(name, entry), _LIMITS, _LIMITS_REFUSED)
+def _limits(reader: Reader, _name: str, entry: Entry) -> Fields:
+    if not isinstance(entry.value, dict):
+        raise Mistake(f"Expected a map to define JetStreamLimits, got {go_kind_of(entry.value)}")
+    return reader.block(entry.value, _LIMITS, _LIMITS_REFUSED)
 
 
-def _sync_interval(_reader: Reader, name: str, entry: Entry) -> Fields:
+def _sync_interval(reader: Reader, name: str, entry: Entry) -> Fields:
     value = entry.value
     if isinstance(value, str) and value.lower() == "always":
         return {"sync_interval": "always"}
     if isinstance(value, int) and not isinstance(value, bool):
+        reader.warn(entry, f'invalid use of field "{name}": {name} should be converted to a duration')
         return {"sync_interval": f"{value}s"}
     if not isinstance(value, str):
         raise wrong_type(name, entry, "a duration or always")

@@ -156,10 +156,16 @@ class _Parser:
 
     def document(self) -> dict[str, Entry]:
         """The whole text: pairs, in braces or not."""
+        if "\0" in self.text:
+            self.at = self.text.index("\0")
+            raise self.invalid()
         self.skip()
         if self.peek() == "{":
             self.at += 1
             block = self.block(is_braced=True)
+            self.skip()
+            # A closing brace too many at the end of the file does no harm, as in nats-server.
+            self.at += self.peek() == "}"
         else:
             block = self.block(is_braced=False)
         self.skip()
@@ -183,7 +189,7 @@ class _Parser:
                     raise self.fail("Unexpected EOF processing map.")
                 break
             if character == "}":
-                # A closing brace too many at the end of the file does no harm, as in nats-server.
+                # Here, too: a brace that was never opened.
                 self.at += 1
                 break
             self.pair(block)
@@ -196,7 +202,7 @@ class _Parser:
         start = self.at + (1 if quoted else 0)
         column = self.column(start)
         key = self.quoted() if quoted else self.bare_key()
-        if key == "include" and not quoted:
+        if key == "include" and not quoted and self.peek() != ":":
             self.include(block)
         else:
             self.skip(" \t\r\n")
@@ -204,6 +210,7 @@ class _Parser:
                 self.at += 1
                 self.skip(" \t\r")
                 if self.peek() == "\n":
+                    self.at += 1
                     raise self.fail("Expected value but found new line")
             if not self.peek():
                 raise self.invalid()
@@ -224,11 +231,14 @@ class _Parser:
         self.skip(" \t\r")
         character = self.peek()
         if character and character not in "\n,;}":
-            level = "top-level" if is_top else "block-level"
-            raise self.unexpected(f"Expected a {level} value to end with a new line, comment or EOF")
+            if not is_top:
+                raise self.unexpected('Expected a map value terminator "," or a map terminator "}"')
+            raise self.unexpected("Expected a top-level value to end with a new line, comment or EOF")
 
     def include(self, block: dict[str, Entry]) -> None:
-        self.skip(" \t:=")
+        self.skip(" \t")
+        if not self.peek():
+            raise self.invalid()
         name = self.quoted() if self.peek() and self.peek() in "\"'" else self.bare_word()
         if self.depth >= INCLUDE_DEPTH_MAX:
             raise self.fail("Includes are nested too deeply.")
@@ -291,7 +301,7 @@ class _Parser:
             if character == "]":
                 self.at += 1
                 break
-            line, column = self.line(), self.column(self.at)
+            line, column = self.line(), self.column(self.at + (character in "\"'{"))
             items.append(self.entry(line, column))
             self.skip(" \t\r")
             if self.peek() not in ("\n", ",", "]"):
@@ -335,13 +345,13 @@ class _Parser:
         return _ESCAPES[character]
 
     def block_text(self) -> str:
-        """A value in parentheses: the lines up to one that holds only ``)``."""
+        """A value in parentheses, up to a line that holds only ``)``: with the newlines next to both."""
         end = re.compile(r"\n[ \t]*\)[ \t\r]*(?=\n|$)").search(self.text, self.at)
         if end is None:
             raise self.fail("Unexpected EOF processing block.")
         text = self.text[self.at + 1 : end.start()]
         self.at = end.end()
-        return text.strip("\r\n")
+        return f"{text}\n"
 
     def bare_word(self) -> str:
         """A word without quotes; escapes count in it as in ``"..."``."""

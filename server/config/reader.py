@@ -18,7 +18,7 @@ from server.config.errors import ConfigError, ConfigProblems
 from server.config.jetstream import JetStreamOptions
 from server.config.options import Options
 from server.config.parser import parse_file
-from server.config.tree import digest
+from server.config.tree import Entry, digest
 from server.config.values import Reader, Table
 
 EMPTY: Final = "config has no values or is empty"
@@ -40,6 +40,8 @@ def load_options(path: Path, environment: Mapping[str, str], *, is_test: bool = 
     tree = parse_file(path, environment)
     reader = Reader(str(path))
     fields = reader.block(tree, TOP_LEVEL, REFUSED)
+    if "store_dir" in fields and (twice := _store_dir_of_block(tree)) is not None:
+        reader.complain(twice, "Duplicate 'store_dir' configuration")
     if not tree:
         if is_test:
             raise ConfigError(f"{path}: {EMPTY}\n")
@@ -53,3 +55,13 @@ def load_options(path: Path, environment: Mapping[str, str], *, is_test: bool = 
         store_dir = fields.pop("store_dir")
         fields["jetstream"] = replace(given, store_dir=given.store_dir or store_dir)
     return Options(**fields, config_file=str(path), config_digest=digest(tree), warnings=tuple(reader.warnings))
+
+
+def _store_dir_of_block(tree: dict[str, Entry]) -> Entry | None:
+    """Where the ``jetstream`` block names a directory."""
+    for key, entry in tree.items():
+        if key.lower() == "jetstream" and isinstance(entry.value, dict):
+            for name, inner in entry.value.items():
+                if name.lower() in ("store_dir", "storedir", "store"):
+                    return inner
+    return None

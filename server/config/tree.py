@@ -43,6 +43,14 @@ def digest(tree: dict[str, Entry]) -> str:
     return "sha256:" + hashlib.sha256(f"{text}\n".encode("utf-8", "backslashreplace")).hexdigest()
 
 
+def go_kind_of(node: Node) -> str:
+    """How nats-server's messages call this type of value."""
+    for kind, name in ((bool, "bool"), (int, "int64"), (float, "float64"), (str, "string"), (list, "[]interface {}")):
+        if isinstance(node, kind):
+            return name
+    return "map[string]interface {}"
+
+
 def kind_of(node: Node) -> str:
     """How messages call this type of value."""
     if isinstance(node, bool):

@@ -24,7 +24,7 @@ from typing import Any, Final
 from jetstore.model.times import parse_duration
 from server.config.errors import Problem
 from server.config.parser import scalar
-from server.config.tree import Entry, Node, kind_of
+from server.config.tree import Entry, Node, go_kind_of, kind_of
 
 SECOND: Final = 1_000_000_000
 INT32_MAX: Final = 2**31 - 1
@@ -104,7 +104,7 @@ def wrong_type(name: str, entry: Entry, wanted: str) -> Mistake:
 def as_map(name: str, entry: Entry) -> dict[str, Entry]:
     """The entry's block. Raises ``Mistake``."""
     if not isinstance(entry.value, dict):
-        raise Mistake(f"Expected map to define {name}, got {kind_of(entry.value)}")
+        raise Mistake(f"Expected map to define {name}, got {go_kind_of(entry.value)}")
     return entry.value
 
 
@@ -229,7 +229,7 @@ def seconds(option: str, what: str = "authorization") -> ReadValue:
             except ValueError as error:
                 raise Mistake(f"error parsing {what} config, '{name}' {error}") from None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise wrong_type(name, entry, "a duration or seconds")
+            raise Mistake(f"error parsing {what} config, '{name}' wrong type")
         return {option: int(value * SECOND)}
 
     return read

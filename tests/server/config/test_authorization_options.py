@@ -56,10 +56,10 @@ USER = "authorization { users: [ {user: a, password: x, %s} ] }"
     ("text", "problems"),
     [
         # nats-server's texts; where it points into an entry of an array we point at its beginning.
-        ("authorization { users: [ {password: x} ] }", ["1:25: User entry requires a user"]),
+        ("authorization { users: [ {password: x} ] }", ["1:26: User entry requires a user"]),
         (
             "authorization { users: [ {user: a, nkey: " + KEY + "} ] }",
-            ["1:25: Nkey users do not take usernames or passwords"],
+            ["1:26: Nkey users do not take usernames or passwords"],
         ),
         ("authorization { users: [ {nkey: UDXU4RCSJ} ] }", ["1:26: Not a valid public nkey for a user"]),
         (
@@ -70,7 +70,7 @@ USER = "authorization { users: [ {user: a, password: x, %s} ] }"
             USER % 'permissions: {publish: {allo: "a"}}',
             ["1:72: Unknown field name \"allo\" parsing subject permissions, only 'allow' or 'deny' are permitted"],
         ),
-        (USER % 'permissions: {subscribe: ["a b c"]}', ['1:74: subject "a b c" is not a valid subject']),
+        (USER % 'permissions: {subscribe: ["a b c"]}', ['1:75: subject "a b c" is not a valid subject']),
         (
             USER % "permissions: {allow_responses: {min: 1}}",
             ['1:80: Unknown field "min" parsing permissions'],

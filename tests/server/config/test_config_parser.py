@@ -70,7 +70,7 @@ def test_strings() -> None:
     assert read(r'x: "a\tb\x41\"\\\n"') == {"x": 'a\tbA"\\\n'}
     assert read(r"x: 'a\tb'") == {"x": r"a\tb"}
     assert read('x: "$NOT_A_VARIABLE # no comment"') == {"x": "$NOT_A_VARIABLE # no comment"}
-    assert read("x: (\n line 1\n line 2\n)\ny: 1") == {"x": " line 1\n line 2", "y": 1}
+    assert read("x: (\n line 1\n line 2\n)\ny: 1") == {"x": "\n line 1\n line 2\n", "y": 1}
     assert read('"foo.>": 1') == {"foo.>": 1}
 
 
@@ -109,7 +109,7 @@ def test_variables() -> None:
         ('a: "\\xzz"', "Parse error on line 1: 'Expected two hexadecimal digits"),
         ("a: (\nx", "Parse error on line 1: 'Unexpected EOF processing block"),
         ("a:", "config is invalid (config:1:2)"),
-        ("a:\n1", "Parse error on line 1: 'Expected value but found new line'"),
+        ("a:\n1", "Parse error on line 2: 'Expected value but found new line'"),
         ("a", "config is invalid (config:1:1)"),
         ("a: 1\n}}", "config is invalid (config:2:3)"),
         ("a: 1\n]", "config is invalid (config:2:2)"),

@@ -118,7 +118,8 @@ def test_users_array(tmp_path: Path) -> None:
 
 def test_store_dir_at_top_level(tmp_path: Path) -> None:
     assert load(tmp_path, "store_dir: /a\njetstream: true").jetstream == JetStreamOptions(True, "/a")
-    assert load(tmp_path, "store_dir: /a\njetstream {store_dir: /b}").jetstream.store_dir == "/b"
+    (found,) = problems(tmp_path, "store_dir: /a\nJetStream {\n store: /b}")
+    assert found == "x.conf:3:2: Duplicate 'store_dir' configuration"
 
 
 @pytest.mark.parametrize(
@@ -162,10 +163,10 @@ def test_store_dir_at_top_level(tmp_path: Path) -> None:
         ("max_payload: 1.5", "x.conf:1:0: max_payload should be an integer, not a number"),
         ("max_payload: 0", "x.conf:1:0: max_payload should be at least 1"),
         ("listen: [1]", "x.conf:1:0: listen should be a host:port or a port, not an array"),
-        ("cluster: 5", "x.conf:1:0: Expected map to define cluster, got an integer"),
-        ("jetstream: 5", "x.conf:1:0: Expected map, bool or string to define JetStream, got an integer"),
+        ("cluster: 5", "x.conf:1:0: Expected map to define cluster, got int64"),
+        ("jetstream: 5", "x.conf:1:0: Expected map, bool or string to define JetStream, got int64"),
         ("authorization { users: 5 }", "x.conf:1:16: Expected users field to be an array, got an integer"),
-        ("authorization { users: [{pass: x}] }", "x.conf:1:24: User entry requires a user"),
+        ("authorization { users: [{pass: x}] }", "x.conf:1:25: User entry requires a user"),
         ("authorization { users: [{user: x}, {user: x}] }", 'x.conf:1:16: Duplicate user "x" detected'),
         ('write_deadline: "-1s"', "x.conf:1:0: write_deadline should not be negative: -1s"),
     ],
