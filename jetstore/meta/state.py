@@ -85,6 +85,20 @@ def encode_settled(stream: StreamAssignment) -> bytes:
     return _encode(op="settled", name=stream.name, uid=stream.uid, version=stream.placement.version)
 
 
+def encode_admit(state: MetaState, founding: Sequence[tuple[str, str, int]], name: str, home: tuple[str, int]) -> bytes:
+    """Entry that makes a node a member of the metadata group, in place of the one that has its name, if there is one.
+
+    ``founding``: (name, node id, incarnation) of those who founded the cluster, in the order of their numbers.
+    """
+    version = state.nodes.version if state.nodes is not None else 1
+    return _encode(op="admit", version=version, founding=founding, name=name, home=home)
+
+
+def encode_admitted(version: int) -> bytes:
+    """Entry that says that the metadata group's own members are those that it wants."""
+    return _encode(op="admitted", version=version)
+
+
 def encode_skip(uid: GroupUid) -> bytes:
     """Entry that makes sure that no uid ≤ ``uid`` is ever given out (again)."""
     return _encode(op="skip", uid=uid)
@@ -104,6 +118,10 @@ class MetaState:
         self.streams: dict[str, StreamAssignment] = {}
         self.unsettled: dict[str, None] = {}
         """Names of streams whose members are to change: what their leaders have to look at."""
+        self.nodes: Placement | None = None
+        """Members of the metadata group itself, which are the nodes of the cluster; None: those that founded it."""
+        self.names: dict[str, str] = {}
+        """Name by node id, of all who ever were in ``nodes``."""
         self.next_uid = GroupUid(FIRST_STREAM_UID)
         self.running = RunningHash()
         """Stands for all applied entries."""
@@ -127,6 +145,12 @@ class MetaState:
             case "delete":
                 self.unsettled.pop(request["name"], None)
                 return self.streams.pop(request["name"], None) or api_error("JSStreamNotFoundErr")
+            case "admit":
+                return self._admit(request)
+            case "admitted":
+                if self.nodes is not None and self.nodes.version == request["version"]:
+                    self.nodes = self.nodes.settled()
+                return None
             case "reassign" | "settled":
                 return self._place(request)
             case "skip":
@@ -180,6 +204,29 @@ class MetaState:
         self._note(replace(old, placement=placement))
         return self.streams[old.name]
 
+    def _admit(self, request: dict[str, Any]) -> ApiError | None:
+        """Another node: nobody votes, or is trusted, by name; but of two with one name only the new one stays."""
+        founding = [(name, node, incarnation) for name, node, incarnation in request["founding"]]
+        nodes = self.nodes or Placement.founding(
+            [(node, incarnation) for _, node, incarnation in founding], RaftIndex(0)
+        )
+        names = self.names or {node: name for name, node, _ in founding}
+        node, incarnation = request["home"]
+        staying = [member for member in nodes.wanted if names[member.node] != request["name"]]
+        after = nodes.reassigned([*staying, Member(nodes.next_member, node, incarnation)], self.applied_index)
+        if nodes.version != request["version"] or after is None:
+            return api_error("JSClusterNotAvailErr")
+        self.nodes, self.names = after, {**names, node: request["name"]}
+        return None
+
+    def successor(self, home: tuple[str, int]) -> tuple[str, int] | None:
+        """Who lives under the name of a node that is not in the cluster any more; None: nobody, or it is in it."""
+        if self.nodes is None:
+            return None
+        homes = {self.names[member.node]: member.home for member in self.nodes.wanted}
+        found = homes.get(self.names.get(home[0], ""))
+        return None if found == home else found
+
     def _note(self, assignment: StreamAssignment) -> None:
         self.streams[assignment.name] = assignment
         if assignment.placement.is_settled:
@@ -196,6 +243,7 @@ class MetaState:
             "running": f"{self.running.value:016x}",
             "raft": self.raft_configuration.hex(),
             "next_uid": self.next_uid,
+            **({"nodes": self.nodes.to_json(), "names": self.names} if self.nodes is not None else {}),
             "streams": [
                 {
                     "uid": s.uid,
@@ -232,6 +280,8 @@ class MetaState:
         state.running = RunningHash(fields["index"], int(fields["running"], 16))
         state.raft_configuration = bytes.fromhex(fields["raft"])
         state.next_uid = GroupUid(fields["next_uid"])
+        if "nodes" in fields:
+            state.nodes, state.names = Placement.from_json(fields["nodes"]), fields["names"]
         for s in fields["streams"]:
             created, members = RaftIndex(s["created_index"]), _members(s)
             placement = (

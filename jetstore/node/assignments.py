@@ -51,6 +51,8 @@ class Assignments:
         """Groups with a founding record that no applied metadata has named yet, and the member number in it."""
         self._numbers: dict[GroupUid, int] = {}
         """The member number that the journal has, or will have, of each group that it has no tombstone of."""
+        self._forgotten: set[GroupUid] = set()
+        """Open groups that do not take part: votes or entries of theirs are lost."""
         self._beginning: set[GroupUid] = set()
         """Groups that wait for their new founding record."""
         self._tombstones: set[GroupUid] = set()
@@ -118,7 +120,8 @@ class Assignments:
             by_uid = {a.uid: a for a in machine.streams.values()}
             for uid, number in sorted(self._unnamed.items()):
                 named = by_uid.get(uid)
-                if uid < machine.next_uid and (named is None or number < named.placement.next_member):
+                is_passed = uid < machine.next_uid and (named is None or number < named.placement.next_member)
+                if is_passed and uid not in self._beginning:
                     del self._unnamed[uid]
                     self._entomb(uid)
         for group in self.streams.values():
@@ -175,6 +178,12 @@ class Assignments:
     def _is_open(self, uid: GroupUid) -> bool:
         here: list[StreamGroup | LostStream] = [*self.streams.values(), *self.lost.values()]
         return any(group.uid == uid for group in here)
+
+    def amnesiac(self) -> list[tuple[GroupUid, int]]:
+        """Groups in which this node's member does not know any more what it has promised, and its numbers there."""
+        lost: list[StreamGroup | LostStream] = list(self.lost.values())
+        lost += [group for group in self.streams.values() if group.uid in self._forgotten]
+        return [(group.uid, _number_of(group)) for group in lost]
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -234,6 +243,7 @@ class Assignments:
         group = self._driver(assignment, recovered, node.files.open_stream(assignment.uid, storage, head))
         problem = recovery_problem(recovered, is_alone=node.cluster is None)
         if problem:
+            self._forgotten.add(group.uid)
             group.paused_by = Corruption(f"the log of stream {group.name} {problem}", file="journal", offset=0)
         if recovered is not None and is_newer:  # a head without its CKPT line: from now on it counts
             group.add_record(reset_record(recovered))
@@ -307,6 +317,7 @@ class Assignments:
         """A stream is gone: stop its group, take it off the router."""
         group = self.streams.pop(name, None)
         if group is not None:
+            self._forgotten.discard(group.uid)
             group.delivery.stop(CONSUMER_DELETED)
             group.stop()
             self._node.storage.discard(group.uid)

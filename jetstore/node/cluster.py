@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
 from random import Random
 
 import structlog
 
 from jetstore.limits import Limits
+from jetstore.node.founding import Cluster as FoundedCluster
 from jetstore.node.founding import PeerState, decide
 from jetstore.node.link.hello import Hello
 from jetstore.node.link.links import Links
@@ -24,6 +26,8 @@ from jetstore.store.vfs import Vfs
 
 log = structlog.get_logger(__name__)
 
+INVITE = "cluster.invite"
+"""Asked of a node that belongs to no cluster by who leads the metadata of one: it is a member of that, from now on."""
 WAITING_LOGGED_S = 5.0
 """How often a node that is not founded yet says what it waits for."""
 
@@ -83,6 +87,10 @@ class Cluster:
         self._link_options = link_options
         self._hellos: dict[str, Hello] = {}
         self._changed = asyncio.Event()
+        self.invited = 0
+        """The number under which this node was invited into the metadata group since it started; 0 = it was not."""
+        self.links.register(INVITE, self._on_invitation)
+        self._invitation: tuple[str, tuple[FoundingNode, ...], int] | None = None
         self.port = 0
         """The port in use."""
 
@@ -91,13 +99,23 @@ class Cluster:
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Listen, dial, and return once this node belongs to a cluster: at once, except at its very first start."""
+    async def start(self, *, has_metadata: bool = False) -> None:
+        """Listen, dial, and return once this node belongs to a cluster: at once, except at its very first start.
+
+        ``has_metadata``: its journal has a member of the metadata group.
+        """
         self.port = await self.links.start(self.options.host, self.options.port)
         log.info("cluster port", host=self.options.host, port=self.port, cluster=self.options.name)
         logged_s = self._loop.time()
-        while not self.identity.cluster_id:
-            outcome = decide(self.options.name, self.own, self._peers(), 1 + self.links.nodes_configured())
+        while not self.identity.cluster_id or not (has_metadata or self.member):
+            if self._invitation is not None:
+                cluster_id, nodes, number = self._invitation
+                self._belong(cluster_id, nodes)
+                self.invited = number
+                break
+            outcome: FoundedCluster | str = "it belongs to the cluster, and has to be told under which number"
+            if not self.identity.cluster_id:
+                outcome = decide(self.options.name, self.own, self._peers(), 1 + self.links.nodes_configured())
             if not isinstance(outcome, str):
                 self._belong(outcome.cluster_id, outcome.nodes)
                 break
@@ -138,6 +156,28 @@ class Cluster:
         """This node's number in it; 0 = it is no founder."""
         nodes = self.identity.founding
         return nodes.index(self.own) + 1 if self.own in nodes else 0
+
+    async def _on_invitation(self, node_id: str, payload: bytes) -> bytes:
+        """Somebody's cluster has this node among its members: the invitation holds if it is still without one."""
+        fields = json.loads(payload)
+        nodes = tuple(FoundingNode(*node) for node in fields["founding"])
+        is_free = self.identity.cluster_id in ("", fields["cluster_id"])
+        is_meant = (self.identity.node_id, self.identity.incarnation) == tuple(fields["home"])
+        if is_free and is_meant and not self.member:
+            self._invitation = fields["cluster_id"], nodes, fields["member"]
+            self._changed.set()
+        return b""
+
+    def invitation(self, home: tuple[str, int], member: int) -> bytes:
+        """What makes the node there a member of this cluster, under that number in the metadata group."""
+        identity = self.identity
+        return json.dumps(
+            {"cluster_id": identity.cluster_id, "founding": identity.founding, "home": home, "member": member}
+        ).encode()
+
+    def peers(self) -> list[Hello]:
+        """Who is connected, by node id."""
+        return [hello for _, hello in sorted(self._hellos.items())]
 
     def _peers(self) -> list[PeerState]:
         return [

@@ -21,6 +21,7 @@ from jetstore.errors import ApiError, Corruption, DiskPoisoned, JetstoreError
 from jetstore.limits import Limits
 from jetstore.meta.state import MetaState
 from jetstore.model.api_errors import api_error
+from jetstore.node.admitting import Admitting
 from jetstore.node.assignments import Assignments, founding_record, recovery_problem, reset_record
 from jetstore.node.behind import Behind
 from jetstore.node.cluster import Cluster
@@ -125,7 +126,8 @@ class Node:
             self.behind = Behind(self, self.cluster)
             self.comparing = Comparing(self, self.cluster, self.behind)
             self.placing = Placing(self, self.cluster)
-            await self.cluster.start()
+            admitting = Admitting(self, self.cluster)
+            await self.cluster.start(has_metadata=META_GROUP in recovery.groups)
         self._own(self.storage.run())
         self._own(self.compactor.run())
         self._own(self._watch_damage())
@@ -138,6 +140,7 @@ class Node:
             self._own(self.comparing.run())
         if self.placing is not None:
             self._own(self.placing.run())
+            self._own(admitting.run())
         if self.cluster is None:
             await self.meta.serving()
             for group in list(self.streams.values()):
@@ -253,7 +256,7 @@ class Node:
             limits=self.limits,
             loop=self.loop,
             on_applied=self._meta_applied,
-            replication=self._meta_replication(),
+            replication=self._meta_replication(recovered),
         )
         is_alone = self.cluster is None
         if (meta.is_faulty and is_alone) or recovery_problem(recovered, is_alone=is_alone):
@@ -276,13 +279,14 @@ class Node:
             meta.bar()
         return meta
 
-    def _meta_replication(self) -> Replication | None:
+    def _meta_replication(self, recovered: GroupRecovery | None) -> Replication | None:
         cluster = self.cluster
         if cluster is None:
             return None
+        member = recovered.generation if recovered is not None else cluster.invited or cluster.member
         return Replication(
             host=cluster.host,
-            member=cluster.member,
+            member=member,
             configuration=cluster.founding_configuration,
             boot=cluster.identity.boot_counter,
             random_below=self.parts.rng.randrange,
@@ -302,12 +306,19 @@ class Node:
         cluster = self.cluster
         if cluster is None:
             return ()
-        own = cluster.own
-        others = [node for node in cluster.identity.founding if node != own]
+        own = (cluster.identity.node_id, cluster.identity.incarnation)
+        others = [home for home in self.homes() if home != own]
         if replicas > len(others) + 1:
             # The configured routes may be more than the nodes they lead to.
             raise api_error("JSClusterNoPeersErrF", err=f"no suitable peers for placement, {len(others) + 1} nodes")
-        return tuple((node.node_id, node.incarnation) for node in [own, *others][: max(replicas, 1)])
+        return (own, *others)[: max(replicas, 1)]
+
+    def homes(self) -> list[tuple[str, int]]:
+        """(node id, incarnation) of the nodes of the cluster, in the order of their numbers in the metadata group."""
+        assert self.cluster is not None
+        if (nodes := self.meta.machine.nodes) is not None:
+            return [member.home for member in nodes.wanted]
+        return [(node.node_id, node.incarnation) for node in self.cluster.identity.founding]
 
     def group_of(self, uid: GroupUid) -> MetaGroup | StreamGroup | None:
         """The group with this number, if this node has a member of it that is open."""

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
 from jetstore.errors import ConfChangeRefused, JetstoreError, NotNow
 from jetstore.meta.placement import Placement, wanted_at
-from jetstore.meta.state import StreamAssignment, encode_reassign, encode_settled
-from jetstore.node.stream_group import StreamGroup
+from jetstore.meta.state import StreamAssignment, encode_admitted, encode_reassign, encode_settled
+from jetstore.node.group import Group
 from jetstore.raft.core import RaftCore
 from jetstore.raft.membership import ChangeKind, ChangeStep, ConfChange, NodeIncarnation, Transition
 
@@ -61,10 +62,18 @@ def next_change(core: RaftCore, placement: Placement) -> ConfChange | None:
             )
         )
     promoted = sorted(configuration.learners)
+    if not all(_follows(core, number) for number in promoted):
+        return None
     removed = sorted(configuration.voters - wanted.keys())
     steps = [ChangeStep(ChangeKind.PROMOTE, number) for number in promoted]
     steps += [ChangeStep(ChangeKind.REMOVE, number) for number in removed]
     return ConfChange(tuple(steps), Transition.JOINT) if steps else None
+
+
+def _follows(core: RaftCore, learner: int) -> bool:
+    """Whether a learner is alive and has begun to store the log: how near it must be is the core's business."""
+    progress = core.leading.progress.get(learner) if core.leading is not None else None
+    return progress is not None and progress.is_alive and progress.match_index > 0
 
 
 def is_settled(core: RaftCore, placement: Placement) -> bool:
@@ -104,15 +113,22 @@ class Placing:
         for name in list(unsettled):
             group, assignment = self._node.streams.get(name), meta.machine.streams[name]
             if group is not None and group.uid == assignment.uid and group.serves:
-                self._bring_on(group, assignment)
+                if is_settled(group.core, assignment.placement):
+                    self._tell(assignment)
+                else:
+                    self.bring_on(group, assignment.placement)
+        nodes = meta.machine.nodes
+        if nodes is not None and not nodes.is_settled and meta.serves:
+            if is_settled(meta.core, nodes):
+                self._propose_meta(encode_admitted(nodes.version))
+            else:
+                self.bring_on(meta, nodes)
         if len(self._told) > len(unsettled):
             self._told = {name: told for name, told in self._told.items() if name in unsettled}
 
-    def _bring_on(self, group: StreamGroup, assignment: StreamAssignment) -> None:
-        core, placement = group.core, assignment.placement
-        if is_settled(core, placement):
-            self._tell(assignment)
-            return
+    def bring_on(self, group: Group, placement: Placement) -> None:
+        """Take the next step of a group that this node leads, if there is one now."""
+        core = group.core
         change = next_change(core, placement)
         if change is None:
             return
@@ -160,10 +176,11 @@ class Placing:
         for name in meta.machine.unsettled:
             assignment = meta.machine.streams[name]
             if assignment.uid == uid and assignment.placement.version == version:
-                try:
-                    meta.propose_with(encode_settled(assignment), None)
-                except NotNow:
-                    return
+                self._propose_meta(encode_settled(assignment))
+
+    def _propose_meta(self, entry: bytes) -> None:
+        with suppress(NotNow):  # who leads next sees the same
+            self._node.meta.propose_with(entry, None)
 
     # -- wishes ---------------------------------------------------------------------------------------------------
 

@@ -34,8 +34,12 @@ def numbers(placement: Placement) -> list[int]:
     return [member.number for member in placement.wanted]
 
 
-def core(configuration: Configuration, *, committed: bool = True) -> RaftCore:
+def core(
+    configuration: Configuration, *, committed: bool = True, match_index: int = 5, is_alive: bool = True
+) -> RaftCore:
+    progress = SimpleNamespace(match_index=match_index, is_alive=is_alive)
     state = SimpleNamespace(
+        leading=SimpleNamespace(progress=dict.fromkeys(configuration.learners, progress)),
         configuration=configuration,
         configurations=SimpleNamespace(index=5),
         log=SimpleNamespace(committed_index=5 if committed else 4),
@@ -125,6 +129,16 @@ def test_learners_then_one_joint_change_then_settled() -> None:
     assert not is_settled(core(configuration, committed=False), placement)
     assert is_settled(core(configuration), placement)
     assert next_change(core(configuration), placement) is None
+
+
+@pytest.mark.parametrize("silent", [{"match_index": 0}, {"is_alive": False}])
+def test_a_learner_that_does_not_follow_becomes_no_voter(silent: dict[str, Any]) -> None:
+    placement = wanting(placed(A, B, C), A, B, D)
+    change = next_change(core(Configuration.founding([A, B, C])), placement)
+    assert change is not None
+    configuration = Configuration.founding([A, B, C]).changed(change)
+    assert next_change(core(configuration, **silent), placement) is None
+    assert next_change(core(configuration), placement) is not None
 
 
 def test_nothing_while_a_change_is_not_committed() -> None:

@@ -1,0 +1,174 @@
+"""A node whose disk was lost comes back as another node: who leads the metadata takes it in, in place of the old one.
+
+It has the old one's name, another node id (or another incarnation), and no cluster. Nothing it says counts before it is
+a member, and it becomes one under a number that was never used: of the metadata group first, as a learner, then as a
+voter in the same joint change in which the old number leaves (``placing``); then of each stream's group, likewise. A
+node that has lost what it promised in one group only gets a new number in that group.
+
+Everything is looked at again and again, from applied metadata and who is connected: nothing else is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jetstore.errors import JetstoreError, NotNow
+from jetstore.meta.placement import Member
+from jetstore.meta.state import StreamAssignment, encode_admit, encode_reassign
+from jetstore.node.cluster import INVITE
+
+if TYPE_CHECKING:
+    from jetstore.node.cluster import Cluster
+    from jetstore.node.link.hello import Hello
+    from jetstore.node.node import Node
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 0.5
+REASSIGNED_MAX = 64
+"""Streams that get another member in one look."""
+LOST = "placement.lost"
+
+
+class Admitting:
+    """Built by a node that has a cluster; works while it leads the metadata."""
+
+    def __init__(self, node: Node, cluster: Cluster) -> None:
+        """Hears from others at once; works while ``run`` runs."""
+        self._node = node
+        self._cluster = cluster
+        cluster.links.register(LOST, self._hear_lost)
+
+    async def run(self) -> None:
+        """Work, for as long as the node lives."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._tell_lost()
+            if self._node.meta.serves:
+                self._admit()
+                self._invite()
+                self._replace_in_streams()
+
+    # -- the metadata group -------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Propose the first node that has come in place of another; one at a time."""
+        state = self._node.meta.machine
+        if state.nodes is not None and not state.nodes.is_settled:
+            return
+        homes = set(self._node.homes())
+        for hello in self._cluster.peers():
+            if _home(hello) in homes or not self._takes_a_place(hello):
+                continue
+            log.warning("a node has come back without its disk: it is taken in anew", node=hello.node_name)
+            founding = self._cluster.identity.founding
+            self._propose(encode_admit(state, founding, hello.node_name, _home(hello)))
+            return
+
+    def _takes_a_place(self, hello: Hello) -> bool:
+        """Whether it belongs to no cluster and a member of its name is not there (or is an earlier life of it)."""
+        state = self._node.meta.machine
+        if hello.cluster_id and hello.node_id not in {home[0] for home in self._node.homes()}:
+            return False
+        names = state.names or {node.node_id: node.name for node in self._cluster.identity.founding}
+        for node_id, incarnation in self._node.homes():
+            if names[node_id] != hello.node_name:
+                continue
+            if node_id == hello.node_id:
+                return incarnation < hello.incarnation
+            return not self._cluster.host.is_up(node_id) and node_id != self._cluster.identity.node_id
+        return False
+
+    def _invite(self) -> None:
+        """Tell members that have never answered under which number they are members."""
+        core = self._node.meta.core
+        nodes = self._node.meta.machine.nodes
+        if nodes is None or core.leading is None or core.configurations.index > core.log.committed_index:
+            return
+        for hello in self._cluster.peers():
+            number = nodes.number_on(_home(hello))
+            progress = core.leading.progress.get(number)
+            if progress is not None and not progress.match_index:
+                self._request(hello.node_id, INVITE, self._cluster.invitation(_home(hello), number))
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    def _replace_in_streams(self) -> None:
+        """A stream's members on nodes that are not in the cluster any more get their successors there."""
+        state = self._node.meta.machine
+        if state.nodes is None:
+            return
+        begun = 0
+        for assignment in state.streams.values():
+            if begun == REASSIGNED_MAX or not assignment.placement.is_settled:
+                continue
+            wanted, number = [], assignment.placement.next_member
+            for member in assignment.placement.wanted:
+                successor = state.successor(member.home)
+                if successor is None or len(assignment.placement.wanted) == 1:  # a lone copy is not given up
+                    wanted.append(member)
+                else:
+                    wanted.append(Member(number, *successor))
+                    number += 1
+            if number > assignment.placement.next_member:
+                begun += 1
+                self._propose(encode_reassign(assignment, wanted))
+
+    # -- one group of a node --------------------------------------------------------------------------------------
+
+    def _tell_lost(self) -> None:
+        """Say which groups this node has forgotten its promises of."""
+        core = self._node.meta.core
+        where = core.configuration.members.get(core.leader)
+        for uid, number in self._node.assignments.amnesiac():
+            if core.is_leader:
+                self._renumber(uid, number)
+            elif where is not None:
+                self._request(where.node, LOST, json.dumps({"uid": uid, "number": number}).encode())
+
+    async def _hear_lost(self, node_id: str, payload: bytes) -> bytes:
+        fields = json.loads(payload)
+        self._renumber(fields["uid"], fields["number"], node_id)
+        return b""
+
+    def _renumber(self, uid: int, number: int, node_id: str = "") -> None:
+        assignment = self._assignment(uid)
+        if assignment is None or not assignment.placement.is_settled or len(assignment.placement.wanted) < 2:
+            return
+        placement = assignment.placement
+        lost = [member for member in placement.wanted if member.number == number]
+        if lost and node_id in ("", lost[0].node):
+            log.warning("a member has lost its memory: it gets another number", stream=assignment.name, number=number)
+            others = [member for member in placement.wanted if member.number != number]
+            self._propose(encode_reassign(assignment, [*others, Member(placement.next_member, *lost[0].home)]))
+
+    def _assignment(self, uid: int) -> StreamAssignment | None:
+        return next((a for a in self._node.meta.machine.streams.values() if a.uid == uid), None)
+
+    # -- common ---------------------------------------------------------------------------------------------------
+
+    def _propose(self, entry: bytes) -> None:
+        try:
+            self._node.meta.propose_with(entry, None)
+        except NotNow:
+            return  # it is seen again
+
+    def _request(self, node_id: str, method: str, payload: bytes) -> None:
+        try:
+            request = self._cluster.links.request(node_id, method, payload)
+        except (JetstoreError, OSError):
+            return  # it is said again
+        request.add_done_callback(_heard)
+
+
+def _home(hello: Hello) -> tuple[str, int]:
+    return hello.node_id, hello.incarnation
+
+
+def _heard(future: asyncio.Future[bytes]) -> None:
+    if not future.cancelled():
+        future.exception()

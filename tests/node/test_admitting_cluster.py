@@ -1,0 +1,128 @@
+"""A node that lost its disk, or a group's vote, is a member again, under another number and with what others have."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from placing_world import Story, node_of, play
+
+from jepsen.sim.machine import Machine
+from jepsen.sim.wipe import new_disk, old_disk
+from jetstore.node import assignments
+from jetstore.node.node import Node
+
+DEEP = os.environ.get("JETSTORE_DEEP") == "1"
+
+
+async def taken_in(s: Story, machine: Machine, stream: str) -> Node:
+    """Wait until the new node on that machine is a voter of the metadata and of the stream."""
+
+    def is_so() -> Node | None:
+        node = node_of(machine)
+        if node is None or stream not in node.streams:
+            return None
+        cores = [node.meta.core, node.streams[stream].core]
+        return node if all(core.member in core.configuration.voters and core.leader for core in cores) else None
+
+    node: Node = await s.until(is_so, f"{machine.name} is taken in")
+    await s.settled(stream)
+    return node
+
+
+@pytest.mark.parametrize("led", [False, True])
+def test_a_node_with_an_empty_disk_is_taken_in(led: bool) -> None:
+    async def story(s: Story) -> None:
+        await s.create("S", 3)
+        await s.publish("S", *[b"%d" % n for n in range(30)])
+        leader = await s.until(lambda: s.leader("S"), "led")
+        leads = s.machine_with(leader)
+        victim = leads if led else next(m for m in s.world.machines if m is not leads)
+        new_disk(victim, 0.3)
+        await s.publish("S", b"while it is away")
+        node = await taken_in(s, victim, "S")
+        assert (node.meta.core.member, node.streams["S"].core.member) == (4, 4)
+        assert len(await s.converged("S")) == 31
+        # It counts: with another node gone for good, the two go on.
+        other = next(m for m in s.world.machines if m is not victim)
+        other.kill(1e6)
+        await s.publish("S", b"two are enough")
+        assert (await s.converged("S"))[32] == b"two are enough"
+
+    play(story, nodes=3, seed=int(led))
+
+
+@pytest.mark.parametrize("seed", range(40 if DEEP else 1))
+def test_every_disk_is_replaced_one_after_the_other_under_power_cuts(seed: int) -> None:
+    async def story(s: Story) -> None:
+        rng = s.world.rng
+        await s.create("S", 3)
+        count = len(await s.publish("S", *[b"x"] * 10))
+        for machine in s.world.machines:
+            new_disk(machine, rng.choice((0.05, 1.0)))
+            for _ in range(2):
+                others = [other for other in s.world.machines if other is not machine]
+                rng.choice(others).power_cut(rng.choice((0.05, 1.0)))
+                count += len(await s.publish("S", b"y"))
+            await taken_in(s, machine, "S")
+            await s.until(lambda: all(node_of(m) for m in s.world.machines), "all run")
+        assert len(await s.converged("S")) >= count
+        assert (await s.converged("S"))[1] == b"x"
+
+    play(story, nodes=3, seed=seed)
+
+
+def test_an_old_disk_that_comes_back_is_not_counted() -> None:
+    async def story(s: Story) -> None:
+        await s.create("S", 3)
+        await s.publish("S", b"a")
+        victim = s.world.machines[2]
+        disk = new_disk(victim, 0.3)
+        await taken_in(s, victim, "S")
+        await s.publish("S", b"b")
+        old_disk(victim, disk, 0.3)
+        await s.publish("S", b"c")
+        # It is one of three machines, and no member: without one of the other two nothing can be acknowledged.
+        node = await s.until(lambda: node_of(victim), "it runs")
+        term = node.meta.core.term
+        s.world.machines[0].kill(20.0)
+        began_s = s.world.loop.now()
+        await s.publish("S", b"d")
+        assert s.world.loop.now() - began_s > 15
+        assert node.meta.core.term <= term + 1
+        assert not node.meta.core.is_leader
+        assert not node.streams
+        assert node.health_problem()
+
+    play(story, nodes=3, seed=7)
+
+
+def test_a_member_that_lost_its_vote_gets_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = assignments.recovery_problem
+    is_lost = False
+
+    def problem(recovered: Any, *, is_alone: bool) -> str:
+        if is_lost and recovered is not None and recovered.uid != 1 and recovered.generation == 2:
+            return "has lost its vote"
+        return genuine(recovered, is_alone=is_alone)
+
+    monkeypatch.setattr(assignments, "recovery_problem", problem)
+
+    async def story(s: Story) -> None:
+        nonlocal is_lost
+        await s.create("S", 3)
+        await s.publish("S", b"a", b"b")
+        (victim,) = [m for m in s.world.machines if (n := node_of(m)) and n.streams["S"].core.member == 2]
+        is_lost = True
+        victim.kill(0.2)
+        await s.publish("S", b"c")
+        await s.until(lambda: node_of(victim), "it runs")
+        node = await taken_in(s, victim, "S")
+        assert (node.meta.core.member in (1, 2, 3), node.streams["S"].core.member) == (True, 4)
+        assert list((await s.converged("S")).values()) == [b"a", b"b", b"c"]
+        victim.kill(0.2)  # under the new number it starts like any other
+        await s.publish("S", b"d")
+        await taken_in(s, victim, "S")
+
+    play(story, nodes=3, seed=8)
