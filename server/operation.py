@@ -20,7 +20,7 @@ from server.auth.authenticator import Authenticator
 from server.config.errors import ConfigError
 from server.config.options import Options, start_problem
 from server.config.ports_file import write_ports_file
-from server.config.reload import reload_lines
+from server.config.reload import has_other_users, reload_lines
 from server.protocol import reasons
 from server.protocol.reasons import CloseReason
 
@@ -105,9 +105,8 @@ class Operation:
         for line in lines:
             log.info(line)
         self._apply_limits(old, new)
-        self._apply_users(
-            users, has_changed=(old.authorization, old.no_auth_user) != (new.authorization, new.no_auth_user)
-        )
+        if has_other_users(old, new):
+            self._apply_users(users)
         self._apply_info(new)
         if new.ports_file_dir != old.ports_file_dir:
             self.remove_ports()
@@ -148,10 +147,8 @@ class Operation:
         for connection in open_ones[new.max_connections :]:
             connection.close(CloseReason.MAXIMUM_CONNECTIONS_EXCEEDED, reasons.MAXIMUM_CONNECTIONS_EXCEEDED)
 
-    def _apply_users(self, users: Authenticator, *, has_changed: bool) -> None:
+    def _apply_users(self, users: Authenticator) -> None:
         clients = self.server.clients
-        if not has_changed:
-            return
         clients.authenticator = users
         clients.options.protocol.auth_required = users.is_required
         clients.info.auth_required = users.is_shown

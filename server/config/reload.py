@@ -6,10 +6,11 @@ An option that is in none of the tables cannot change while the server runs. Who
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final
 
 from jetstore.model.times import format_duration
+from server.config.accounts import AccountsOptions
 from server.config.errors import ConfigError
 from server.config.options import Options
 
@@ -41,7 +42,7 @@ LIVE: Final = {
 }
 """Option → what is logged when it changed."""
 _AUTHORIZATION: Final = frozenset({"authorization", "no_auth_user"})
-"""Compared and applied as one."""
+"""Who may connect: compared and applied as one, with the users of accounts."""
 _BEFORE_AUTHORIZATION: Final = frozenset(list(LIVE)[:9])
 """nats-server says these first."""
 _SAYS_NOTHING: Final = frozenset({"config_file", "config_digest", "warnings"})
@@ -78,6 +79,9 @@ def reload_lines(old: Options, new: Options) -> list[str]:
     last: list[str] = []
     for option in (each.name for each in fields(Options)):
         before, after = getattr(old, option), getattr(new, option)
+        if option == "accounts":
+            _check_accounts(old.accounts, new.accounts)
+            continue
         if before == after or option in _SAYS_NOTHING or option in _AUTHORIZATION:
             continue
         if option not in LIVE or (option == "cluster_name" and old.cluster.port):
@@ -87,6 +91,19 @@ def reload_lines(old: Options, new: Options) -> list[str]:
             value = "not " if after else ""
         (first if option in _BEFORE_AUTHORIZATION else last).append(LIVE[option].format(value))
     return [*first, "Reloaded: authorization users", "Reloaded: accounts", *_authorization(old, new), *last]
+
+
+def has_other_users(old: Options, new: Options) -> bool:
+    """Whether somebody else may connect, or may do something else."""
+    return any(getattr(old, option) != getattr(new, option) for option in (*_AUTHORIZATION, "accounts"))
+
+
+def _check_accounts(old: AccountsOptions, new: AccountsOptions) -> None:
+    """Users of accounts may come, go and change; what accounts are may not. Raises ``ReloadRefused``."""
+    before, after = ({each.name: replace(each, users=()) for each in given.accounts} for given in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            raise ReloadRefused(f'config reload not supported for account "{name}": only its users can change')
 
 
 def _authorization(old: Options, new: Options) -> list[str]:

@@ -36,7 +36,6 @@ STALL_S = 0.01
 """How long a producer is not read when a consumer of its messages is congested."""
 _NANOS = 1_000_000_000
 _RESERVED_QUEUE = b"_sys_"
-_SYSTEM_ACCOUNT = "$SYS"
 _WARNED = {
     CloseReason.SLOW_CONSUMER_PENDING_BYTES: "slow consumer",
     CloseReason.SLOW_CONSUMER_WRITE_DEADLINE: "slow consumer",
@@ -352,7 +351,7 @@ class ClientConnection(asyncio.Protocol):
             self._abort(CloseReason.SLOW_CONSUMER_PENDING_BYTES)
 
     def _traced(self, text: str) -> None:
-        if self.user.account == _SYSTEM_ACCOUNT and not self.server.options.trace_verbose:
+        if self.account.is_system and not self.server.options.trace_verbose:
             return
         user = f'"{self.user.account}/user:{self.user.name}" - ' if self.user.name else ""
         log.info(f"{self.ip}:{self.port} - cid:{self.cid} - {user}{text}", trace=True)

@@ -116,7 +116,10 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_life_of_a_server(directory: Path) -> None:
     """One process for all of it: starting one takes a second."""
-    users = "authorization {{ users: [{{user: a, password: b{rest}}}, {{user: c, password: {c}}}] }}"
+    users = (
+        "authorization {{ users: [{{user: a, password: b{rest}}}] }}\n"
+        "accounts {{ A {{ users: [{{user: c, password: {c}}}] }} }}"
+    )
     server = Running(directory, users.format(rest="", c="d"))
     assert (directory / "pid").read_text() == str(server.process.pid)
     assert server.process.pid in servers()
@@ -138,8 +141,8 @@ def test_the_life_of_a_server(directory: Path) -> None:
     # Reloads that change nothing: one option of several cannot, and a file with mistakes.
     kept = users.format(rest="", c="changed")
     server.reload(kept + "\ntrace: true\nmax_pending: 2MB", "reload not supported for MaxPending: old=67108864")
-    server.reload(kept + "\nfoo: 1\n bar: 2", f'{server.config}:11:2: unknown field "bar"')
-    assert f'Failed to reload server configuration: {server.config}:10:1: unknown field "foo"' in server.text()
+    server.reload(kept + "\nfoo: 1\n bar: 2", f'{server.config}:12:2: unknown field "bar"')
+    assert f'Failed to reload server configuration: {server.config}:11:1: unknown field "foo"' in server.text()
     assert "[TRC]" not in server.text()
     stays.send("PUB q 1001\r\n" + "x" * 1001 + "\r\n")
     assert b"-ERR 'Maximum Payload Violation'\r\n" in stays.until(b"")

@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 
 import pytest
 
-from server.config.options import AuthorizationOptions, ClusterOptions, JetStreamOptions, Options
-from server.config.reload import GO_NAMES, LIVE, ReloadRefused, reload_lines
+from server.config.accounts import AccountOptions, AccountsOptions
+from server.config.options import AuthorizationOptions, ClusterOptions, JetStreamOptions, Options, User
+from server.config.reload import GO_NAMES, LIVE, ReloadRefused, has_other_users, reload_lines
 
 ALWAYS = ["Reloaded: authorization users", "Reloaded: accounts"]
 OLD = Options(config_file="x.conf", server_name="a")
@@ -77,6 +78,24 @@ def test_what_is_refused(new: dict[str, object], text: str) -> None:
     with pytest.raises(ReloadRefused) as caught:
         reload_lines(OLD, replace(OLD, **new))  # type: ignore[arg-type]
     assert str(caught.value) == text
+
+
+def test_users_of_accounts_change_and_accounts_do_not() -> None:
+    def options(*accounts: AccountOptions) -> Options:
+        return replace(OLD, accounts=AccountsOptions(accounts))
+
+    old = options(AccountOptions("A", users=(User("a", "x"),)), AccountOptions("B"))
+    new = options(AccountOptions("B", users=(User("b", "y"),)), AccountOptions("A"))
+    assert reload_lines(old, new) == ALWAYS
+    assert has_other_users(old, new)
+    assert not has_other_users(old, replace(old, debug=True))
+    for other in (
+        options(AccountOptions("A")),
+        options(AccountOptions("A"), AccountOptions("B"), AccountOptions("C")),
+        options(AccountOptions("A", max_connections=5), AccountOptions("B")),
+    ):
+        with pytest.raises(ReloadRefused, match=r'config reload not supported for account "[ABC]": only its users'):
+            reload_lines(old, other)
 
 
 def test_the_name_of_a_cluster_that_is_one_stays() -> None:
