@@ -289,3 +289,15 @@ def test_a_transfer_to_a_voter_that_is_demoted_ends() -> None:
     core.append_from_leader([entry(3, 2, core.configuration.changed(ConfChange.demote(3)).encode())])
     assert core.status().transfer_to == 0
     core.propose(b"a")
+
+
+def test_which_entries_carry_a_configuration() -> None:
+    """So that a journal line can say of all others that they are none."""
+    grown = configuration(1).changed(ConfChange.add_learner("n2", 1)).encode()
+    member = alone(count=1, term=1)
+    member.crash()
+    member.disk.entries = [entry(1, 1), entry(2, 1, grown), entry(3, 1), entry(4, 1)]
+    member.start()
+    carriers = member.running.configurations.carriers
+    assert carriers(RaftIndex(1), RaftIndex(4)) == carriers(RaftIndex(2), RaftIndex(2)) == [2]
+    assert carriers(RaftIndex(1), RaftIndex(1)) == carriers(RaftIndex(3), RaftIndex(4)) == []
