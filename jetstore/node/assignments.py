@@ -85,13 +85,14 @@ class Assignments:
         assigned = {a.uid for a in machine.streams.values() if self._member(a)}
         numbers = {a.uid: a.placement.next_member for a in machine.streams.values()}
         for uid in sorted(set(self._recovered) - assigned):
-            number = self._recovered.pop(uid).generation
+            number = self._recovered[uid].generation
             if not number:  # its tombstone stands; its files may not all be gone
+                del self._recovered[uid]
                 self._tombstones.add(uid)
                 self._remove_files(uid)
             elif uid < machine.next_uid and number < numbers.get(uid, number + 1):
                 self._entomb(uid)
-            else:
+            else:  # the entry that names it may be in the log and not readable yet: then it is opened as it was
                 self._unnamed[uid] = number
                 if node.cluster is None:  # nobody else may still name it
                     self._meta.propose_with(encode_skip(uid), None)
