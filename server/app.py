@@ -21,7 +21,6 @@ from jetstore.clock import Clock
 from jetstore.limits import Limits
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.server_limits import ServerLimits
-from jetstore.node.cluster import Cluster
 from jetstore.node.group_commit import SYNC_BUCKETS_S
 from jetstore.node.loop_lag import BUCKETS_S
 from jetstore.node.node import Node, NodeParts
@@ -45,6 +44,7 @@ from server.protocol.info import ServerInfo
 from server.route.router import Router
 
 if TYPE_CHECKING:
+    from jetstore.node.cluster import Cluster
     from server.monitor.monitor import Monitor
 
 log = structlog.get_logger("server")

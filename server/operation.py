@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -23,25 +22,12 @@ from server.config.ports_file import write_ports_file
 from server.config.reload import has_other_users, reload_lines
 from server.protocol import reasons
 from server.protocol.reasons import CloseReason
+from server.surroundings import Surroundings
 
 log = structlog.get_logger("server")
 
 CLOSE_INTERVAL_MAX_S: Final = 1.0
 """A lame duck with few clients closes one a second at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What lies around a server in its process."""
-
-    load: Callable[[], Options]
-    """The options of the command line and its file, read again. Raises ``ConfigError``."""
-    apply_log: Callable[[Options], None]
-    """Log as these options say. Raises ``OSError`` and changes nothing if the file cannot be opened."""
-    reopen_log: Callable[[], None]
-    """Close the log file and open what is at its path now."""
-    write_pid: Callable[[str], None]
-    """Write the process's id to a file. Raises ``OSError``."""
 
 
 class Operation:

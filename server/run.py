@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -25,16 +25,18 @@ from jetstore.clock import RealClock
 from jetstore.errors import JetstoreError, OperatingError, StoreLocked
 from jetstore.limits import Limits
 from jetstore.model.levels import NATS_VERSION
-from jetstore.node.cluster import Cluster, ClusterOptions
-from jetstore.node.link.ports import Route
 from jetstore.node.open_store import check_mode, open_store
-from jetstore.store.disk import ProcessDisk
+from jetstore.store.disk import ProcessDisk, WriterProcess, spawn_writer
 from jetstore.store.index import LmdbIndexes
 from jetstore.store.lock import DirectoryLock
 from jetstore.store.os_vfs import OsVfs
-from server.app import Server, Store, World
 from server.config.options import Options
-from server.operation import Operation, Surroundings
+
+if TYPE_CHECKING:
+    from jetstore.node.cluster import ClusterOptions
+    from server.app import Server, Store
+    from server.operation import Operation
+    from server.surroundings import Surroundings
 
 log = structlog.get_logger("server")
 
@@ -91,11 +93,19 @@ async def lock_store(root: Path) -> DirectoryLock:
             await asyncio.sleep(LOCK_RETRY_S)
 
 
-async def open_real_store(options: Options, limits: Limits) -> tuple[Store, DirectoryLock, ProcessDisk]:
-    """The real store: locked, its journal opened, its writer process running."""
+async def start_writer(options: Options) -> tuple[DirectoryLock, WriterProcess]:
+    """The store, locked, and a writer process that begins to run meanwhile."""
     root = store_root(options)
     make_store_root(root)
     lock = await lock_store(root)
+    return lock, spawn_writer(lock.fd)
+
+
+async def open_real_store(options: Options, limits: Limits, writer: WriterProcess) -> tuple[Store, ProcessDisk]:
+    """The real store, locked before: its journal opened, and taken over by the writer process."""
+    from server.app import Store
+
+    root = store_root(options)
     vfs = OsVfs(root)
     journal, recovery, identity = open_store(vfs, limits, options.server_name, os.urandom)
     check_mode(identity, recovery, is_clustered=options.cluster.port != 0)
@@ -106,9 +116,11 @@ async def open_real_store(options: Options, limits: Limits) -> tuple[Store, Dire
         )
     indexes = LmdbIndexes(str(root))
     journal_lsn = journal.position.lsn
-    disk = await ProcessDisk.start(root, journal, limits, lock_fd=lock.fd, extensions=[INDEX_COMMANDS])
+    disk = await ProcessDisk.start(root, journal, limits, process=writer, extensions=[INDEX_COMMANDS])
     cluster = None
     if options.cluster.port:
+        from jetstore.node.cluster import Cluster  # with all that it needs, a tenth of the start-up time
+
         cluster = Cluster(
             cluster_options(options),
             identity,
@@ -118,11 +130,14 @@ async def open_real_store(options: Options, limits: Limits) -> tuple[Store, Dire
             rng=Random(int.from_bytes(os.urandom(16))),
             journal_lsn=journal_lsn,
         )
-    return Store(vfs, disk, recovery, indexes, cluster), lock, disk
+    return Store(vfs, disk, recovery, indexes, cluster), disk
 
 
 def cluster_options(options: Options) -> ClusterOptions:
     """What the node needs of the ``cluster`` block."""
+    from jetstore.node.cluster import ClusterOptions
+    from jetstore.node.link.ports import Route
+
     given = options.cluster
     return ClusterOptions(
         name=options.cluster_name,
@@ -180,6 +195,12 @@ async def serve(options: Options, around: Surroundings) -> int:
     loop.set_exception_handler(unexpected)
     limits = real_limits(options, store_root(options))
     memory, storage = room(options)
+    lock: DirectoryLock | None = None
+    if options.jetstream.enabled:
+        lock, writer = await start_writer(options)
+    from server.app import Server, World  # most of the start-up time: the writer process gets ready meanwhile
+    from server.operation import Operation
+
     world = World(
         loop,
         RealClock(),
@@ -189,9 +210,12 @@ async def serve(options: Options, around: Surroundings) -> int:
         os.urandom,
     )
     store: Store | None = None
-    lock: DirectoryLock | None = None
     if options.jetstream.enabled:
-        store, lock, disk = await open_real_store(options, limits)
+        try:
+            store, disk = await open_real_store(options, limits, writer)
+        except BaseException:
+            writer.abandon()
+            raise
     server = Server(options, world, store, on_poison=lambda error: end(1))
     if server.node is not None:
         disk.on_poison = server.node.fail  # also when the writer dies while nothing waits for it

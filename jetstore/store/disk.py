@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jetstore.errors import DiskFull, DiskPoisoned
 from jetstore.limits import Limits
@@ -179,17 +179,23 @@ class ProcessDisk:
 
     @classmethod
     async def start(
-        cls, root: str | Path, journal: Journal, limits: Limits, *, lock_fd: int = -1, extensions: Sequence[str] = ()
+        cls,
+        root: str | Path,
+        journal: Journal,
+        limits: Limits,
+        *,
+        process: WriterProcess | None = None,
+        extensions: Sequence[str] = (),
     ) -> ProcessDisk:
         """A running writer that took the journal over (``journal`` is detached and must not be used any more).
 
-        ``lock_fd`` is the descriptor of ``DirectoryLock``, which the writer inherits. ``extensions`` are
-        ``module:function`` names of factories (root, limits) → commands by name, imported in the writer.
+        ``process`` was spawned before (``spawn_writer``), else it is now. ``extensions`` are ``module:function`` names
+        of factories (root, limits) → commands by name, imported in the writer.
         DiskPoisoned if it does not come up.
         """
         loop = asyncio.get_running_loop()
-        ours, process = _spawn(lock_fd)
-        disk = cls(loop, ours, process)
+        process = process or spawn_writer()
+        disk = cls(loop, process.sock, process.process)
         state = journal.detach()
         disk._send(frames.encode((0, "hello", (str(root), limits, state, list(extensions)))))
         await disk._hello
@@ -325,8 +331,23 @@ LARGE_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD
 more throughput with 1 MiB messages). Other libraries ignore these variables."""
 
 
-def _spawn(lock_fd: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """A writer process and our end of the socket pair. Takes a few milliseconds: it is done once, at start."""
+class WriterProcess(NamedTuple):
+    """A writer that waits for its journal, and our end of the socket pair."""
+
+    sock: socket.socket
+    process: subprocess.Popen[bytes]
+
+    def abandon(self) -> None:
+        """It is not needed: it ends, and holds no lock, when this returns."""
+        self.sock.close()
+        self.process.wait()
+
+
+def spawn_writer(lock_fd: int = -1) -> WriterProcess:
+    """A writer process, while it begins to run. ``lock_fd`` is the descriptor of ``DirectoryLock``, which it inherits.
+
+    Takes a few milliseconds here, and a hundred until it is up: spawn it first, then prepare what it is to take over.
+    """
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
@@ -341,7 +362,7 @@ def _spawn(lock_fd: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         env={**LARGE_BUFFERS, **os.environ, "PYTHONPATH": path},
     )
     theirs.close()
-    return ours, process
+    return WriterProcess(ours, process)
 
 
 REAP_S = 2.0

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jetstore.errors import Corruption
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import AccountInfo, ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.stream import StreamConfig
-from jetstore.node.cluster import Cluster
 from jetstore.node.group import Group
-from jetstore.node.link.ports import PeerStatus
 from jetstore.node.node import Node
 from jetstore.node.streams_api import StreamsApi
 from server.monitor.cluster_ports import ClusterCounters, PeerCounters, RaftCounters
+
+if TYPE_CHECKING:
+    from jetstore.node.cluster import Cluster
+    from jetstore.node.link.ports import PeerStatus
 
 GROUPS_MAX = 10_000
 """Groups shown at most."""

@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 from server import run
+from server.app import Server
 from server.config.options import Options
-from server.operation import Surroundings
+from server.surroundings import Surroundings
 
 
-async def failing_start(self: run.Server, host: str | None = None) -> int:
+async def failing_start(self: Server, host: str | None = None) -> int:
     """A start whose work fails in a callback, so that whoever waits for it waits for ever."""
     del self, host
 
@@ -24,6 +25,6 @@ async def failing_start(self: run.Server, host: str | None = None) -> int:
 
 
 def test_an_unexpected_error_in_a_callback_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.Server, "start", failing_start)
+    monkeypatch.setattr(Server, "start", failing_start)
     around = Surroundings(Options, lambda options: None, lambda: None, lambda path: None)
     assert asyncio.run(asyncio.wait_for(run.serve(Options(), around), 20)) == 1

@@ -15,7 +15,7 @@ from journal_model import JOURNAL_ID, Model, checkpoint, entries, hard, small_li
 
 from jetstore.errors import DiskPoisoned, StoreLocked
 from jetstore.store.checkpoint_files import head_hash, read_chunk, read_heads, segment_path
-from jetstore.store.disk import InlineDisk, ProcessDisk
+from jetstore.store.disk import InlineDisk, ProcessDisk, spawn_writer
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.lock import DirectoryLock
 from jetstore.store.os_vfs import OsVfs
@@ -123,7 +123,7 @@ def test_the_store_is_locked_until_the_writer_is_gone_too(run: Runner, tmp_path:
     async def scenario() -> None:
         lock = DirectoryLock(tmp_path)
         journal, _ = open_journal(OsVfs(tmp_path), LIMITS, JOURNAL_ID)
-        disk = await ProcessDisk.start(tmp_path, journal, LIMITS, lock_fd=lock.fd)
+        disk = await ProcessDisk.start(tmp_path, journal, LIMITS, process=spawn_writer(lock.fd))
         with pytest.raises(StoreLocked, match=str(os.getpid())):
             DirectoryLock(tmp_path)
         lock.close()

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from server.cli.main import COMMANDS, main
 from server.config.options import Options
-from server.operation import Surroundings
+from server.surroundings import Surroundings
 
 
 class FakeLogging:
