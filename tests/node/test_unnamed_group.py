@@ -1,4 +1,4 @@
-"""A group whose creating entry cannot be read at start is opened as it was once that entry is repaired, not as a new one."""
+"""A group whose creating entry cannot be read at start is opened as it was once that entry is repaired, not blank."""
 
 from __future__ import annotations
 
