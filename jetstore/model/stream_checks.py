@@ -382,8 +382,6 @@ def admit_update(
     if _durable_mode(config) != _durable_mode(current):
         raise _invalid("stream configuration update can not change persist mode")
     _check_replicas(config, server or ServerLimits())
-    if config.num_replicas != current.num_replicas:
-        raise _invalid("changing the number of replicas of a stream is not supported by this version of jetstore")
     limits = config.consumer_limits
     if limits != current.consumer_limits:
         violators = [consumer.name for consumer in consumers if _violates(consumer, config)]

@@ -5,6 +5,9 @@ a member, and it becomes one under a number that was never used: of the metadata
 voter in the same joint change in which the old number leaves (``placing``); then of each stream's group, likewise. A
 node that has lost what it promised in one group only gets a new number in that group.
 
+A stream whose configuration asks for another number of replicas gets as many members: added ones where fewest streams
+are; of those that are too many the leader stays, then who is connected.
+
 Everything is looked at again and again, from applied metadata and who is connected: nothing else is remembered.
 """
 
@@ -12,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
 
 from jetstore.errors import JetstoreError, NotNow
-from jetstore.meta.placement import Member
+from jetstore.meta.placement import Member, wanted_at
 from jetstore.meta.state import StreamAssignment, encode_admit, encode_reassign
 from jetstore.node.cluster import INVITE
 
@@ -51,7 +55,7 @@ class Admitting:
             if self._node.meta.serves:
                 self._admit()
                 self._invite()
-                self._replace_in_streams()
+                self._place_streams()
 
     # -- the metadata group -------------------------------------------------------------------------------------------
 
@@ -97,26 +101,59 @@ class Admitting:
 
     # -- streams --------------------------------------------------------------------------------------------------
 
-    def _replace_in_streams(self) -> None:
-        """A stream's members on nodes that are not in the cluster any more get their successors there."""
-        state = self._node.meta.machine
-        if state.nodes is None:
-            return
+    def _place_streams(self) -> None:
+        """Streams whose members are not what they should be get others: as many as configured, on nodes that are here.
+
+        A member on a node that is not in the cluster any more is replaced by its successor at once; the number of
+        members is changed once all that was wished before has been done.
+        """
         begun = 0
-        for assignment in state.streams.values():
-            if begun == REASSIGNED_MAX or not assignment.placement.is_settled:
-                continue
-            wanted, number = [], assignment.placement.next_member
-            for member in assignment.placement.wanted:
-                successor = state.successor(member.home)
-                if successor is None or len(assignment.placement.wanted) == 1:  # a lone copy is not given up
-                    wanted.append(member)
-                else:
-                    wanted.append(Member(number, *successor))
-                    number += 1
-            if number > assignment.placement.next_member:
-                begun += 1
+        for assignment in list(self._node.meta.machine.streams.values()):
+            wanted = self._replaced(assignment)
+            if wanted is None and assignment.placement.is_settled:
+                wanted = self._resized(assignment)
+            if wanted is not None:
                 self._propose(encode_reassign(assignment, wanted))
+                begun += 1
+            if begun == REASSIGNED_MAX:
+                return
+
+    def _replaced(self, assignment: StreamAssignment) -> list[Member] | None:
+        state, placement = self._node.meta.machine, assignment.placement
+        if state.nodes is None or len(placement.wanted) == 1:  # a lone copy is not given up
+            return None
+        wanted, number = [], placement.next_member
+        for member in placement.wanted:
+            successor = state.successor(member.home)
+            if successor is None:
+                wanted.append(member)
+            else:
+                wanted.append(Member(number, *successor))
+                number += 1
+        return wanted if number > placement.next_member else None
+
+    def _resized(self, assignment: StreamAssignment) -> list[Member] | None:
+        """The members of a stream whose number of replicas was changed; None: they are as many as they should be."""
+        placement, count = assignment.placement, max(int(assignment.config.get("num_replicas", 1)), 1)
+        if len(placement.wanted) in (0, count):
+            return None
+        homes = [member.home for member in placement.wanted]
+        if len(homes) > count:
+            staying = sorted(homes, key=lambda home: (home != self._leads(assignment), not self._is_up(home)))[:count]
+            return wanted_at(placement, [home for home in homes if home in staying])
+        load = Counter(m.home for a in self._node.meta.machine.streams.values() for m in a.placement.wanted)
+        others = [home for home in self._node.homes() if home not in homes and self._is_up(home)]
+        added = sorted(others, key=lambda home: load[home])[: count - len(homes)]  # ties: in the nodes' own order
+        return wanted_at(placement, [*homes, *added]) if added else None
+
+    def _leads(self, assignment: StreamAssignment) -> tuple[str, int] | None:
+        """Where the stream is led, if this node can tell."""
+        group = self._node.streams.get(assignment.name)
+        where = group.core.configuration.members.get(group.core.leader) if group is not None else None
+        return (where.node, where.incarnation) if where is not None else None
+
+    def _is_up(self, home: tuple[str, int]) -> bool:
+        return home[0] == self._cluster.identity.node_id or self._cluster.host.is_up(home[0])
 
     # -- one group of a node --------------------------------------------------------------------------------------
 
