@@ -251,7 +251,7 @@ async def serve(options: Options, around: Surroundings) -> int:
 
 
 def listen_to_signals(operation: Operation, end: Callable[[int], None]) -> None:
-    """Signals do what ``docs/operations/signals.md`` says; ``end`` stops the server with an exit code."""
+    """Signals do what ``docs/operations/running.md`` says; ``end`` stops the server with an exit code."""
     loop, rng = operation.server.world.loop, Random(int.from_bytes(os.urandom(16)))
     leaving: list[asyncio.Task[None]] = []
 
