@@ -124,6 +124,8 @@ class Server:
             world.entropy,
             self.accounts,
         )
+        if options.tls is not None:
+            self.clients.use_tls(options.tls, is_optional=options.allow_non_tls)
         self.config_loaded_ns = self.started_ns
         self.port = 0
         """Where clients connect; known once it listens."""
@@ -323,7 +325,13 @@ def authenticator(options: Options) -> Authenticator:
     given, accounts = options.authorization, options.accounts
     users = (*given.users, *accounts.users)
     is_only_system = not (given.is_required or any(user.account != options.system_name for user in accounts.users))
-    return configured(given, users, options.no_auth_user, ANONYMOUS if users and is_only_system else None)
+    return configured(
+        given,
+        users,
+        options.no_auth_user,
+        ANONYMOUS if users and is_only_system else None,
+        maps_names=options.tls is not None and options.tls.verify_and_map,
+    )
 
 
 def advertised_address(options: Options, port: int) -> tuple[str, int]:

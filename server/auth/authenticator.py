@@ -74,11 +74,15 @@ class Authenticator:
         no_auth_user: str = "",
         nkeys: Iterable[User] = (),
         fallback: User | None = None,
+        *,
+        maps_names: bool = False,
     ) -> None:
         """Nothing given: everybody is let in. ``nkeys``: users whose name is their public key.
 
         ``fallback`` is who clients without credentials become besides (``no_auth_user`` names one of the users).
+        ``maps_names``: clients are the users that their certificates name; passwords are not asked for.
         """
+        self._maps_names = maps_names
         self._token = token
         self._users = {entry.user.name: entry for entry in users}
         self._nkeys = {user.name: user for user in nkeys}
@@ -111,14 +115,21 @@ class Authenticator:
         return None if self.is_required else self._fallback or ANONYMOUS
 
     def authenticate(
-        self, connect: ConnectOptions, nonce: str = "", connection_type: str = STANDARD
+        self,
+        connect: ConnectOptions,
+        nonce: str = "",
+        connection_type: str = STANDARD,
+        names: Sequence[str] = (),
     ) -> User | SlowCheck | None:
-        """The user these credentials belong to, or None; or what remains to be compared."""
-        found = self._find(connect, nonce)
+        """The user these credentials belong to, or None; or what remains to be compared.
+
+        ``names``: of the client's certificate, which has been verified; they only count where they are mapped.
+        """
+        found = self._find(connect, nonce, names)
         user = found.user if isinstance(found, SlowCheck) else found
         return found if user is not None and user.may_connect_by(connection_type) else None
 
-    def _find(self, connect: ConnectOptions, nonce: str) -> User | SlowCheck | None:
+    def _find(self, connect: ConnectOptions, nonce: str, names: Sequence[str]) -> User | SlowCheck | None:
         if self._is_open:
             return self._fallback or ANONYMOUS
         if self._token:
@@ -126,6 +137,8 @@ class Authenticator:
         if self._nkeys and connect.nkey:
             user = self._nkeys.get(connect.nkey)
             return user if user is not None and secrets.is_signed(connect.nkey, connect.sig, nonce) else None
+        if self._maps_names and self._users:
+            return next((self._users[name].user for name in names if name in self._users), None)
         if self._fallback is not None and not (connect.user or connect.password or connect.auth_token):
             return self._fallback
         entry = self._users.get(connect.user)
@@ -161,7 +174,12 @@ def permissions_of(options: PermissionOptions | None) -> Permissions | None:
 
 
 def configured(
-    given: AuthorizationOptions, users: Sequence[UserOptions], no_auth_user: str = "", fallback: User | None = None
+    given: AuthorizationOptions,
+    users: Sequence[UserOptions],
+    no_auth_user: str = "",
+    fallback: User | None = None,
+    *,
+    maps_names: bool = False,
 ) -> Authenticator:
     """The authenticator of a configuration; ``users`` are those of the block and of all accounts."""
 
@@ -178,4 +196,4 @@ def configured(
         single = UserOptions(given.user, given.password, permissions=given.permissions)
         passwords.append(PasswordUser(user_of(single), given.password))
     nkeys = [user_of(entry) for entry in users if entry.nkey]
-    return Authenticator(given.token, passwords, no_auth_user, nkeys, fallback)
+    return Authenticator(given.token, passwords, no_auth_user, nkeys, fallback, maps_names=maps_names)

@@ -12,6 +12,7 @@ from server.config.accounts import SYSTEM_ACCOUNT, AccountsOptions, MappingOptio
 from server.config.authorization import GLOBAL_ACCOUNT, AuthorizationOptions, User, duplicate_user, is_bcrypt
 from server.config.cluster import ClusterOptions
 from server.config.jetstream import JetStreamOptions
+from server.config.tls import TlsOptions
 from server.config.values import SECOND
 
 __all__ = ["AuthorizationOptions", "ClusterOptions", "JetStreamOptions", "Options", "User", "start_problem"]
@@ -78,6 +79,10 @@ class Options:
     authorization: AuthorizationOptions = field(default_factory=AuthorizationOptions)
     no_auth_user: str = ""
     """The user that clients without credentials become; "" = they are refused where users are configured."""
+    tls: TlsOptions | None = None
+    """None: clients are not encrypted."""
+    allow_non_tls: bool = False
+    """Clients may choose."""
     accounts: AccountsOptions = field(default_factory=AccountsOptions)
     mappings: tuple[MappingOptions, ...] = ()
     """Of the global account."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +12,12 @@ from random import Random
 
 from jetstore.clock import Clock
 from server.auth.authenticator import Authenticator, SlowCheck, User
+from server.config.tls import TlsOptions
 from server.net.accounts import Accounts
 from server.net.connection import ClientConnection
 from server.net.options import NetOptions
 from server.net.stats import ConnectionStats, Totals
+from server.net.tls import TlsLayer, context_of
 from server.protocol.info import ServerInfo
 from server.protocol.reasons import CloseReason
 from server.route.router import Router
@@ -65,6 +68,7 @@ class ClientServer:
         self.reading = 0
         """> 0 while a read is handled: its output is flushed at its end."""
         self._last_cid = 0
+        self._tls: tuple[ssl.SSLContext, TlsOptions, bool] | None = None
         self._dirty: list[ClientConnection] = []
         self._flush_is_due = False
         self._listeners: list[asyncio.AbstractServer] = []
@@ -74,12 +78,24 @@ class ClientServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port in use (a port ≤ 0 takes a free one). Raises OSError."""
-        listener = await self.loop.create_server(
-            lambda: ClientConnection(self), host or None, max(port, 0), backlog=_BACKLOG
-        )
+        listener = await self.loop.create_server(self.new_protocol, host or None, max(port, 0), backlog=_BACKLOG)
         self._listeners.append(listener)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
+
+    def use_tls(self, options: TlsOptions, *, is_optional: bool) -> None:
+        """From now on new connections are encrypted. Raises OSError if the files are no good."""
+        self._tls = (context_of(options), options, is_optional)
+        info = self.info
+        info.tls_required, info.tls_available, info.tls_verify = not is_optional, is_optional, options.verify
+
+    def new_protocol(self) -> asyncio.Protocol:
+        """What serves a new connection of the listener."""
+        connection = ClientConnection(self)
+        if self._tls is None:
+            return connection
+        context, options, is_optional = self._tls
+        return TlsLayer(connection, context, options, self.loop, is_optional=is_optional)
 
     def accept(self, transport: asyncio.Transport) -> ClientConnection:
         """Serve a transport that somebody else accepted; its events must be given to the returned protocol."""

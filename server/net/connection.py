@@ -83,6 +83,8 @@ class ClientConnection(asyncio.Protocol):
         self._trace_out: WireTrace | None = None
         self._start_ns = 0
         self._start_s = 0.0
+        self._names: tuple[str, ...] = ()
+        """In the client's certificate."""
         self._is_counted = False
         """Whether the account counts this connection."""
         self._nonce = ""
@@ -144,6 +146,15 @@ class ClientConnection(asyncio.Protocol):
         finally:
             server.reading -= 1
             server.flush()
+
+    def tls_established(self, names: tuple[str, ...]) -> None:
+        """The client's certificate has these names (none: it has none)."""
+        self._names = names
+
+    def tls_failed(self, problem: str) -> None:
+        """The TLS handshake came to nothing."""
+        log.error(f"{self.ip}:{self.port} - cid:{self.cid} - {problem}")
+        self._abort(CloseReason.TLS_HANDSHAKE_FAILURE)
 
     def eof_received(self) -> bool | None:
         self.close(CloseReason.CLIENT_CLOSED)
@@ -226,7 +237,7 @@ class ClientConnection(asyncio.Protocol):
         protocol.accept()
 
     def _authenticate(self, connect: ConnectOptions) -> User | Later | Denied | None:
-        found = self.server.authenticator.authenticate(connect, self._nonce)
+        found = self.server.authenticator.authenticate(connect, self._nonce, names=self._names)
         if not isinstance(found, SlowCheck):
             return self._admitted(found)
         if self.transport is not None:
@@ -258,7 +269,7 @@ class ClientConnection(asyncio.Protocol):
         if protocol.is_verifying:
             self.close(CloseReason.AUTHENTICATION_FAILURE, reasons.AUTHORIZATION_VIOLATION)
             return
-        found = self.server.authenticator.authenticate(protocol.connect, self._nonce)
+        found = self.server.authenticator.authenticate(protocol.connect, self._nonce, names=self._names)
         if isinstance(found, SlowCheck):
             self.server.check_elsewhere(found, self._authorized)
         else:

@@ -28,6 +28,9 @@ class ServerInfo:
     jetstream: bool = False
     headers: bool = True
     auth_required: bool = False
+    tls_required: bool = False
+    tls_verify: bool = False
+    tls_available: bool = False
     api_lvl: int = 5
     git_commit: str = ""
     cluster: str = ""
@@ -63,6 +66,9 @@ def info_line(
     fields |= {"go": info.go, "host": info.host, "port": info.port, "headers": info.headers}
     if info.auth_required:
         fields["auth_required"] = True
+    for name in ("tls_required", "tls_verify", "tls_available"):
+        if getattr(info, name):
+            fields[name] = True
     fields["max_payload"] = max_payload or info.max_payload
     if info.jetstream:
         fields["jetstream"] = True

@@ -14,6 +14,7 @@ class CloseReason(Enum):
     CLIENT_CLOSED = "Client Closed"
     AUTHENTICATION_TIMEOUT = "Authentication Timeout"
     AUTHENTICATION_FAILURE = "Authentication Failure"
+    TLS_HANDSHAKE_FAILURE = "TLS Handshake Failure"
     SLOW_CONSUMER_PENDING_BYTES = "Slow Consumer (Pending Bytes)"
     SLOW_CONSUMER_WRITE_DEADLINE = "Slow Consumer (Write Deadline)"
     WRITE_ERROR = "Write Error"
