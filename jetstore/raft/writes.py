@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from jetstore.raft.log import Entry
-from jetstore.raft.message import Message, MessageKind
+from jetstore.raft.message import Answer, Message, MessageKind
 from jetstore.raft.ready import HardState, Ready, Token
 from jetstore.types import RaftIndex, Term
 
@@ -164,10 +164,16 @@ class Writes:
         self._void_from(index)
 
     def restored(self, index: RaftIndex, *, stays: bool) -> None:
-        """The log starts behind ``index``; what it held beyond stays or is gone."""
+        """The log starts behind ``index``; what it held beyond stays or is gone. A *never* about less is not said."""
         last_index = self._log.last_index
         self._void_from(RaftIndex(last_index + 1) if stays else RaftIndex(index + 1))
         self._handed_index = max(index, min(self._handed_index, last_index))
+
+        def is_true(message: Message) -> bool:
+            return message.answer is not Answer.NEVER or message.index > index
+
+        self._messages = [message for message in self._messages if is_true(message)]
+        self._held = deque(held for held in self._held if is_true(held[1]))
 
     def _void_from(self, index: RaftIndex) -> None:
         if self._stored_number < self._handed_number:

@@ -19,11 +19,11 @@ from raft_paper import (
     tick,
     win,
 )
-from raft_world import Member
+from raft_world import Checkpoint, Member
 
 from jetstore.raft.core import HardState, RaftCore, Role
 from jetstore.raft.log import RaftLog
-from jetstore.raft.message import Message
+from jetstore.raft.message import Answer, Message
 from jetstore.types import RaftIndex, Term
 
 
@@ -245,6 +245,15 @@ def test_an_answer_that_waited_for_a_term_may_name_an_end_that_a_checkpoint_cove
     slow.install(world.members[2].checkpoint())
     (reply,) = [m for m in said(slow) if m.kind is K.HEARTBEAT_RESPONSE]
     assert reply.last_index == end < slow.disk.checkpoint.index
+
+
+def test_a_never_that_waited_for_a_term_is_not_said_once_a_checkpoint_covers_the_entry() -> None:
+    """It was true when it was answered, and would prove nothing wrong; but the checkpoint proves better."""
+    member = alone(term=1, log=[1], is_async=True)
+    for index in (2, 3):
+        assert hear(member, K.REPAIR, 2, 2, index=index, log_term=1) == []
+    member.install(Checkpoint(2, 1, configuration(3)))
+    assert [(m.index, m.answer) for m in said(member)] == [(3, Answer.NEVER)]
 
 
 def full(term: int, log: list[int]) -> Member:
