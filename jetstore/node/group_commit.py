@@ -35,7 +35,7 @@ class Block:
         self.room_bytes = room_bytes
         """About how much more fits in."""
         self.takes_entries = takes_entries
-        """False: the journal is full; only records without a body (CKPT, RESET, GROUP) can be added."""
+        """False: the journal is full; only records without a body (HARD, CKPT, RESET, GROUP) can be added."""
 
     def add(
         self, composer: Composer, records: list[Record], on_durable: Callable[[Any], None], argument: object
