@@ -133,6 +133,7 @@ class Server:
         """Read the configuration again: "" or why everything stays as it was. ``server/run.py`` puts its own here."""
         self.monitor: Monitor | None = None
         self.http_port = 0
+        self.websocket_port = 0
         self.node: Node | None = None
         self.api: ApiHandler | None = None
         self._refusals: list[ApiHandler] = []
@@ -189,6 +190,11 @@ class Server:
         options = self.options
         self.port = await self.clients.start(options.host if host is None else host, options.port)
         self.info.host, self.info.port = advertised_address(options, self.port)
+        given = options.websocket
+        if given.port:
+            self.websocket_port = await self.clients.start_websocket(given)
+            scheme = "ws" if given.no_tls else "wss"
+            log.info(f"Listening for websocket clients on {scheme}://{given.host}:{self.websocket_port}")
         if options.http_port:
             from server.monitor.monitor import Monitor  # a fifth of the start-up time: only where it is wanted
 

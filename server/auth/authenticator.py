@@ -15,6 +15,7 @@ from server.protocol.connect import ConnectOptions
 
 STANDARD = "STANDARD"
 """Connection type of a plain TCP or TLS client."""
+WEBSOCKET = "WEBSOCKET"
 
 
 class AuthRefused(ValueError):

@@ -14,6 +14,7 @@ from server.config.cluster import ClusterOptions
 from server.config.jetstream import JetStreamOptions
 from server.config.tls import TlsOptions
 from server.config.values import SECOND
+from server.config.websocket import WebSocketOptions
 
 __all__ = ["AuthorizationOptions", "ClusterOptions", "JetStreamOptions", "Options", "User", "start_problem"]
 
@@ -83,6 +84,7 @@ class Options:
     """None: clients are not encrypted."""
     allow_non_tls: bool = False
     """Clients may choose."""
+    websocket: WebSocketOptions = field(default_factory=WebSocketOptions)
     accounts: AccountsOptions = field(default_factory=AccountsOptions)
     mappings: tuple[MappingOptions, ...] = ()
     """Of the global account."""
@@ -138,6 +140,8 @@ def start_problem(options: Options) -> str:
         return "Can not have a token and accounts"
     if options.system_account not in ("", SYSTEM_ACCOUNT, *options.accounts.by_name):
         return "error resolving system account: account missing"
+    if options.websocket.port and not options.websocket.no_tls and options.websocket.tls is None:
+        return "websocket requires TLS configuration"
     with_jetstream = [account.name for account in options.accounts.accounts if account.jetstream is not None]
     if options.system_name in with_jetstream:
         return "Not allowed to enable JetStream on the system account"

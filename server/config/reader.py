@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from server.config import accounts, authorization, cluster, general, jetstream, tls, unsupported
+from server.config import accounts, authorization, cluster, general, jetstream, tls, unsupported, websocket
 from server.config.errors import ConfigError, ConfigProblems
 from server.config.jetstream import JetStreamOptions
 from server.config.options import Options
@@ -27,6 +27,7 @@ TOP_LEVEL: Final[Table] = {
     **authorization.TOP_LEVEL,
     **accounts.TOP_LEVEL,
     **tls.TOP_LEVEL,
+    **websocket.TOP_LEVEL,
     **jetstream.TOP_LEVEL,
     **cluster.TOP_LEVEL,
 }

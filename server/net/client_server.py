@@ -11,8 +11,9 @@ from dataclasses import replace
 from random import Random
 
 from jetstore.clock import Clock
-from server.auth.authenticator import Authenticator, SlowCheck, User
+from server.auth.authenticator import WEBSOCKET, Authenticator, SlowCheck, User
 from server.config.tls import TlsOptions
+from server.config.websocket import WebSocketOptions
 from server.net.accounts import Accounts
 from server.net.connection import ClientConnection
 from server.net.options import NetOptions
@@ -83,11 +84,12 @@ class ClientServer:
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
 
-    def use_tls(self, options: TlsOptions, *, is_optional: bool) -> None:
-        """From now on new connections are encrypted. Raises OSError if the files are no good."""
-        self._tls = (context_of(options), options, is_optional)
-        info = self.info
-        info.tls_required, info.tls_available, info.tls_verify = not is_optional, is_optional, options.verify
+    def use_tls(self, options: TlsOptions | None, *, is_optional: bool) -> None:
+        """From now on new connections are encrypted (None: not). Raises OSError if the files are no good."""
+        self._tls = None if options is None else (context_of(options), options, is_optional)
+        info, is_on = self.info, options is not None
+        info.tls_required, info.tls_available = is_on and not is_optional, is_on and is_optional
+        info.tls_verify = options is not None and options.verify
 
     def new_protocol(self) -> asyncio.Protocol:
         """What serves a new connection of the listener."""
@@ -96,6 +98,27 @@ class ClientServer:
             return connection
         context, options, is_optional = self._tls
         return TlsLayer(connection, context, options, self.loop, is_optional=is_optional)
+
+    async def start_websocket(self, options: WebSocketOptions) -> int:
+        """Listen for WebSocket clients, too; the port in use. Raises OSError."""
+        from server.net.websocket import WebSocketLayer  # its library takes a while: only where it is wanted
+
+        context = None if options.no_tls or options.tls is None else context_of(options.tls)
+
+        def new_protocol() -> asyncio.Protocol:
+            connection = ClientConnection(self, WEBSOCKET)
+            layer = WebSocketLayer(connection, options, self.loop, self.options.protocol.max_payload_bytes)
+            if context is None or options.tls is None:
+                return layer
+            first = replace(options.tls, handshake_first=True, first_wait_ns=0)
+            return TlsLayer(layer, context, first, self.loop)
+
+        listener = await self.loop.create_server(
+            new_protocol, options.host or None, max(options.port, 0), backlog=_BACKLOG
+        )
+        self._listeners.append(listener)
+        bound: int = listener.sockets[0].getsockname()[1]
+        return bound
 
     def accept(self, transport: asyncio.Transport) -> ClientConnection:
         """Serve a transport that somebody else accepted; its events must be given to the returned protocol."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from server.auth.authenticator import ANONYMOUS, SlowCheck, User
+from server.auth.authenticator import ANONYMOUS, STANDARD, SlowCheck, User
 from server.auth.permissions import Responses
 from server.net.stats import ConnectionStats
 from server.net.trace import WireTrace
@@ -49,8 +49,9 @@ _WARNED = {
 class ClientConnection(asyncio.Protocol):
     """See the module's docstring. Made for each accepted transport; the simulator hands in its own."""
 
-    def __init__(self, server: ClientServer) -> None:
+    def __init__(self, server: ClientServer, connection_type: str = STANDARD) -> None:
         self.server = server
+        self._type = connection_type
         self.cid = 0
         self.ip = ""
         self.port = 0
@@ -237,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
         protocol.accept()
 
     def _authenticate(self, connect: ConnectOptions) -> User | Later | Denied | None:
-        found = self.server.authenticator.authenticate(connect, self._nonce, names=self._names)
+        found = self.server.authenticator.authenticate(connect, self._nonce, self._type, self._names)
         if not isinstance(found, SlowCheck):
             return self._admitted(found)
         if self.transport is not None:
@@ -269,7 +270,7 @@ class ClientConnection(asyncio.Protocol):
         if protocol.is_verifying:
             self.close(CloseReason.AUTHENTICATION_FAILURE, reasons.AUTHORIZATION_VIOLATION)
             return
-        found = self.server.authenticator.authenticate(protocol.connect, self._nonce, names=self._names)
+        found = self.server.authenticator.authenticate(protocol.connect, self._nonce, self._type, self._names)
         if isinstance(found, SlowCheck):
             self.server.check_elsewhere(found, self._authorized)
         else:
