@@ -20,6 +20,7 @@ from server.config.errors import ConfigError
 from server.config.options import Options, start_problem
 from server.config.ports_file import write_ports_file
 from server.config.reload import has_other_users, reload_lines
+from server.net.tls import context_of
 from server.protocol import reasons
 from server.protocol.reasons import CloseReason
 from server.surroundings import Surroundings
@@ -81,6 +82,8 @@ class Operation:
         lines = reload_lines(old, new)
         self._check_journal(new)
         users = authenticator(new)
+        if new.tls is not None:
+            context_of(new.tls)
         if new.pid_file and new.pid_file != old.pid_file:
             self.around.write_pid(new.pid_file)
         self.around.apply_log(new)
@@ -93,6 +96,7 @@ class Operation:
         self._apply_limits(old, new)
         if has_other_users(old, new):
             self._apply_users(users)
+        self._apply_tls(old, new)
         self._apply_info(new)
         if new.ports_file_dir != old.ports_file_dir:
             self.remove_ports()
@@ -123,7 +127,8 @@ class Operation:
         for each in fields(wanted):
             if each.name != "protocol":
                 setattr(clients.options, each.name, getattr(wanted, each.name))
-        clients.router.drops_when_congested = new.no_fast_producer_stall
+        for account in clients.accounts:
+            account.router.drops_when_congested = new.no_fast_producer_stall
         open_ones = list(clients.connections.values())
         if (old.ping_interval_ns, old.ping_max) != (new.ping_interval_ns, new.ping_max):
             for connection in open_ones:
@@ -140,6 +145,19 @@ class Operation:
         clients.info.auth_required = users.is_shown
         for connection in list(clients.connections.values()):
             connection.authorize_again()
+
+    def _apply_tls(self, old: Options, new: Options) -> None:
+        """Certificates are read again even where nothing else changed: they are renewed under the same names."""
+        clients, info = self.server.clients, self.server.info
+        if new.tls is None and old.tls is None:
+            return
+        before = (info.tls_required, info.tls_available, info.tls_verify)
+        try:
+            clients.use_tls(new.tls, is_optional=new.allow_non_tls)
+        except OSError as error:  # it was all right a moment ago
+            log.error(f"TLS stays as it was: {error}")
+        if (info.tls_required, info.tls_available, info.tls_verify) != before:
+            clients.broadcast_info()
 
     def _apply_info(self, new: Options) -> None:
         server, info = self.server, self.server.info

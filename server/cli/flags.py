@@ -13,6 +13,7 @@ from typing import Final
 from server.config.errors import ConfigError
 from server.config.options import AuthorizationOptions, ClusterOptions, Options
 from server.config.routes import advertised, client_advertised, parse_listen, parse_route
+from server.config.tls import TlsOptions, file_problem
 
 TRUE_WORDS: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 FALSE_WORDS: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -62,6 +63,11 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag(("user",), str, "USER", "User that clients must present"),
     Flag(("pass",), str, "PASSWORD", "Password that clients must present"),
     Flag(("auth",), str, "TOKEN", "Token that clients must present"),
+    Flag(("tls",), bool, "", "Encrypt clients' connections"),
+    Flag(("tlscert",), str, "FILE", "Server's certificate"),
+    Flag(("tlskey",), str, "FILE", "Its private key"),
+    Flag(("tlsverify",), bool, "", "Encrypt, and ask clients for certificates"),
+    Flag(("tlscacert",), str, "FILE", "Who signs clients' certificates"),
     Flag(("cluster_name",), str, "NAME", "Cluster name"),
     Flag(("cluster", "cluster_listen"), str, "URL", "[nats://[user:password@]]host:port for other nodes to connect to"),
     Flag(("routes",), str, "URLS", "Comma-separated nats-route://[user:password@]host:port of the other nodes"),
@@ -73,8 +79,8 @@ FLAGS: Final[tuple[Flag, ...]] = (
 
 REFUSED: Final[dict[str, bool]] = {
     # name → takes a value
-    **dict.fromkeys(("s", "syslog", "tls", "tlsverify", "no_advertise"), False),
-    **dict.fromkeys(("ms", "https_port", "r", "remote_syslog", "tlscert", "tlskey", "tlscacert"), True),
+    **dict.fromkeys(("s", "syslog", "no_advertise"), False),
+    **dict.fromkeys(("ms", "https_port", "r", "remote_syslog"), True),
     **dict.fromkeys(("connect_retries", "profile"), True),
 }
 
@@ -200,7 +206,32 @@ def apply_flags(options: Options, flags: Flags) -> Options:
             user=flags.text("user"), password=flags.text("pass"), timeout_ns=options.authorization.timeout_ns
         )
     changes["cluster"] = _cluster(options.cluster, flags)
+    changes["tls"] = _tls(options.tls, flags)
     return replace(options, **changes)  # type: ignore[arg-type]  # names and types are those of the table above
+
+
+def _tls(tls: TlsOptions | None, flags: Flags) -> TlsOptions | None:
+    """TLS of the file with what the flags say. ``ConfigError`` if it is on and a file is not there."""
+    values = flags.values
+    if not {"tls", "tlsverify", "tlscert", "tlskey", "tlscacert"} & values.keys():
+        return tls
+    if values.get("tls") is False:
+        return None
+    base = tls or TlsOptions("", "")
+    made = replace(
+        base,
+        cert_file=flags.text("tlscert") or base.cert_file,
+        key_file=flags.text("tlskey") or base.key_file,
+        ca_file=flags.text("tlscacert") or base.ca_file,
+        verify=flags.is_set("tlsverify") or base.verify,
+    )
+    if not made.cert_file:
+        raise ConfigError("TLS Server certificate must be present and valid")
+    if not made.key_file:
+        raise ConfigError("TLS Server private key must be present and valid")
+    if problem := file_problem(made):
+        raise ConfigError(problem)
+    return made
 
 
 def _cluster(cluster: ClusterOptions, flags: Flags) -> ClusterOptions:

@@ -45,6 +45,8 @@ _AUTHORIZATION: Final = frozenset({"authorization", "no_auth_user"})
 """Who may connect: compared and applied as one, with the users of accounts."""
 _BEFORE_AUTHORIZATION: Final = frozenset(list(LIVE)[:9])
 """nats-server says these first."""
+_TLS: Final = "tls"
+"""Read again at every reload, with its files."""
 _SAYS_NOTHING: Final = frozenset({"config_file", "config_digest", "warnings"})
 GO_NAMES: Final = {
     "host": "Host",
@@ -62,6 +64,7 @@ GO_NAMES: Final = {
     "log_files_max": "LogMaxFiles",
     "lame_duck_duration_ns": "LameDuckDuration",
     "lame_duck_grace_ns": "LameDuckGracePeriod",
+    "allow_non_tls": "AllowNonTLS",
 }
 """How nats-server's messages name what cannot change."""
 
@@ -82,6 +85,10 @@ def reload_lines(old: Options, new: Options) -> list[str]:
         if option == "accounts":
             _check_accounts(old.accounts, new.accounts)
             continue
+        if option == _TLS:
+            if before is not None or after is not None:
+                last.append(f"Reloaded: tls = {'disabled' if after is None else 'enabled'}")
+            continue
         if before == after or option in _SAYS_NOTHING or option in _AUTHORIZATION:
             continue
         if option not in LIVE or (option == "cluster_name" and old.cluster.port):
@@ -95,7 +102,7 @@ def reload_lines(old: Options, new: Options) -> list[str]:
 
 def has_other_users(old: Options, new: Options) -> bool:
     """Whether somebody else may connect, or may do something else."""
-    return any(getattr(old, option) != getattr(new, option) for option in (*_AUTHORIZATION, "accounts"))
+    return any(getattr(old, option) != getattr(new, option) for option in (*_AUTHORIZATION, "accounts", _TLS))
 
 
 def _check_accounts(old: AccountsOptions, new: AccountsOptions) -> None:

@@ -118,19 +118,27 @@ def tls(option: str) -> ReadValue:
         for needed in ("cert_file", "key_file"):
             if not fields.get(needed):
                 raise Mistake(f"missing '{needed}' in TLS configuration")
-        for file, what in (
-            (fields["cert_file"], "error parsing X509 certificate/key pair"),
-            (fields["key_file"], "error parsing X509 certificate/key pair"),
-            (fields.get("ca_file", ""), "error parsing root CA certificate"),
-        ):
-            problem = _unreadable(file) if file else ""
-            if problem:
-                raise Mistake(f"{what}: open {file}: {problem}")
         if fields.get("verify_and_map"):
             fields["verify"] = True
-        return {option: TlsOptions(**fields)}
+        made = TlsOptions(**fields)
+        if problem := file_problem(made):
+            raise Mistake(problem)
+        return {option: made}
 
     return read
+
+
+def file_problem(options: TlsOptions) -> str:
+    """Which of the files cannot be read; "" if all can."""
+    for file, what in (
+        (options.cert_file, "error parsing X509 certificate/key pair"),
+        (options.key_file, "error parsing X509 certificate/key pair"),
+        (options.ca_file, "error parsing root CA certificate"),
+    ):
+        problem = _unreadable(file) if file else ""
+        if problem:
+            return f"{what}: open {file}: {problem}"
+    return ""
 
 
 def _unreadable(file: str) -> str:
