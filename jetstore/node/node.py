@@ -383,6 +383,7 @@ class Node:
                 self.storage.want_checkpoint(group.uid)
 
     def _on_status(self, status: JournalStatus) -> None:
+        self.outlet.flush_acks()
         self.storage.relieve(status)
         if self.cluster is not None:
             self.cluster.journal_lsn = status.lsn

@@ -60,7 +60,13 @@ class Outlet(Protocol):
         """Route messages as the system: answers, advisories, statuses, markers. Columns as in ``Inbound``."""
 
     def pub_acks(self, stream: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
-        """The hot path of ``publish``: one PubAck ``{"stream":…,"seq":…}`` per reply subject (b"" = none wanted)."""
+        """The hot path of ``publish``: one PubAck ``{"stream":…,"seq":…}`` per reply subject (b"" = none wanted).
+
+        They may wait for the loop's next turn, or ``flush_acks``, to go out together.
+        """
+
+    def flush_acks(self) -> None:
+        """Send the PubAcks that wait: a journal block is applied."""
 
     def deliver(
         self,

@@ -312,9 +312,10 @@ class Router:
             self._route(None, Columns(subjects, replies, header_lens, payloads))
 
     def pub_acks(self, stream: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
-        """One PubAck per reply subject that is not empty. They go out in the loop's next turn, of all streams together:
+        """One PubAck per reply subject that is not empty; they go out together.
 
-        what a journal block acknowledges is formatted once for each connection, not once for each stream.
+        When a journal block is applied, or in the loop's next turn: what a block acknowledges is formatted once for
+        each connection, not once for each stream.
         """
         if b"" in replies:
             wanted = [at for at, reply in enumerate(replies) if reply]
