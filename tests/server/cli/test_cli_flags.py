@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from server.cli.flags import FLAGS, REFUSED, FlagError, UnknownFlag, apply_flags, parse_flags, usage
+from server.config.errors import ConfigError
 from server.config.options import AuthorizationOptions, JetStreamOptions, Options
+from server.config.tls import TlsOptions
 
 
 def options(line: str, base: Options | None = None) -> Options:
@@ -55,6 +59,40 @@ def test_flags_win_over_the_file() -> None:
     )
     assert options("", base) == base
     assert options("-js=false", base).jetstream.enabled is False
+
+
+def test_tls(tmp_path: Path) -> None:
+    for name in ("cert", "key", "ca"):
+        (tmp_path / name).write_text("")
+    pair = f"--tlscert {tmp_path}/cert --tlskey {tmp_path}/key"
+    assert options(f"--tls {pair}").tls == options(pair).tls == TlsOptions(f"{tmp_path}/cert", f"{tmp_path}/key")
+    verified = options(f"--tlsverify {pair} --tlscacert {tmp_path}/ca").tls
+    assert verified == TlsOptions(f"{tmp_path}/cert", f"{tmp_path}/key", f"{tmp_path}/ca", verify=True)
+    base = Options(tls=TlsOptions("c", f"{tmp_path}/key", timeout_ns=5))
+    assert options(f"--tlscert {tmp_path}/cert", base).tls == TlsOptions(
+        f"{tmp_path}/cert", f"{tmp_path}/key", timeout_ns=5
+    )
+    assert options("--tls=false", base).tls is None
+    for line, text in (
+        ("--tls", "TLS Server certificate must be present and valid"),
+        ("--tls --tlscert x", "TLS Server private key must be present and valid"),
+        (
+            "--tlscert /nope --tlskey y",
+            "error parsing X509 certificate/key pair: open /nope: no such file or directory",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            options(line)
+
+
+def test_tracing_logging_and_advertising() -> None:
+    made = options("-VV --log_size_limit 100000 --max_traced_msg_len 7 --client_advertise h:5")
+    assert (made.trace, made.trace_verbose, made.debug) == (True, True, False)
+    assert (made.log_file_bytes_max, made.traced_bytes_max, made.client_advertise) == (100_000, 7, "h:5")
+    made = options("-DVV")
+    assert (made.trace, made.trace_verbose, made.debug) == (True, True, True)
+    with pytest.raises(ConfigError, match="client_advertise should be host or host:port"):
+        options("--client_advertise h:x")
 
 
 def test_words_end_up_as_words() -> None:

@@ -9,6 +9,7 @@ import pytest
 from server.config.accounts import AccountOptions, AccountsOptions
 from server.config.options import AuthorizationOptions, ClusterOptions, JetStreamOptions, Options, User
 from server.config.reload import GO_NAMES, LIVE, ReloadRefused, has_other_users, reload_lines
+from server.config.tls import TlsOptions
 
 ALWAYS = ["Reloaded: authorization users", "Reloaded: accounts"]
 OLD = Options(config_file="x.conf", server_name="a")
@@ -78,6 +79,15 @@ def test_what_is_refused(new: dict[str, object], text: str) -> None:
     with pytest.raises(ReloadRefused) as caught:
         reload_lines(OLD, replace(OLD, **new))  # type: ignore[arg-type]
     assert str(caught.value) == text
+
+
+def test_certificates_are_read_again() -> None:
+    on = replace(OLD, tls=TlsOptions("c", "k"))
+    assert reload_lines(on, on) == [*ALWAYS, "Reloaded: tls = enabled"]
+    assert reload_lines(OLD, on) == [*ALWAYS, "Reloaded: tls = enabled"]
+    assert reload_lines(on, OLD) == [*ALWAYS, "Reloaded: tls = disabled"]
+    with pytest.raises(ReloadRefused, match="AllowNonTLS: old=false, new=true"):
+        reload_lines(on, replace(on, allow_non_tls=True))
 
 
 def test_users_of_accounts_change_and_accounts_do_not() -> None:
