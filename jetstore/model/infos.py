@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jetstore.errors import ApiError
+from jetstore.model.api_errors import error_json
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
-from jetstore.model.stream import StreamConfig
+from jetstore.model.stream import StreamConfig, StreamSource
 from jetstore.model.times import format_time
 
 JsonDict = dict[str, Any]  # Any: a JSON value
@@ -41,6 +43,19 @@ class StreamState:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """How far a stream has got in an origin."""
+
+    source: StreamSource
+    lag: int = 0
+    seq: int = 0
+    """Last sequence taken; shown for sources, not for mirrors."""
+    active_ns: int = -1
+    """Since the origin was last looked at; -1 = never."""
+    error: ApiError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamInfo:
     """A stream as its info shows it."""
 
@@ -49,6 +64,8 @@ class StreamInfo:
     state: StreamState
     subjects_total: int = 0
     """With a subjects_filter: how many subjects match in all; ``state.subjects`` is one page of them."""
+    mirror: SourceInfo | None = None
+    sources: Sequence[SourceInfo] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +197,27 @@ def stream_info_json(
     }
     if cluster_leader:
         shown["cluster"] = {"leader": cluster_leader}
+    if info.mirror is not None:
+        shown["mirror"] = source_info_json(info.mirror)
+    if info.sources:
+        shown["sources"] = [source_info_json(source) for source in info.sources]
     shown["ts"] = format_time(now_ns)
+    return shown
+
+
+def source_info_json(info: SourceInfo) -> JsonDict:
+    """A SourceInfo object."""
+    source = info.source
+    shown: JsonDict = {"name": source.name, "lag": info.lag}
+    if info.seq:
+        shown["seq"] = info.seq
+    shown["active"] = info.active_ns
+    if info.error is not None:
+        shown["error"] = error_json(info.error)
+    if source.filter_subject:
+        shown["filter_subject"] = source.filter_subject
+    if source.subject_transforms:
+        shown["subject_transforms"] = [{"src": each.src, "dest": each.dest} for each in source.subject_transforms]
     return shown
 
 

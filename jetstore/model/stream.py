@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict
 
 from jetstore.model.json import Duration, GoEnum, Int, Int32, Int64, Time, Uint64, fields_from_json
+from jetstore.model.times import format_time
 
 
 class RetentionPolicy(StrEnum):
@@ -187,6 +188,12 @@ def _shown(value: Any) -> Any:  # Any: a field's value and its JSON
     if isinstance(value, RePublish):
         shown = {"src": value.src, "dest": value.dest, "headers_only": value.headers_only}
         return {key: item for key, item in shown.items() if item or key == "dest"}
+    if isinstance(value, StreamSource):
+        shown = {key: _shown(getattr(value, key)) for key in type(value).model_fields if getattr(value, key)}
+        shown["name"] = value.name
+        if value.opt_start_time:
+            shown["opt_start_time"] = format_time(value.opt_start_time)
+        return {key: shown[key] for key in type(value).model_fields if key in shown}
     if isinstance(value, BaseModel):
         return {key: _shown(getattr(value, key)) for key in type(value).model_fields if getattr(value, key)}
     if isinstance(value, tuple):

@@ -16,6 +16,7 @@ from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.infos import AccountLimits
 from jetstore.model.server_limits import ServerLimits
+from jetstore.model.source_checks import check_against, check_origins
 from jetstore.model.stream import (
     DiscardPolicy,
     PersistMode,
@@ -70,8 +71,6 @@ def without_server_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 def refuse_unsupported(config: StreamConfig) -> None:
     """10052 naming the first feature this version does not have."""
     wanted = (
-        ("mirror", config.mirror is not None),
-        ("sources", bool(config.sources)),
         ("compression s2", config.compression is StoreCompression.S2),
         ("persist_mode async", config.persist_mode is PersistMode.ASYNC),
         ("allow_batched", config.allow_batched),
@@ -107,7 +106,7 @@ def checked_stream(
     if config.deny_purge and config.allow_rollup_hdrs:
         raise _invalid("roll-ups require the purge permission")
     _check_counter(config)
-    if config.allow_msg_schedules:
+    if config.allow_msg_schedules and config.mirror is None:
         if config.discard is DiscardPolicy.NEW:
             raise _invalid("message scheduling cannot use discard new")
         changes.update(allow_rollup_hdrs=True, deny_purge=False)
@@ -121,6 +120,7 @@ def checked_stream(
             raise _invalid("preferred server not permitted in placement")
         if not config.placement.cluster and not config.placement.tags:
             changes["placement"] = None
+    check_origins(config)
     refuse_unsupported(config)
     subjects = changes["subjects"] = _checked_subjects(config)
     _check_transform(config)
@@ -209,6 +209,8 @@ def _marker_changes(config: StreamConfig, pedantic: bool) -> dict[str, bool]:
     ttl = config.subject_delete_marker_ttl
     if ttl == 0:
         return {}
+    if config.mirror is not None:
+        raise _invalid("subject delete markers forbidden on mirrors")
     if ttl < 0:
         raise _invalid("subject delete marker TTL must not be negative")
     if ttl < SECOND:
@@ -223,7 +225,7 @@ def _marker_changes(config: StreamConfig, pedantic: bool) -> dict[str, bool]:
 def _checked_subjects(config: StreamConfig) -> tuple[str, ...]:
     subjects = config.subjects
     if not subjects:
-        return (config.name,)
+        return () if config.mirror is not None or config.sources else (config.name,)
     for subject in subjects:
         if not is_valid_subject(subject):
             raise _invalid("invalid subject")
@@ -324,6 +326,12 @@ def _check_replicas(config: StreamConfig, server: ServerLimits) -> None:
         raise api_error("JSClusterNoPeersErrF", err=f"no suitable peers for placement, {server.replicas_max} nodes")
 
 
+def _check_origins_of(config: StreamConfig, existing: Mapping[str, StreamConfig], server: ServerLimits) -> None:
+    if server.replicas_max > 1 and (config.mirror is not None or config.sources):
+        raise _invalid("mirrors and sources on a cluster are not supported by this version of jetstore")
+    check_against(config, existing)
+
+
 def admit_create(
     config: StreamConfig,
     existing: Mapping[str, StreamConfig],
@@ -342,6 +350,7 @@ def admit_create(
         if is_same_stream(current, config):
             return False
         raise api_error("JSStreamNameExistErr")
+    _check_origins_of(config, existing, server or ServerLimits())
     if 0 <= account.max_streams <= len(existing):
         raise api_error("JSMaximumStreamsLimitErr")
     _check_room(config, existing, account, server or ServerLimits())
@@ -363,6 +372,9 @@ def admit_update(
 
     ``config`` must be checked already (``is_create=False``).
     """
+    if config.mirror is not None and config.mirror != current.mirror:
+        raise api_error("JSStreamMirrorNotUpdatableErr")
+    _check_origins_of(config, existing, server or ServerLimits())
     if config.storage is not current.storage:
         raise _invalid("stream configuration update can not change storage type")
     if config.retention is not current.retention and RetentionPolicy.WORKQUEUE in (config.retention, current.retention):

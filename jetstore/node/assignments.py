@@ -280,6 +280,7 @@ class Assignments:
             replication=self._replication(assignment),
         )
         group.on_led = self.bring_config_up
+        group.find_stream = self.streams.get
         if node.behind is not None:
             group.on_damage = node.behind.damaged
         self.streams[assignment.name] = group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -13,6 +14,8 @@ from jetstore.clock import Clock
 from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
+from jetstore.model.infos import StreamInfo
+from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.transforms import SubjectTransform
 from jetstore.node.advisories import StreamAdvisories
 from jetstore.node.delivery import LEADERSHIP_CHANGE, SERVER_SHUTDOWN, Delivery
@@ -22,6 +25,7 @@ from jetstore.node.ingest import Ingest
 from jetstore.node.opening import CheckpointedLog
 from jetstore.node.ports import InternalSubscription, Outlet
 from jetstore.node.republish import Republisher
+from jetstore.node.sourcing import Sourcing
 from jetstore.node.steady_clock import SteadyClock
 from jetstore.raft.options import RaftOptions
 from jetstore.store.checkpoint_files import chunk_path
@@ -102,6 +106,11 @@ class StreamGroup(Group):
         self.ingest = Ingest(self)
         self.delivery = Delivery(self, outlet, rng)
         self.republisher = Republisher(outlet)
+        self.sourcing = Sourcing(self)
+        self.find_stream: Callable[[str], StreamGroup | None] = lambda name: None
+        """Finds another stream of this node."""
+        self.watchers: dict[object, Callable[[], None]] = {}
+        """Who copies from this stream, called after every slice of entries."""
         self._rng = rng
         self._admission = admission
         self._subscriptions: dict[str, InternalSubscription] = {}
@@ -147,6 +156,7 @@ class StreamGroup(Group):
         self._subscriptions.clear()
         self._subscribed_version = -1
         self.republisher.leave()
+        self.sourcing.leave()
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
@@ -208,6 +218,12 @@ class StreamGroup(Group):
             self._look_again_s = min(self._look_again_s * 8, LOOK_AGAIN_MAX_S)
             self._look_again_at_s = self.loop.time() + self._look_again_s
 
+    def info(self, request: StreamInfoRequest) -> StreamInfo:
+        """What STREAM.INFO shows, with how far mirrors and sources are."""
+        shown = self.stream.info(request)
+        mirror, sources = self.sourcing.infos()
+        return replace(shown, mirror=mirror, sources=sources) if mirror is not None or sources else shown
+
     def tell_abandoned(self, batch_id: str, reason: str) -> None:
         """An atomic batch that clients were sending is given up."""
         self.advisories.tell("BATCH_ABANDONED", "stream_batch_abandoned", batch=batch_id, reason=reason)
@@ -241,6 +257,8 @@ class StreamGroup(Group):
             else None
         )
         self.republisher.follow(self.stream)
+        if self.serves:
+            self.sourcing.follow()
         self.ingest.takes_batches = config is not None and config.allow_atomic
         if not self.ingest.takes_batches:
             self.ingest.batches.clear("unsupported")
@@ -294,6 +312,8 @@ class StreamGroup(Group):
         if self.serves and not self.is_faulty:
             self.republisher.flush()
             self.delivery.on_applied()
+            for wake in tuple(self.watchers.values()):
+                wake()
             if self.stream.can_expire:
                 self._schedule_expiry()
 

@@ -28,6 +28,7 @@ from jetstore.model.infos import (
 )
 from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
 from jetstore.model.server_limits import ServerLimits
+from jetstore.model.source_checks import follow_origin
 from jetstore.model.stream import StorageType, StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
 from jetstore.node.node import Node
@@ -107,6 +108,7 @@ class StreamsApi:
         node = self._node
         self._require_meta()
         async with node.meta_lock:
+            config = follow_origin(config, self._configs())
             if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
                 return self._info(self._group(config.name))
             if len(self._configs()) >= node.limits.streams_max:
@@ -124,7 +126,8 @@ class StreamsApi:
             assignment = await node.meta.call(entry)
             group = self._group(config.name)
             await group.configured(assignment.version)
-        return group.stream.info(StreamInfoRequest())
+        group.advisories.tell("CREATED", "stream_action", action="create")
+        return group.info(StreamInfoRequest())
 
     async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
         """Replace the configuration."""
@@ -137,7 +140,7 @@ class StreamsApi:
                 raise api_error("JSClusterNotAvailErr")
             config = admit_update(
                 stream.config,
-                config,
+                follow_origin(config, self._configs()),
                 {name: other for name, other in self._configs().items() if name != config.name},
                 consumers=[consumer.config for consumer in stream.consumers.values()],
                 pedantic=pedantic,
@@ -147,7 +150,8 @@ class StreamsApi:
             async with group.lock:
                 assignment = await node.meta.call(meta_entries.encode_update(config.name, config.to_json()))
                 await group.configured(assignment.version)
-        return group.stream.info(StreamInfoRequest())
+        group.advisories.tell("UPDATED", "stream_action", action="modify")
+        return group.info(StreamInfoRequest())
 
     async def delete_stream(self, name: str) -> None:
         """Remove the stream, its consumers and its messages."""
@@ -156,7 +160,10 @@ class StreamsApi:
         async with node.meta_lock:
             if name not in node.meta.machine.streams:
                 raise api_error("JSStreamNotFoundErr")
+            group = node.streams.get(name)
             await node.meta.call(meta_entries.encode_delete(name))
+        if group is not None:
+            group.advisories.tell("DELETED", "stream_action", action="delete")
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
@@ -171,7 +178,8 @@ class StreamsApi:
         return self._info(group, request)
 
     def _info(self, group: StreamGroup, request: StreamInfoRequest | None = None) -> StreamInfo:
-        return group.require_serving().info(request or StreamInfoRequest())
+        group.require_serving()
+        return group.info(request or StreamInfoRequest())
 
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:
         """How many messages were removed."""

@@ -184,7 +184,7 @@ class Careful:
             refusal, ttl = check_values(settings, fields, has_body=len(payload) > header_len)
             refusal = (
                 refusal
-                or self._check_id(msg_id)
+                or self.check_id(msg_id)
                 or self._check_source_header(fields)
                 or self._check_expectations(fields, subject)
                 or self._check_schedule(fields, subject)
@@ -198,7 +198,7 @@ class Careful:
         if settings.is_counter:
             payload = header + counters.body(self._values[subject])
         if settings.discard_new:
-            refusal = self._check_room(subject, header_len, payload, rollup)
+            refusal = self.check_room(subject, header_len, payload, rollup)
             if refusal is not None:
                 return refusal
         if header:
@@ -261,7 +261,8 @@ class Careful:
         elif self._one_by_one:
             self._flush()
 
-    def _check_id(self, msg_id: bytes) -> Duplicate | ApiError | None:
+    def check_id(self, msg_id: bytes) -> Duplicate | ApiError | None:
+        """Whether a message of this id was stored before."""
         stream = self.stream
         if not msg_id or not stream.dedupe.window_ns:
             return None
@@ -329,7 +330,7 @@ class Careful:
             )
         )
 
-    def _check_room(self, subject: bytes, header_len: int, payload: bytes, rollup: bytes) -> ApiError | None:
+    def check_room(self, subject: bytes, header_len: int, payload: bytes, rollup: bytes) -> ApiError | None:
         """Whether a stream that discards new messages has room; one that replaces its subject's oldest fits."""
         settings = self.stream.settings
         contents = self.stream.contents

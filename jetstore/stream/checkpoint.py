@@ -153,6 +153,7 @@ def fill(stream: Stream, fields: Mapping[str, Any], ids: Mapping[str, bytes], tt
     if ttl:
         stream.ttls = TtlSchedule.from_bytes("ttl", ttl)
     stream.schedules = Schedules(fields.get("schedules", ()))
+    stream.origins = {key: (uid, seq) for key, uid, seq in fields.get("origins", ())}
     for consumer_head in fields["consumers"]:
         # ``from_head`` needs the filter of a configuration that only it decodes: the filter follows.
         consumer = ConsumerState.from_head(consumer_head, None, contents)

@@ -4,6 +4,7 @@ Publishes are binary, because they are many::
 
     PUBLISH = kind:u8 flags:u8 time_ns:i64 frame-run        (little-endian; frame-run as in docs/format/segment.md)
     BATCH   = the same, stored as a whole or not at all
+    SOURCED = kind:u8 flags:u8 time_ns:i64 length:u32 json frame-run
 
 The rest is rare and JSON. Entries of consumers carry what ``jetstore.consumer.entries`` wrote. An unknown kind or flag
 stops the group (``FormatUnknown``): it is never guessed. Source: ``docs/format/entries.md``.
@@ -38,6 +39,7 @@ class EntryKind(IntEnum):
     DELETE_MSG = 4
     EXPIRE = 5
     BATCH = 6
+    SOURCED = 7
     CONSUMER_SET = 16
     CONSUMER_DELETE = 17
     DELIVERED = 18
@@ -66,6 +68,14 @@ class ExpireEntry(NamedTuple):
 
     time_ns: int
     max_messages: int
+
+
+class SourcedHead(NamedTuple):
+    """Where copied messages come from: which source of the stream, the origin's group, their sequences there."""
+
+    key: str
+    origin_uid: int
+    seqs: list[int]
 
 
 def entry_kind(data: bytes) -> EntryKind:
@@ -98,6 +108,24 @@ def publish_time_ns(data: bytes) -> int:
     if flags:
         raise FormatUnknown("unknown flags of a publish entry", file="entry", offset=1, expected=0, actual=flags)
     return int(time_ns)
+
+
+def encode_sourced(time_ns: int, head: SourcedHead, frames: Sequence[Frame]) -> bytes:
+    """Messages copied from another stream, at the leader's time."""
+    line = json.dumps(head._asdict(), ensure_ascii=False, separators=(",", ":")).encode()
+    start = _PUBLISH_HEAD.pack(EntryKind.SOURCED, 0, time_ns) + len(line).to_bytes(4, "little")
+    return start + line + encode_frame_run(frames)
+
+
+def decode_sourced(data: bytes) -> tuple[int, SourcedHead, list[Frame]]:
+    """Time, head and frames, every body verified. Raises ``Corruption`` or ``FormatUnknown``."""
+    at = _PUBLISH_HEAD.size + 4
+    if len(data) < at:
+        raise Corruption("entry of copied messages shorter than its head", file="entry", offset=0, actual=len(data))
+    time_ns = publish_time_ns(data)
+    end = at + int.from_bytes(data[at - 4 : at], "little")
+    fields = _decode(b" " + data[at:end], set(SourcedHead._fields))
+    return time_ns, SourcedHead(**fields), decode_frame_run(memoryview(data)[end:])
 
 
 def encode_config(version: int, created_ns: int, config: StreamConfig) -> bytes:

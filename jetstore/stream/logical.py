@@ -64,6 +64,7 @@ def logical_fields(stream: Stream) -> dict[str, Any]:  # Any: JSON values
         "ids": stream.dedupe.to_head(),
         "next_ids": stream.dedupe.next_number,
         "schedules": stream.schedules.to_rows(),
+        "origins": [[key, *stream.origins[key]] for key in sorted(stream.origins)],
     }
 
 

@@ -40,6 +40,13 @@ class BatchOutcome:
 
 
 @dataclass(slots=True)
+class SourcedOutcome:
+    """Of messages copied from another stream so many, from the first on, were taken."""
+
+    taken: int
+
+
+@dataclass(slots=True)
 class ConfigOutcome:
     """A configuration was taken, or it was older than the one in effect (``is_stale``)."""
 
@@ -94,6 +101,7 @@ class NoopOutcome:
 Outcome: TypeAlias = (
     PublishOutcome
     | BatchOutcome
+    | SourcedOutcome
     | ConfigOutcome
     | PurgeOutcome
     | DeleteOutcome

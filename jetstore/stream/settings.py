@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jetstore.model.source_checks import origin_keys
 from jetstore.model.stream import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 FILE_RECORD_OVERHEAD_BYTES = 30
@@ -40,6 +41,8 @@ class Settings:
     allows_schedules: bool
     subjects: tuple[bytes, ...]
     """What the stream captures."""
+    origin_keys: frozenset[str]
+    """What the stream copies from (``model.source_checks``)."""
     marker_ttl_s: int
     """Lifetime of delete markers in whole seconds; 0 = no markers."""
     record_overhead_bytes: int
@@ -71,6 +74,7 @@ class Settings:
             is_counter=config.allow_msg_counter,
             allows_schedules=config.allow_msg_schedules,
             subjects=tuple(subject.encode() for subject in config.subjects),
+            origin_keys=frozenset(origin_keys(config)),
             marker_ttl_s=max(config.subject_delete_marker_ttl, 0) // 1_000_000_000,
             record_overhead_bytes=MEMORY_RECORD_OVERHEAD_BYTES if is_memory else FILE_RECORD_OVERHEAD_BYTES,
             header_overhead_bytes=0 if is_memory else FILE_HEADER_OVERHEAD_BYTES,

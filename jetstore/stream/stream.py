@@ -20,6 +20,7 @@ from jetstore.store.running_hash import RunningHash
 from jetstore.stream import checkpoint, entries, logical, reads, removals, retention
 from jetstore.stream.apply_batch import apply_batch
 from jetstore.stream.apply_publish import apply_publish
+from jetstore.stream.apply_sourced import apply_sourced
 from jetstore.stream.contents import Contents
 from jetstore.stream.dedupe import Dedupe
 from jetstore.stream.entries import EntryKind
@@ -57,6 +58,8 @@ class Stream:
         self.dedupe = Dedupe(0)
         self.ttls = TtlSchedule()
         self.schedules = Schedules()
+        self.origins: dict[str, tuple[int, int]] = {}
+        """By key of a mirror or source: the origin's group, and the last sequence of it that was taken."""
         self.last_msg_id = b""
         """Message id of the last stored message; b"" if it had none."""
         self.consumers: dict[str, ConsumerState] = {}
@@ -109,6 +112,10 @@ class Stream:
     def _apply_rare(self, kind: EntryKind, data: bytes) -> Outcome:
         if kind is EntryKind.NOOP:
             return NoopOutcome()
+        if kind is EntryKind.SOURCED:
+            self.logged_ns, head, frames = entries.decode_sourced(data)
+            self.is_torn = True
+            return apply_sourced(self, head, frames)
         if kind is EntryKind.CONFIG:
             config = entries.decode_config(data)
             self.is_torn = True
@@ -136,6 +143,7 @@ class Stream:
         self.config = entry.config
         self.config_version = entry.version
         self.settings = settings = Settings.of(entry.config)
+        self.origins = {key: self.origins[key] for key in self.origins if key in settings.origin_keys}
         self.dedupe.window_ns = settings.duplicate_window_ns
         self.age_cursor = 0
         removed = 0

@@ -29,7 +29,6 @@ from jetstore.model.stream import (
     StorageType,
     StreamConfig,
     StreamConsumerLimits,
-    StreamSource,
 )
 from jetstore.model.stream_checks import admit_create, admit_update, checked_stream
 
@@ -59,8 +58,6 @@ def test_error_table_is_whole() -> None:
 @pytest.mark.parametrize(
     ("fields", "feature"),
     [
-        ({"mirror": StreamSource(name="x")}, "mirror"),
-        ({"sources": (StreamSource(name="x"),)}, "sources"),
         ({"compression": "s2"}, "compression s2"),
         ({"persist_mode": "async"}, "persist_mode async"),
         ({"allow_batched": True}, "allow_batched"),

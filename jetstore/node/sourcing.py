@@ -1,0 +1,269 @@
+"""Mirrors and sources of streams in this server: the leader reads its origins and proposes what it finds.
+
+An origin says when it has applied something; the copier then reads the next messages from the applied state of the
+origin and proposes them as one entry, together with how far that is. One entry of a source is under way at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jetstore.errors import ApiError, Corruption, NotNow
+from jetstore.hot.frame import encode_frames
+from jetstore.model.api_errors import api_error
+from jetstore.model.infos import SourceInfo
+from jetstore.model.source_checks import MIRROR_KEY, origin_keys, origins_of
+from jetstore.model.stream import RetentionPolicy, StreamSource
+from jetstore.model.transforms import SubjectTransform
+from jetstore.store.ports import Columns, Frame, Message
+from jetstore.stream import headers
+from jetstore.stream.entries import SourcedHead, encode_sourced
+from jetstore.stream.outcomes import SourcedOutcome
+from jetstore.stream.subjects import filter_of
+
+if TYPE_CHECKING:
+    from jetstore.node.stream_group import StreamGroup
+
+MESSAGES_AT_ONCE = 512
+BYTES_AT_ONCE = 256 * 1024
+"""What one entry copies, at most; or one message."""
+RETRY_S = 1.0
+"""How soon an origin that was not there, or a stream that had no room, is tried again."""
+_DROPPED = (
+    headers.EXPECTED_STREAM,
+    headers.EXPECTED_LAST_SEQ,
+    headers.EXPECTED_LAST_SUBJECT_SEQ,
+    headers.EXPECTED_LAST_SUBJECT_SEQ_SUBJECT,
+    headers.EXPECTED_LAST_MSG_ID,
+    headers.BATCH_ID,
+    headers.BATCH_SEQUENCE,
+    headers.BATCH_COMMIT,
+)
+"""Headers that meant something to the origin only."""
+
+
+class Sourcing:
+    """The mirror or the sources of one stream, while this node leads it."""
+
+    def __init__(self, group: StreamGroup) -> None:
+        """Idle until ``follow``."""
+        self._group = group
+        self._copiers: list[_Copier] = []
+
+    def follow(self) -> None:
+        """Copy what the stream's configuration says now."""
+        self.leave()
+        config = self._group.stream.config
+        if config is not None and (config.mirror is not None or config.sources):
+            pairs = zip(origin_keys(config), origins_of(config), strict=True)
+            self._copiers = [_Copier(self._group, key, source) for key, source in pairs]
+            for copier in self._copiers:
+                copier.wake()
+
+    def leave(self) -> None:
+        """Copy nothing more."""
+        for copier in self._copiers:
+            copier.close()
+        self._copiers = []
+
+    def infos(self) -> tuple[SourceInfo | None, Sequence[SourceInfo]]:
+        """The mirror, and the sources, as infos show them."""
+        shown = [copier.info() for copier in self._copiers]
+        if self._copiers and self._copiers[0].is_mirror:
+            return shown[0], ()
+        return None, shown
+
+
+class _Copier:
+    """Copies from one origin."""
+
+    def __init__(self, group: StreamGroup, key: str, source: StreamSource) -> None:
+        self.group = group
+        self.key = key
+        self.source = source
+        self.is_mirror = key == MIRROR_KEY
+        self.error: ApiError | None = None
+        self._origin: StreamGroup | None = None
+        self._looked_s = -1.0
+        self._is_closed = self._is_scheduled = self._in_flight = False
+        self._retry: asyncio.TimerHandle | None = None
+        transforms = source.subject_transforms
+        patterns = [each.src or ">" for each in transforms] or [source.filter_subject or ">"]
+        self._filter = filter_of([pattern.encode() for pattern in patterns])
+        self._transforms = [SubjectTransform(each.src, each.dest) for each in transforms if each.dest]
+        self._transform_text = b">"
+        if len(transforms) == 1 and transforms[0].dest:
+            self._transform_text = transforms[0].dest.encode()
+        self._filter_text = " ".join(patterns).encode() if len(patterns) == 1 else b">"
+
+    def close(self) -> None:
+        """Look at the origin no more. What is under way may still be stored."""
+        self._is_closed = True
+        if self._origin is not None:
+            self._origin.watchers.pop(self, None)
+        if self._retry is not None:
+            self._retry.cancel()
+
+    def info(self) -> SourceInfo:
+        """How far it is."""
+        origin = self._origin
+        position = self.group.stream.origins.get(self.key, (0, 0))[1]
+        lag = 0
+        if origin is not None and self._in_flight:
+            lag = max(origin.stream.contents.last_seq - position, 0)
+        active_ns = -1 if self._looked_s < 0 else int((self.group.loop.time() - self._looked_s) * 1e9)
+        seq = 0 if self.is_mirror else position
+        return SourceInfo(self.source, lag, seq, active_ns, self.error)
+
+    def wake(self) -> None:
+        """There may be something to copy. Cheap."""
+        if not (self._is_scheduled or self._is_closed or self._in_flight):
+            self._is_scheduled = True
+            self.group.loop.call_soon(self._run)
+
+    def _later(self, wait_s: float = RETRY_S) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        if not self._is_closed:
+            self._retry = self.group.loop.call_later(wait_s, self.wake)
+
+    def _run(self) -> None:
+        self._is_scheduled = False
+        if self._is_closed or self._in_flight or not self.group.serves:
+            return
+        origin = self._find()
+        if origin is None:
+            self._later()
+            return
+        if self.group.refusal() is not None:
+            self._later()
+            return
+        self._looked_s = self.group.loop.time()
+        try:
+            contents = origin.stream.contents
+            seqs = contents.next_seqs(self._position(origin) + 1, self._filter, MESSAGES_AT_ONCE)
+            messages = contents.log.read_many(seqs, BYTES_AT_ONCE) if seqs else []
+        except Corruption as error:
+            origin.note_damage(error)
+            self._later(60.0)
+            return
+        if messages:
+            self._propose(origin, messages)
+
+    def _find(self) -> StreamGroup | None:
+        """The origin, if it can be read now."""
+        origin = self.group.find_stream(self.source.name)
+        if origin is not self._origin:
+            if self._origin is not None:
+                self._origin.watchers.pop(self, None)
+            self._origin = origin
+        if origin is None:
+            self.error = api_error("JSStreamNotFoundErr")
+            return None
+        origin.watchers[self] = self.wake
+        config = origin.stream.config
+        if not origin.serves or origin.is_faulty or config is None:
+            self.error = api_error("JSClusterNotAvailErr")
+            return None
+        if config.retention is not RetentionPolicy.LIMITS:
+            text = f"a mirror or source of a stream with {config.retention.value} retention is not supported"
+            kind = "JSMirrorConsumerSetupFailedErrF" if self.is_mirror else "JSSourceConsumerSetupFailedErrF"
+            self.error = api_error(kind, err=text)
+            return None
+        self.error = None
+        return origin
+
+    def _position(self, origin: StreamGroup) -> int:
+        """The last sequence of the origin that needs no more copying."""
+        stream = self.group.stream
+        known = stream.origins.get(self.key)
+        if known is not None and known[0] == origin.uid:
+            return known[1]
+        if self.is_mirror and stream.contents.last_seq:
+            return stream.contents.last_seq
+        if known is not None:  # the origin was made anew
+            return 0
+        if self.source.opt_start_seq:
+            return self.source.opt_start_seq - 1
+        if self.source.opt_start_time:
+            return origin.stream.contents.seq_at_time(self.source.opt_start_time) - 1
+        return 0
+
+    # -- proposing ----------------------------------------------------------------------------------------------------
+
+    def _propose(self, origin: StreamGroup, messages: Sequence[Message]) -> None:
+        group = self.group
+        now_ns = group.stream.next_time_ns(group.clock.wall_ns(), len(messages))
+        frames = self._mirrored(messages) if self.is_mirror else self._sourced(origin, messages, now_ns)
+        head = SourcedHead(self.key, origin.uid, [message.seq for message in messages])
+        self._in_flight = True
+
+        def applied(outcome: SourcedOutcome) -> None:
+            self._in_flight = False
+            if outcome.taken < len(messages):
+                self._later()
+            else:
+                self.wake()
+
+        try:
+            group.propose_with(encode_sourced(now_ns, head, frames), applied, message_count=len(messages))
+        except NotNow:
+            self._in_flight = False
+            self._later()
+
+    def _subject(self, subject: bytes) -> bytes:
+        for transform in self._transforms:
+            made = transform.apply(subject)
+            if made is not None:
+                return made
+        return subject
+
+    def _mirrored(self, messages: Sequence[Message]) -> list[Frame]:
+        """Frames of messages whose sequences and times follow each other."""
+        frames: list[Frame] = []
+        start = 0
+        for at in range(1, len(messages) + 1):
+            if at < len(messages):
+                before, this = messages[at - 1], messages[at]
+                if this.seq == before.seq + 1 and this.time_ns == before.time_ns + 1:
+                    continue
+            run = messages[start:at]
+            blocks = [_kept(message.header) for message in run]
+            frames += self._frames([self._subject(message.subject) for message in run], blocks, run, run[0].time_ns)
+            start = at
+        return frames
+
+    def _sourced(self, origin: StreamGroup, messages: Sequence[Message], now_ns: int) -> list[Frame]:
+        name, identity = origin.name.encode(), b"%08x" % (origin.uid & 0xFFFFFFFF)
+        subjects = [self._subject(message.subject) for message in messages]
+        blocks = [
+            headers.with_line(
+                headers.without(_kept(message.header), headers.STREAM_SOURCE),
+                headers.STREAM_SOURCE,
+                b" ".join(
+                    (name, b"%d" % message.seq, self._filter_text, self._transform_text, message.subject, identity)
+                ),
+            )
+            for message in messages
+        ]
+        return self._frames(subjects, blocks, messages, now_ns)
+
+    def _frames(
+        self, subjects: list[bytes], blocks: list[bytes], messages: Sequence[Message], time_ns: int
+    ) -> list[Frame]:
+        lens = list(map(len, blocks))
+        payloads = [block + message.data for block, message in zip(blocks, messages, strict=True)]
+        return encode_frames(
+            Columns(subjects, lens if any(lens) else (), payloads), time_ns, self.group.limits.frame_bytes_max
+        )
+
+
+def _kept(header: bytes) -> bytes:
+    """The block without what meant something to the origin only."""
+    if b"\r\nNats-Expected-" not in header and b"\r\nNats-Batch-" not in header:
+        return header
+    for name in _DROPPED:
+        header = headers.without(header, name)
+    return header
