@@ -147,6 +147,8 @@ class RaftState(NamedTuple):
     """Of the evidenced log."""
     first_index: int = 0
     """First index still in the log; what is below lives in a checkpoint."""
+    configuration_index: int = 0
+    """Of the entry that carries the configuration with these voters."""
 
 
 class RaftPromise(NamedTuple):

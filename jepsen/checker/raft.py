@@ -145,7 +145,8 @@ def _meet(one: tuple[tuple[int, ...], ...], other: tuple[tuple[int, ...], ...]) 
 
 def check_configurations(states: Iterable[RaftState]) -> list[str]:
     """R8: quorums of each configuration meet those of the next, where a leader was seen to write just that one entry in
-    between; R9: only a voter begins to lead."""
+    between; R9: only a voter begins to lead, or who may have been one before a newer configuration in its log that it
+    does not know to be committed: perhaps only it can commit that."""
     configurations: dict[tuple[str, int, str, int], list[RaftState]] = {}
     begun: set[tuple[str, int, int]] = set()
     problems = []
@@ -158,7 +159,8 @@ def check_configurations(states: Iterable[RaftState]) -> list[str]:
         key = (state.group, state.term, state.member)
         if state.role == LEADER and key not in begun:
             begun.add(key)
-            if not any(state.member in half for half in state.voters):
+            is_open = state.commit < state.configuration_index
+            if not is_open and not any(state.member in half for half in state.voters):
                 problems.append(f"raft: R9 {_tell(state)} leads {state.group}, its voters are {state.voters}")
     for seen in configurations.values():
         problems += [

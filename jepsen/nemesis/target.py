@@ -104,6 +104,16 @@ class Cluster(Protocol):
     def checkpoint(self, name: str) -> None:
         """Make that machine checkpoint what it can, now."""
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether some stream was on fewer machines than it should be, for a while."""
+
+    def reassign(self, rng: Random) -> str:
+        """Ask who leads the metadata to have a stream on other machines; what was asked."""
+
+    def new_disk(self, name: str, down_s: float) -> None:
+        """That machine's process dies, and is started again on an empty disk."""
+
     def later(self, delay_s: float, action: Callable[[], object]) -> None:
         """Do it then, unless the faults have ended by then."""
 

@@ -81,6 +81,7 @@ class NodeProbe:
             last_index=log.last_index,
             last_term=log.last_term,
             first_index=log.first_index,
+            configuration_index=core.configurations.index,
         )
 
     def _listen(self, node_id: str, uid: GroupUid, messages: Sequence[Message]) -> None:

@@ -27,6 +27,7 @@ from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.owner import HARNESS_HOST
 from jepsen.sim.server import CLUSTER_PORT, PORT, serve_node
+from jepsen.sim.wipe import new_disk, reassign
 from jetstore.limits import KIB, MIB, Limits
 
 START_BOUND_S = 60.0
@@ -92,6 +93,7 @@ class World:
         """Clients whose names start with this letter look for the leader of this stream."""
         self.replicas = nodes
         self.damaged: set[str] = set()
+        self.has_moved = False
         self.on_tell: Callable[[str], None] = lambda what: None
         self._clients = 0
         self._turn = 0
@@ -181,6 +183,16 @@ class World:
         for machine in self.machines:
             if machine.name == name:
                 machine.checkpoint()
+
+    def reassign(self, rng: Random) -> str:
+        """Ask who leads the metadata to have some stream on other machines."""
+        return reassign(self, rng)
+
+    def new_disk(self, name: str, down_s: float) -> None:
+        """That machine loses its disk, and comes back with an empty one."""
+        for machine in self.machines:
+            if machine.name == name:
+                new_disk(machine, down_s)
 
     def later(self, delay_s: float, action: Callable[[], object]) -> None:
         """Do it then, unless ``calm`` comes first."""
