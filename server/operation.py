@@ -201,6 +201,9 @@ def listeners(server: Server) -> dict[str, list[str]]:
     found = {"nats": [f"nats://{options.host}:{server.port}"]}
     if options.http_port:
         found["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
+    if server.websocket_port:
+        given = options.websocket
+        found["websocket"] = [f"{'ws' if given.no_tls else 'wss'}://{given.host}:{server.websocket_port}"]
     if server.node is not None and server.node.cluster is not None:
         found["cluster"] = [f"nats://{options.cluster.host}:{server.node.cluster.port}"]
     return found
