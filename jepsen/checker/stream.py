@@ -45,7 +45,20 @@ class Removals:
             )
             if later >= self.keep_per_subject:
                 return True
+        if self.keep_per_subject and publish is None and self._may_be_evicted(seq, final):
+            return True
         return any(self._covers(operation, seq, publish, must=False) for operation in self._removes)
+
+    def _may_be_evicted(self, seq: int, final: FinalStream) -> bool:
+        """Whether some publish that was never answered may have been stored there, and as many of its subject after."""
+        for subject, tried in self._publishes.items():
+            if not any(operation.outcome == INFO for operation in tried):
+                continue
+            later = {message.seq for message in final.messages.values() if message.subject == subject}
+            later |= {operation.result["seq"] for operation in tried if operation.outcome == OK}
+            if sum(other > seq for other in later) >= self.keep_per_subject:
+                return True
+        return False
 
     def demand(self, seq: int, publish: Operation | None) -> bool:
         """Whether this message must be gone: a removal that began after its publish was answered has succeeded."""
@@ -177,7 +190,7 @@ def check_dup_msg(history: History, final: FinalStream) -> list[str]:
 
 
 def check_order(history: History, final: FinalStream) -> list[str]:
-    """Acknowledged before the other began, and yet not in front of it."""
+    """Acknowledged before the other began, or sent before it on one connection, and yet not in front of it."""
     acked = [op for op in publishes(history, final.name, OK) if not op.result.get("duplicate")]
     by_end = sorted(acked, key=lambda op: op.end_ns)
     problems = []
@@ -191,6 +204,13 @@ def check_order(history: History, final: FinalStream) -> list[str]:
             position += 1
         if highest is not None and highest.result["seq"] >= operation.result["seq"]:
             problems.append(f"order: {highest.line()} was answered before {operation.line()} began")
+    sent: dict[object, Operation] = {}
+    for operation in acked:  # in the order in which they were sent
+        link = operation.args.get("link")
+        before = sent.get(link)
+        if link is not None and before is not None and before.result["seq"] > operation.result["seq"]:
+            problems.append(f"order: {before.line()} was sent before {operation.line()} on one connection")
+        sent[link] = operation
     return problems
 
 

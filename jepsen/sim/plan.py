@@ -12,6 +12,7 @@ from jepsen.nemesis.schedule import CLOCK_KINDS, Strike, draw_kinds, draw_strike
 from jepsen.workload.acks import Acks
 from jepsen.workload.append import Append
 from jepsen.workload.base import Setting, Workload
+from jepsen.workload.batch import Batch
 from jepsen.workload.idempotent import Idempotent
 from jepsen.workload.queue import WorkQueue
 from jepsen.workload.register import Register
@@ -25,9 +26,13 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
     "B": Register,
     "C": WorkQueue,
     "D": Idempotent,
+    "E": Batch,
     "G": Acks,
     "I": Removal,
 }
+DRAWN = ("A", "B", "C", "D", "G", "I")
+"""What the dice for workloads choose from; the others join by a die of the seed's own (``join_workload``)."""
+JOIN_CHANCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,8 @@ def draw_plan(
 
     ``is_small``: the same dice, a run of a second or less.
     """
-    names = sorted(WORKLOADS)
     count = rng.choice((1, 1, 2, 3))
-    picked = tuple(sorted(rng.sample(names, count)))
+    picked = tuple(sorted(rng.sample(DRAWN, count)))
     duration_s = rng.choice((2.0, 5.0, 10.0))
     publishes_max = rng.choice((100, 300, 1000))
     if nodes > 1:
@@ -114,6 +118,15 @@ def draw_plan(
         damage=struck if nodes == 1 and (is_damaged if damage is None else damage) else (),
         last_end=last_end,
     )
+
+
+def join_workload(plan: Plan, seed: int) -> Plan:
+    """The plan with one more workload, for some seeds; a seed without one is the run that it always was."""
+    dice = Random(f"join {seed}")
+    if dice.random() >= JOIN_CHANCE:
+        return plan
+    name = dice.choice([name for name in sorted(WORKLOADS) if name not in DRAWN])
+    return replace(plan, workloads=tuple(sorted({*plan.workloads, name})))
 
 
 def draw_limits(rng: Random) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -105,4 +106,11 @@ class Removal:
         ]
         if self.keep_last and not final.is_halted and len(final.messages) > self.keep_last:
             problems.append(f"limit: {len(final.messages)} messages, {self.keep_last} allowed")
+        if self.keep_per_subject and not final.is_halted:
+            counts = Counter(message.subject for message in final.messages.values())
+            problems += [
+                f"limit: {count} messages of {subject}, {self.keep_per_subject} allowed"
+                for subject, count in sorted(counts.items())
+                if count > self.keep_per_subject
+            ]
         return problems

@@ -276,6 +276,25 @@ def test_limits_explain_the_oldest_only() -> None:
     assert "lost" in kinds(other.problems(Removals(other.history, "S", keep_per_subject=4)))
 
 
+def test_a_publish_that_was_never_answered_may_be_evicted_in_the_middle() -> None:
+    run = Run()
+    run.publish("first", 1, subject="other")
+    run.publish("unanswered")
+    for seq in (3, 4):
+        run.publish(f"later {seq}", seq)
+    assert run.problems(Removals(run.history, "S", keep_per_subject=2)) == []
+    assert "gap" in kinds(run.problems(Removals(run.history, "S", keep_per_subject=3)))
+
+
+def test_what_one_connection_sent_is_stored_in_that_order() -> None:
+    run = Run()
+    first, second = (run.publish(value, link=7) for value in ("a", "b"))
+    for operation, seq in ((second, 1), (first, 2)):
+        operation.ok(seq=seq)
+        run.store(seq, operation.args["value"])
+    assert kinds(run.problems()) == {"order"}
+
+
 # -- consumers --------------------------------------------------------------------------------------------------------
 
 

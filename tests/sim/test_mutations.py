@@ -4,7 +4,6 @@ seeds until a checker objects; each defect must be found within its budget, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
@@ -17,9 +16,8 @@ from jepsen.sim.faults import fault
 from jepsen.sim.run import run_seed
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World, play
-from jetstore.node.group import Group
 from jetstore.node.open_store import open_store
-from jetstore.store.ports import JournalRecovery, Record
+from jetstore.store.ports import JournalRecovery
 
 BUDGET = 40
 POWER = frozenset(["power", "crash-point"])
@@ -84,20 +82,6 @@ def test_a_failed_sync_that_is_ignored_is_found(monkeypatch: pytest.MonkeyPatch)
 def test_forgotten_message_ids_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jetstore.stream.dedupe.Dedupe.add", lambda *args: None)
     hunt({"dup-msg"}, workloads=("D",), faults=frozenset(["kill", "reset"]), damaged=False)
-
-
-def test_acknowledging_before_the_sync_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Method: a group takes its entries for durable when it hands them to the disk."""
-    honest = Group.compose
-
-    def hasty(group: Group, budget_bytes: int) -> tuple[list[Record], Callable[[], None], bool]:
-        records, durable, more = honest(group, budget_bytes)
-        durable()
-        group.loop.call_soon(group.apply_committed)
-        return records, lambda: None, more
-
-    monkeypatch.setattr(Group, "compose", hasty)
-    hunt({"lost", "gap", "live"}, workloads=("A",), faults=frozenset(["slow", *POWER]), damaged=False)
 
 
 def test_cutting_the_log_at_damage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
