@@ -13,6 +13,7 @@ from .disk_image import Names
 from .fuse_layer import missing
 from .ledger import CONSUMER_KINDS
 from .process import JETSTORE
+from .rounds import Result
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -42,7 +43,7 @@ def _tolerated(arguments: argparse.Namespace) -> frozenset[str]:
     return CONSUMER_KINDS if arguments.tolerate == "consumer" else frozenset()
 
 
-def _summary(arguments: argparse.Namespace, result: kill.Result) -> int:
+def _summary(arguments: argparse.Namespace, result: Result) -> int:
     starts = sorted(result.starts_s) or [0.0]
     say(
         f"{arguments.server}: {result.rounds} rounds, {result.acked:,} acknowledged, "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import tempfile
 import time
@@ -22,12 +21,21 @@ from typing import TYPE_CHECKING
 from .cluster import ServerCluster
 from .control import ApiError, Control, ControlError
 from .disk_image import Names
-from .kill import CONSUMER, SIZE, Generation, Result, report_or_remove, run_rounds
 from .ledger import StreamLedger
-from .load import LoadProcess
 from .process import ServerError, session_pids
 from .published import Published, PublishSpec
 from .readers import Contents, drain
+from .rounds import (
+    CONSUMER,
+    ENDLESS,
+    SIZE,
+    Generation,
+    Result,
+    RoundsBase,
+    consumer_config,
+    report_or_remove,
+    run_rounds,
+)
 
 if TYPE_CHECKING:
     from .fuse_layer import PowerDisk
@@ -38,10 +46,9 @@ VARIANTS = {"all": 8, "two": 3, "leader": 4, "one": 2, "pause": 3}
 LOAD = ((0, 4096), (1, 512), (2, 16), (0, 1), (2, 64))
 """Connections: which stream, and how many unanswered at most."""
 READ_ATTEMPTS = 20
-ENDLESS = 10**9
 
 
-class ClusterRounds:
+class ClusterRounds(RoundsBase):
     """Runs rounds against one cluster. ``disaster(numbers)`` kills these nodes (default: SIGKILL)."""
 
     def __init__(
@@ -57,26 +64,13 @@ class ClusterRounds:
         disaster: Callable[[list[int]], None] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
+        super().__init__(seed, generation_rounds, load_s, say)
         self.cluster = cluster
-        self.random = random.Random(seed)
         self.replicas = replicas
-        self.generation_rounds = generation_rounds
-        self.load_s = load_s
         self.tail_s = tail_s
         """How long the load goes on after the disaster."""
         self.variants = variants or VARIANTS
         self.disaster = disaster or cluster.kill
-        self.say = say
-        self.result = Result()
-        self.number = 0
-        self.generation: Generation | None = None
-        self.publishers = LoadProcess()
-        self.fetchers = LoadProcess()
-
-    def close(self) -> None:
-        """End the load processes; the cluster is the caller's."""
-        self.publishers.close()
-        self.fetchers.close()
 
     def run(self, rounds: int) -> Result:
         """Run so many rounds; ends at the first violation."""
@@ -107,34 +101,20 @@ class ClusterRounds:
             mine = [each for each in published if each.subjects[0].startswith(f"{ledger.name}.")]
             acked += sum(ledger.published(each, findings) for each in mine)
         read = self._read_everything(generation)
-        self.result.rounds += 1
-        self.result.acked += acked
-        self.result.read = read
-        self.say(
-            f"round {self.number}: {what}, connections {len(published)}, acked {acked:,}, nodes ready in "
-            f"{self.result.starts_s[-1] * 1000:.0f} ms, read {read:,}, floor {generation.consumer.floor:,}, "
-            f"confirmed acks {len(generation.consumer.confirmed):,}, violations: {findings} "
-            f"({time.monotonic() - began:.1f} s)"
-        )
+        self.note_round(generation, f"{what}, connections {len(published)}", "nodes ready", acked, read, began)
         if self.number % self.generation_rounds == 0 and not findings.total:
             self._finish_generation(generation)
             self.generation = None
 
     def _new_generation(self) -> Generation:
-        names = [f"{letter}{self.number + 1}" for letter in "ABC"]
+        names = self.names()
         for name in names:
             self.cluster.create_stream(name, self.replicas)
-        config = {
-            "durable_name": CONSUMER,
-            "ack_policy": "explicit",
-            "ack_wait": ACK_WAIT_NS,
-            "max_ack_pending": 20_000,
-        }
-        self.cluster.create_consumer(names[0], config)
+        self.cluster.create_consumer(names[0], consumer_config(ACK_WAIT_NS))
         return Generation([StreamLedger(name) for name in names])
 
     def _load_through_disaster(self, generation: Generation) -> tuple[str, list[Published]]:
-        dice, findings = self.random, self.result.findings
+        dice = self.random
         variant = dice.choices(list(self.variants), list(self.variants.values()))[0]
         moment = dice.uniform(*self.load_s)
         tail = 0.0 if variant == "all" else dice.uniform(*self.tail_s)
@@ -173,9 +153,7 @@ class ClusterRounds:
                 self._sample_floor(generation)
                 time.sleep(0.05)
         published: list[Published] = self.publishers.result()
-        delivered, confirmed = self.fetchers.result()
-        generation.consumer.fetched(delivered, set(confirmed), floor, findings)
-        self.result.confirmed += len(confirmed)
+        self.take_fetched(generation, floor)
         what += self._start_again([n for n in victims if not self.cluster.nodes[n].is_running()])
         return what, published
 
@@ -244,8 +222,7 @@ class ClusterRounds:
                 with Control(port) as control:
                     state = control.api(f"STREAM.INFO.{ledger.name}")["state"]
                     contents = drain(port, ledger.name, state["messages"], size=SIZE)
-                    samples = self.random.sample(sorted(ledger.acked), min(3, len(ledger.acked)))
-                    found = {sequence: control.get(ledger.name, sequence) for sequence in samples}
+                    found = {sequence: control.get(ledger.name, sequence) for sequence in self.draw_acked(ledger)}
                     break
             except (ControlError, OSError) as error:
                 if isinstance(error, ApiError) and error.code == 404:
@@ -254,13 +231,8 @@ class ClusterRounds:
                 if attempt + 1 == READ_ATTEMPTS:
                     raise ServerError(f"{ledger.name} cannot be read: {error}\n{self.cluster.logs()}") from error
                 time.sleep(0.1)
-        if state["last_seq"] < max(ledger.acked, default=0):
-            text = f"{ledger.name}: last_seq {state['last_seq']}, acknowledged {max(ledger.acked)}"
-            findings.add("last sequence below an acknowledged one", 1, text)
         self._check(ledger, contents)
-        for sequence, payload in found.items():
-            if payload is None or int(payload[:20]) != ledger.seen[sequence]:
-                findings.add("get by sequence differs", 1, f"{ledger.name} {sequence}: {payload!r}")
+        self.check_state(ledger, state["last_seq"], found)
         return len(contents.sequences)
 
     def _check(self, ledger: StreamLedger, contents: Contents) -> None:
@@ -271,29 +243,9 @@ class ClusterRounds:
 
     def _finish_generation(self, generation: Generation) -> None:
         """The consumer gets to the end of its stream; then the streams go."""
-        ledger, consumer, findings = generation.streams[0], generation.consumer, self.result.findings
-        deadline = time.monotonic() + 60
-        while not consumer.delivered >= ledger.seen.keys():
-            left = len(ledger.seen.keys() - consumer.delivered)
-            if time.monotonic() > deadline:
-                missing = sorted(ledger.seen.keys() - consumer.delivered)
-                findings.add("message never delivered to the consumer", left, f"{ledger.name}: {missing[:5]}")
-                break
-            floor = consumer.floor
-            delivered, confirmed = self.fetchers.call(
-                "follow_fetch",
-                ports=self.ports,
-                stream=ledger.name,
-                consumer=CONSUMER,
-                total=left,
-                batch=min(1000, left),
-                seconds=10.0,
-                size=SIZE,
-            )
-            consumer.fetched(delivered, set(confirmed), floor, findings)
+        self.drain_consumer(generation, 60, "follow_fetch", ports=self.ports, seconds=10.0)
         for each in generation.streams:
             self.cluster.delete_stream(each.name)
-        self.say(f"  consumer got all {len(consumer.delivered):,} of {ledger.name}; streams deleted")
 
 
 def run(

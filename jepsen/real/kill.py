@@ -8,53 +8,32 @@ Every few rounds the consumer must come to the end of its stream, and new stream
 
 from __future__ import annotations
 
-import random
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from .control import ApiError, Control, ControlError
-from .ledger import ConsumerLedger, Findings, StreamLedger
-from .load import LoadError, LoadProcess
-from .process import ServerError, ServerProcess
+from .ledger import StreamLedger
+from .process import ServerProcess
 from .published import Published, PublishSpec
 from .readers import drain
+from .rounds import (
+    CONSUMER,
+    ENDLESS,
+    SIZE,
+    Generation,
+    Result,
+    RoundsBase,
+    consumer_config,
+    report_or_remove,
+    run_rounds,
+)
 
-SIZE = 128
-CONSUMER = "puller"
 ACK_WAIT_NS = 1_000_000_000
 
 
-@dataclass
-class Result:
-    """What the rounds came to."""
-
-    rounds: int = 0
-    acked: int = 0
-    read: int = 0
-    confirmed: int = 0
-    starts_s: list[float] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
-
-
-@dataclass
-class Generation:
-    """The streams of a few consecutive rounds."""
-
-    streams: list[StreamLedger]
-    consumer: ConsumerLedger = field(default_factory=ConsumerLedger)
-
-    @property
-    def subjects(self) -> list[str]:
-        """One subject in each stream."""
-        return [f"{ledger.name}.x" for ledger in self.streams]
-
-
-class Rounds:
+class Rounds(RoundsBase):
     """Runs rounds against one server. ``disaster`` is what happens to it at the random moment (default: kill)."""
 
     def __init__(
@@ -70,32 +49,19 @@ class Rounds:
         extra_kills: bool = True,
         stop_at_first: bool = True,
     ) -> None:
+        super().__init__(seed, generation_rounds, load_s, say)
         self.server = server
-        self.random = random.Random(seed)
-        self.generation_rounds = generation_rounds
-        self.load_s = load_s
         self.disaster = disaster or self._kill
         self.main_only = main_only
         """Share of kills that reach the server's main process only; its others end by themselves, or should."""
-        self.say = say
         self.extra_kills = extra_kills
         self.stop_at_first = stop_at_first
-        self.result = Result()
-        self.number = 0
-        self.generation: Generation | None = None
-        self.publishers = LoadProcess()
-        self.fetchers = LoadProcess()
 
     def _kill(self) -> None:
         if self.random.random() < self.main_only:
             self.server.kill_main()
         else:
             self.server.kill()
-
-    def close(self) -> None:
-        """End the load processes; the server is the caller's."""
-        self.publishers.close()
-        self.fetchers.close()
 
     def run(self, rounds: int) -> Result:
         """Run so many rounds; ends at the first violation, or goes on with new streams after it."""
@@ -126,41 +92,27 @@ class Rounds:
         for result in published:
             findings.add("publish refused", len(result.refusals), str(result.refusals[:1]))
         read = self._read_everything(generation)
-        self.result.rounds += 1
-        self.result.acked += acked
-        self.result.read = read
-        ready_s = self.result.starts_s[-1]
-        self.say(
-            f"round {self.number}: killed after {load_s * 1000:.0f} ms{extra}, acked {acked:,}, ready in "
-            f"{ready_s * 1000:.0f} ms, read {read:,}, floor {generation.consumer.floor:,}, confirmed acks "
-            f"{len(generation.consumer.confirmed):,}, violations: {findings} ({time.monotonic() - began:.1f} s)"
-        )
+        self.note_round(generation, f"killed after {load_s * 1000:.0f} ms{extra}", "ready", acked, read, began)
         if self.number % self.generation_rounds == 0 and findings.total == total_before:
             self._finish_generation(generation)
             self.generation = None
 
     def _new_generation(self) -> Generation:
-        names = [f"{letter}{self.number + 1}" for letter in "ABC"]
+        names = self.names()
         with Control(self.server.port) as control:
             for name in names:
                 control.api(f"STREAM.CREATE.{name}", {"name": name, "subjects": [f"{name}.>"]})
-            config = {
-                "durable_name": CONSUMER,
-                "ack_policy": "explicit",
-                "ack_wait": ACK_WAIT_NS,
-                "max_ack_pending": 20_000,
-            }
+            config = consumer_config(ACK_WAIT_NS)
             control.api(f"CONSUMER.DURABLE.CREATE.{names[0]}.{CONSUMER}", {"stream_name": names[0], "config": config})
         return Generation([StreamLedger(name) for name in names])
 
     def _load_until_disaster(self, generation: Generation) -> tuple[float, list[Published]]:
         first, *others = generation.subjects
         tag = self.number * 10
-        endless = 10**9
         specs = [
-            PublishSpec(tag, (first,), endless, 4096, SIZE),
-            PublishSpec(tag + 1, (*others, others[0], others[1]), endless, 2048, SIZE),
-            PublishSpec(tag + 2, (first, others[0], first, others[1]), endless, 16, SIZE),
+            PublishSpec(tag, (first,), ENDLESS, 4096, SIZE),
+            PublishSpec(tag + 1, (*others, others[0], others[1]), ENDLESS, 2048, SIZE),
+            PublishSpec(tag + 2, (first, others[0], first, others[1]), ENDLESS, 16, SIZE),
         ]
         port = self.server.port
         stream = generation.streams[0].name
@@ -169,7 +121,7 @@ class Rounds:
         self.publishers.submit("publish", port=port, specs=specs)
         began = time.monotonic()
         self.fetchers.submit(
-            "fetch", port=port, stream=stream, consumer=CONSUMER, total=endless, batch=100, confirm=True, size=SIZE
+            "fetch", port=port, stream=stream, consumer=CONSUMER, total=ENDLESS, batch=100, confirm=True, size=SIZE
         )
         with Control(port) as control:
             self._sample_floor(control, generation)
@@ -179,9 +131,7 @@ class Rounds:
         self.disaster()
         lasted = time.monotonic() - began
         published: list[Published] = self.publishers.result()
-        delivered, confirmed = self.fetchers.result()
-        generation.consumer.fetched(delivered, set(confirmed), floor, self.result.findings)
-        self.result.confirmed += len(confirmed)
+        self.take_fetched(generation, floor)
         return lasted, published
 
     def _sample_floor(self, control: Control, generation: Generation) -> None:
@@ -215,46 +165,20 @@ class Rounds:
                 except ApiError as error:
                     findings.add("stream lost", 1, f"{ledger.name}: {error}")
                     state = {"messages": 0, "last_seq": 0}
-                count = state["messages"]
-                if state["last_seq"] < max(ledger.acked, default=0):
-                    text = f"{ledger.name}: last_seq {state['last_seq']}, acknowledged {max(ledger.acked)}"
-                    findings.add("last sequence below an acknowledged one", 1, text)
-                contents = drain(self.server.port, ledger.name, count, size=SIZE)
+                contents = drain(self.server.port, ledger.name, state["messages"], size=SIZE)
                 ledger.check(contents, findings)
-                total += count
-                for sequence in self.random.sample(sorted(ledger.acked), min(3, len(ledger.acked))):
-                    found = control.get(ledger.name, sequence)
-                    if found is None or int(found[:20]) != ledger.seen[sequence]:
-                        findings.add("get by sequence differs", 1, f"{ledger.name} {sequence}: {found!r}")
+                total += state["messages"]
+                found = {sequence: control.get(ledger.name, sequence) for sequence in self.draw_acked(ledger)}
+                self.check_state(ledger, state["last_seq"], found)
             self._sample_floor(control, generation)
         return total
 
     def _finish_generation(self, generation: Generation) -> None:
         """The consumer gets to the end of its stream; then the streams go."""
-        ledger, consumer, findings = generation.streams[0], generation.consumer, self.result.findings
-        deadline = time.monotonic() + 30
-        while not consumer.delivered >= ledger.seen.keys() - ledger.lost:
-            left = len(ledger.seen.keys() - ledger.lost - consumer.delivered)
-            if time.monotonic() > deadline:
-                missing = sorted(ledger.seen.keys() - consumer.delivered)
-                findings.add("message never delivered to the consumer", left, f"{ledger.name}: {missing[:5]}")
-                break
-            floor = consumer.floor
-            delivered, confirmed = self.fetchers.call(
-                "fetch",
-                port=self.server.port,
-                stream=ledger.name,
-                consumer=CONSUMER,
-                total=left,
-                batch=min(1000, left),
-                confirm=True,
-                size=SIZE,
-            )
-            consumer.fetched(delivered, set(confirmed), floor, findings)
+        self.drain_consumer(generation, 30, "fetch", port=self.server.port, confirm=True)
         with Control(self.server.port) as control:
             for each in generation.streams:
                 control.api(f"STREAM.DELETE.{each.name}")
-        self.say(f"  consumer got all {len(consumer.delivered):,} of {ledger.name}; streams deleted")
 
 
 def run(
@@ -276,36 +200,3 @@ def run(
         result = run_rounds(runner, rounds)
     report_or_remove(result, folder, keep, say)
     return result
-
-
-class Runner(Protocol):
-    """Rounds on whatever it is."""
-
-    result: Result
-
-    def run(self, rounds: int) -> Result:
-        """So many rounds."""
-
-    def close(self) -> None:
-        """End what was started."""
-
-
-def run_rounds(runner: Runner, rounds: int) -> Result:
-    """The result, also when the server or the harness failed on the way: that is a finding, too."""
-    try:
-        return runner.run(rounds)
-    except (ServerError, ControlError, LoadError, OSError) as error:
-        runner.result.findings.add("server or connection failed", 1, f"{type(error).__name__}: {error}")
-        return runner.result
-    finally:
-        runner.close()
-
-
-def report_or_remove(result: Result, folder: Path, keep: bool, say: Callable[[str], None]) -> None:
-    """Print examples of what was found and keep the folder; else remove it."""
-    for example in result.findings.examples:
-        say(f"  {example}")
-    if result.findings.total:
-        say(f"store and log kept in {folder}")
-    elif not keep:
-        shutil.rmtree(folder, ignore_errors=True)

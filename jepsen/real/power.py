@@ -12,8 +12,9 @@ from pathlib import Path
 
 from .disk_image import Names
 from .fuse_layer import PowerDisk
-from .kill import Result, Rounds, report_or_remove, run_rounds
+from .kill import Rounds
 from .process import ServerProcess
+from .rounds import Result, report_or_remove, run_rounds
 
 
 def run(

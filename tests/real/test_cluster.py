@@ -17,14 +17,11 @@ import pytest
 from nats.errors import Error
 from nats.js.api import StreamConfig
 
-from jepsen.real import cluster_kill
 from jepsen.real.cluster import ServerCluster
 from jepsen.real.control import Control, ControlError
-from jepsen.real.ledger import CONSUMER_KINDS
-from jepsen.real.process import JETSTORE, NATS_SERVER, ServerError, ServerProcess
+from jepsen.real.process import JETSTORE, ServerError, ServerProcess
 
 DEEP = os.environ.get("JETSTORE_DEEP") == "1"
-ROUNDS = 100 if DEEP else 3
 
 
 @pytest.fixture
@@ -158,28 +155,6 @@ def test_a_node_that_waits_for_the_others_can_be_stopped(tmp_path: Path, require
         with pytest.raises(OSError):
             socket.create_connection(("127.0.0.1", node.port)).close()
         node.stop()
-
-
-@pytest.mark.real
-@pytest.mark.timeout(120 * ROUNDS)
-def test_nothing_acknowledged_is_lost(tmp_path: Path, require_server: Callable[[str], None]) -> None:
-    require_server(JETSTORE)
-    result = cluster_kill.run(JETSTORE, ROUNDS, seed=1, folder=tmp_path)
-    assert result.rounds == ROUNDS
-    assert not result.findings.counts, result.findings.examples
-    assert result.acked > 0
-    assert result.confirmed > 0
-
-
-@pytest.mark.real
-@pytest.mark.oracle
-@pytest.mark.timeout(240)
-def test_the_harness_holds_against_nats_server(tmp_path: Path, require_server: Callable[[str], None]) -> None:
-    """nats-server keeps its messages through the death of one node; its consumers' floors may go back."""
-    require_server(NATS_SERVER)
-    result = cluster_kill.run(NATS_SERVER, 1, seed=1, folder=tmp_path, variants={"one": 1}, tolerated=CONSUMER_KINDS)
-    assert not result.findings.total, result.findings.examples
-    assert result.acked > 0
 
 
 def text(node: ServerProcess, path: str) -> str:

@@ -1,26 +1,33 @@
-"""kill -9 under full load, ten rounds on one store. 200 rounds: ``python -m jepsen real kill --rounds 200``."""
+"""kill -9 under full load, a few rounds on one store. 200 rounds: ``python -m jepsen real kill --rounds 200``."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jepsen.real import kill
+from jepsen.real import cluster_kill, kill
 from jepsen.real.ledger import CONSUMER_KINDS
 from jepsen.real.process import JETSTORE, NATS_SERVER
+from jepsen.real.rounds import Result
 
-ROUNDS = 100 if os.environ.get("JETSTORE_DEEP") == "1" else 10
+DEEP = os.environ.get("JETSTORE_DEEP") == "1"
+Run = Callable[..., Result]
 
 
 @pytest.mark.real
-@pytest.mark.timeout(60 * ROUNDS)
-def test_jetstore_loses_nothing_to_kill(tmp_path: Path, require_server: Callable[[str], None]) -> None:
+@pytest.mark.timeout(12_000 if DEEP else 600)
+@pytest.mark.parametrize(("run", "rounds"), [(kill.run, 10), (cluster_kill.run, 3)], ids=["one node", "three nodes"])
+def test_nothing_acknowledged_is_lost(
+    run: Run, rounds: int, tmp_path: Path, require_server: Callable[[str], None]
+) -> None:
     require_server(JETSTORE)
-    result = kill.run(JETSTORE, ROUNDS, seed=1, folder=tmp_path)
-    assert result.rounds == ROUNDS
+    rounds = 100 if DEEP else rounds
+    result = run(JETSTORE, rounds, seed=1, folder=tmp_path)
+    assert result.rounds == rounds
     assert not result.findings.counts, result.findings.examples
     assert result.acked > 0
     assert result.confirmed > 0
@@ -28,11 +35,18 @@ def test_jetstore_loses_nothing_to_kill(tmp_path: Path, require_server: Callable
 
 @pytest.mark.real
 @pytest.mark.oracle
-@pytest.mark.timeout(120)
-def test_the_harness_holds_against_nats_server(tmp_path: Path, require_server: Callable[[str], None]) -> None:
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("run", "rounds", "options"),
+    [(kill.run, 3, {}), (cluster_kill.run, 1, {"variants": {"one": 1}})],
+    ids=["one node", "three nodes"],
+)
+def test_the_harness_holds_against_nats_server(
+    run: Run, rounds: int, options: dict[str, Any], tmp_path: Path, require_server: Callable[[str], None]
+) -> None:
     """nats-server keeps its messages through kill -9 (the page cache has them); its consumers' floors may go back."""
     require_server(NATS_SERVER)
-    result = kill.run(NATS_SERVER, 3, seed=1, folder=tmp_path, tolerated=CONSUMER_KINDS)
-    assert result.rounds == 3
+    result = run(NATS_SERVER, rounds, seed=1, folder=tmp_path, tolerated=CONSUMER_KINDS, **options)
+    assert result.rounds == rounds
     assert not result.findings.total, result.findings.examples
     assert result.acked > 0
