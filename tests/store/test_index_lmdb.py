@@ -252,6 +252,7 @@ print("done")
 """
 
 
+@pytest.mark.timeout(3600 if os.environ.get("JETSTORE_DEEP") else 120)
 def test_flipped_bytes_give_right_rows(
     stored: tuple[Path, IndexParts, dict[bytes, IndexRow]], record_property: Callable[[str, object], None]
 ) -> None:
