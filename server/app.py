@@ -42,6 +42,7 @@ from server.net.options import NetOptions
 from server.protocol.client import ProtocolOptions
 from server.protocol.info import ServerInfo
 from server.route.router import Router
+from server.system import SystemServices
 
 if TYPE_CHECKING:
     from jetstore.node.cluster import Cluster
@@ -131,6 +132,14 @@ class Server:
         """Where clients connect; known once it listens."""
         self.reload: Callable[[], str] = lambda: NO_FILE
         """Read the configuration again: "" or why everything stays as it was. ``server/run.py`` puts its own here."""
+        self.system = SystemServices(
+            self.server_id,
+            self.accounts[options.system_name].router,
+            [account.router for account in self.accounts if not account.is_system],
+            self.monitor_source,
+            self.clients.connections.get,
+            lambda: self.reload(),
+        )
         self.monitor: Monitor | None = None
         self.http_port = 0
         self.websocket_port = 0
@@ -187,6 +196,7 @@ class Server:
             await self.node.start()
             for api in (self.api, *self._refusals):
                 api.start()
+        self.system.start()
         options = self.options
         self.port = await self.clients.start(options.host if host is None else host, options.port)
         self.info.host, self.info.port = advertised_address(options, self.port)
@@ -205,6 +215,7 @@ class Server:
     async def stop(self) -> None:
         """Take no more clients, answer what is due, make it durable, let the store go."""
         self.clients.stop_listening()
+        await self.system.close()
         for api in (self.api, *self._refusals):
             if api is not None:
                 await api.close()

@@ -109,6 +109,21 @@ class Permissions:
         self._may_publish: dict[bytes, bool] = {}
         self._may_receive: dict[tuple[bytes, bytes], bool] = {}
 
+    def described(self) -> dict[str, object]:
+        """The rules as ``$SYS.REQ.USER.INFO`` shows them."""
+        shown: dict[str, object] = {}
+        for name, rules in (("publish", self._publish), ("subscribe", self._subscribe)):
+            lists = {"allow": rules.allow, "deny": rules.deny}
+            shown[name] = {
+                kind: [f"{pattern} {queue}".strip() for pattern, queue in entries]
+                for kind, entries in lists.items()
+                if entries
+            }
+        if self.responses is not None:
+            rule = self.responses
+            shown["responses"] = {"max": rule.max_messages, "ttl": int(rule.expires_s * 1e9)}
+        return shown
+
     def may_publish(self, subject: bytes) -> bool:
         """Whether a message may be published on this subject."""
         return _remember(self._may_publish, subject, lambda: self._publish_permits(subject))

@@ -1,0 +1,154 @@
+"""Requests to the system account: the pages, filters, errors, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import nats
+from nats.errors import NoRespondersError
+
+from jetstore.clock import RealClock
+from jetstore.limits import Limits
+from jetstore.model.server_limits import ServerLimits
+from server.app import Server, World
+from server.config.reader import load_options
+
+CONFIGURATION = """
+server_name: n1
+accounts {
+  $SYS { users [ {user: admin, password: x} ] }
+  A { users [ {user: a, password: x, permissions: {publish: [">"], subscribe: {allow: ["_INBOX.>", "x q"], deny: y},
+                                                   allow_responses: true}} ] }
+}"""
+
+
+class Client:
+    """A user's connection."""
+
+    def __init__(self, connection: nats.NATS) -> None:
+        self.connection = connection
+
+    async def ask(self, subject: str, body: bytes = b"") -> Any:  # Any: JSON
+        reply = await self.connection.request(subject, body, timeout=20)
+        return json.loads(reply.data)
+
+    async def is_unheard(self, subject: str) -> bool:
+        try:
+            await self.ask(subject)
+        except NoRespondersError:
+            return True
+        return False
+
+
+def run(tmp_path: Path, talk: Callable[[Server, Client, Client], Awaitable[None]]) -> None:
+    path = tmp_path / "x.conf"
+    path.write_text(CONFIGURATION)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        options = load_options(path, {})
+        server = Server(options, World(loop, RealClock(), Random(1), Limits(), ServerLimits()), None, lambda _: None)
+        await server.clients.start("127.0.0.1", -1)
+        server.system.start()
+        port = next(iter(server.clients._listeners)).sockets[0].getsockname()[1]
+        clients = []
+        for user in ("admin", "a"):
+            connection = await nats.connect(f"nats://{user}:x@127.0.0.1:{port}", allow_reconnect=False)
+            clients.append(Client(connection))
+        try:
+            await asyncio.wait_for(talk(server, *clients), 60)
+        finally:
+            for client in clients:
+                await client.connection.close()
+            await server.system.close()
+            await server.clients.stop()
+
+    asyncio.run(main())
+
+
+def test_pages(tmp_path: Path) -> None:
+    async def talk(server: Server, admin: Client, _: Client) -> None:
+        own = f"$SYS.REQ.SERVER.{server.server_id}."
+        answer = await admin.ask("$SYS.REQ.SERVER.PING")
+        assert answer["server"]["name"] == "n1"
+        assert answer["server"]["id"] == server.server_id
+        assert answer["server"]["jetstream"] is False
+        assert answer["statsz"]["connections"] == 2
+        assert answer["statsz"]["active_servers"] == 1
+        assert await admin.ask("$SYS.REQ.SERVER.PING.IDZ") == {
+            "name": "n1",
+            "host": "0.0.0.0",
+            "id": server.server_id,
+        }
+        for name, field in (("STATSZ", "cpu"), ("VARZ", "in_msgs"), ("SUBSZ", "total"), ("ROUTEZ", "routes")):
+            assert field in (await admin.ask(own + name))["data"], name
+        assert (await admin.ask(own + "HEALTHZ"))["data"] == {"status": "ok", "status_code": 200}
+        assert (await admin.ask(own + "JSZ"))["data"]["disabled"] is True
+        body = b'{"subscriptions": true, "auth": true, "limit": 1, "sort": "cid"}'
+        (shown,) = (await admin.ask("$SYS.REQ.SERVER.PING.CONNZ", body))["data"]["connections"]
+        assert (shown["account"], shown["authorized_user"]) == ("$SYS", "admin")
+        assert shown["subscriptions_list"]
+
+    run(tmp_path, talk)
+
+
+def test_filters_and_mistakes(tmp_path: Path) -> None:
+    async def talk(server: Server, admin: Client, _: Client) -> None:
+        inbox = await admin.connection.subscribe("answers")
+        for body in (b'{"server_name": "other"}', b'{"server_name": "n", "exact_match": true}', b'{"cluster": "c"}'):
+            await admin.connection.publish("$SYS.REQ.SERVER.PING.IDZ", body, reply="answers")
+        await admin.connection.publish("$SYS.REQ.SERVER.PING.IDZ", b'{"server_name": "n"}', reply="answers")
+        assert b'"n1"' in (await inbox.next_msg(20)).data
+        assert inbox.pending_msgs == 0
+        bad = await admin.ask("$SYS.REQ.SERVER.PING.CONNZ", b"{x}")
+        assert bad["error"]["code"] == 400
+        bad = await admin.ask("$SYS.REQ.SERVER.PING.CONNZ", b'{"sort": "zzz"}')
+        assert bad["error"] == {"code": 500, "description": "invalid sorting option: zzz"}
+        assert await admin.is_unheard("$SYS.REQ.SERVER.PING.FOO")
+        assert await admin.is_unheard("$SYS.REQ.SERVER.NOBODY.VARZ")
+
+    run(tmp_path, talk)
+
+
+def test_only_the_system_account_is_answered(tmp_path: Path) -> None:
+    async def talk(server: Server, admin: Client, a: Client) -> None:
+        assert await a.is_unheard("$SYS.REQ.SERVER.PING.VARZ")
+        assert await a.is_unheard(f"$SYS.REQ.SERVER.{server.server_id}.VARZ")
+        assert (await a.ask("$SYS.REQ.USER.INFO"))["data"] == {
+            "user": "a",
+            "account": "A",
+            "account_name": "A",
+            "permissions": {
+                "publish": {"allow": [">"]},
+                "subscribe": {"allow": ["_INBOX.>", "x q"], "deny": ["y"]},
+                "responses": {"max": 1, "ttl": 120_000_000_000},
+            },
+        }
+        assert (await admin.ask("$SYS.REQ.USER.INFO"))["data"] == {
+            "user": "admin",
+            "account": "$SYS",
+            "account_name": "$SYS",
+        }
+
+    run(tmp_path, talk)
+
+
+def test_reload_and_kick(tmp_path: Path) -> None:
+    async def talk(server: Server, admin: Client, a: Client) -> None:
+        own = f"$SYS.REQ.SERVER.{server.server_id}."
+        server.reload = lambda: ""
+        assert set(await admin.ask(own + "RELOAD")) == {"server"}
+        server.reload = lambda: "no"
+        assert (await admin.ask(own + "RELOAD"))["error"] == {"code": 500, "description": "no"}
+        for body in (b'{"cid": 999}', b"", b"[]"):
+            assert (await admin.ask(own + "KICK", body))["error"]["description"] == "no such client or leafnode id"
+        cid = a.connection.client_id
+        assert set(await admin.ask(own + "KICK", b'{"cid": %d}' % cid)) == {"server"}
+        assert cid not in server.clients.connections or server.clients.connections[cid].is_closed
+
+    run(tmp_path, talk)
