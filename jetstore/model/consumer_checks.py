@@ -74,6 +74,11 @@ def checked_consumer(
         raise api_error("JSConsumerNameTooLongErrF", max=NAME_BYTES_MAX)
     if config.num_replicas > 1 and server.replicas_max == 1:
         raise api_error("JSStreamReplicasNotSupportedErr")
+    if config.num_replicas > stream.num_replicas:
+        raise api_error("JSConsumerReplicasExceedsStream")
+    is_limits = stream.retention is RetentionPolicy.LIMITS
+    if not is_limits and not config.direct and config.num_replicas not in (0, stream.num_replicas):
+        raise api_error("JSConsumerReplicasShouldMatchStream")
     if len(config.description.encode()) > DESCRIPTION_BYTES_MAX:
         raise api_error("JSConsumerDescriptionTooLongErrF", max=DESCRIPTION_BYTES_MAX)
     if metadata_bytes(config.metadata) > METADATA_BYTES_MAX:

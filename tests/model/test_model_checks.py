@@ -26,6 +26,7 @@ from jetstore.model.infos import (
 from jetstore.model.server_limits import ServerLimits
 from jetstore.model.stream import (
     DiscardPolicy,
+    RetentionPolicy,
     StorageType,
     StreamConfig,
     StreamConsumerLimits,
@@ -157,6 +158,17 @@ def test_consumer_limits_of_server_and_account() -> None:
         checked_consumer(asked.model_copy(update={"num_replicas": 3}), parent)
     with refused(10012, "sourcing is not supported"):
         checked_consumer(ConsumerConfig(name="c", sourcing=True), parent)
+
+
+def test_replicas_of_a_consumer_are_those_of_its_stream_or_fewer() -> None:
+    server = ServerLimits(replicas_max=5)
+    limits = stream().model_copy(update={"num_replicas": 3})
+    interest = limits.model_copy(update={"retention": RetentionPolicy.INTEREST})
+    for parent, replicas, code in ((limits, 5, 10126), (interest, 1, 10134), (interest, 5, 10126)):
+        with refused(code):
+            checked_consumer(ConsumerConfig(name="c", num_replicas=replicas), parent, server=server)
+    for parent, replicas in ((limits, 1), (limits, 3), (interest, 3), (interest, 0)):
+        checked_consumer(ConsumerConfig(name="c", num_replicas=replicas), parent, server=server)
 
 
 def test_deliver_subject_moves_only_when_nobody_listens() -> None:
