@@ -151,6 +151,8 @@ class _Copier:
             return
         if messages:
             self._propose(origin, messages)
+        else:
+            self._later()  # nobody says so when an origin is deleted, or made anew
 
     def _find(self) -> StreamGroup | None:
         """The origin, if it can be read now."""

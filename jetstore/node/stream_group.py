@@ -157,6 +157,7 @@ class StreamGroup(Group):
         self._subscribed_version = -1
         self.republisher.leave()
         self.sourcing.leave()
+        self.ingest.batches.clear()
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None

@@ -43,6 +43,12 @@ async def _round(port: int, number: int) -> None:
                 await asyncio.sleep(0.02)
         assert (await _last(session, "M"))["messages"] == 50 * (number + 1)
         assert (await _last(session, "S"))["messages"] == 25 * (number + 1)
+        if number:  # an origin made anew is copied from its start
+            await session.ask(1, "$JS.API.STREAM.DELETE.O")
+            await session.ask(1, f"$JS.API.STREAM.CREATE.O {json.dumps(STREAMS[0])}")
+            await session.ask(1, "o.1 new")
+            while (await _last(session, "S"))["messages"] < 25 * (number + 1) + 1:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
     writer.close()
     await writer.wait_closed()
 
