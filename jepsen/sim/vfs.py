@@ -346,6 +346,10 @@ class SimVfs:
         """Reads that touch this byte range fail with EIO until it is written again."""
         self._file(path).bad.append((start, end))
 
+    def readable_again(self, path: str) -> None:
+        """What ``bad_sectors`` did to a file is over: its bytes were there all the time."""
+        self._file(path).bad.clear()
+
     def unsynced(self) -> list[Atom]:
         """Everything a power cut would decide now, in a fixed order."""
         found: list[Atom] = []

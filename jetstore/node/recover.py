@@ -116,7 +116,7 @@ class _Recovery:
         self.done: list[Recovered] = []
         self.journal_bytes = sum(_size(vfs, f"{JOURNAL_DIR}/{name}") for name in _journal_names(vfs))
         known = report.identity
-        self.journal, _ = open_journal(vfs, limits, known.journal_id_bytes, known.journal_lsn)
+        self.journal, _ = open_journal(vfs, limits, known.journal_id_bytes, known.journal_lsn, accepts_losses=True)
         self.writer = Writer(vfs, self.journal, limits)
 
     def run(self) -> tuple[list[Recovered], list[str]]:

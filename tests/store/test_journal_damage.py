@@ -6,13 +6,16 @@ whose own bytes were hit. Where the evidence itself is gone twice, the group say
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 
 import pytest
 from journal_model import JOURNAL_ID, Model, checkpoint, entries, generation, hard, log_of, small_limits
 
+from jepsen.sim.faults import fault
 from jepsen.sim.vfs import SimVfs
+from jetstore.errors import Corruption
 from jetstore.limits import KIB, SECTOR_BYTES, Limits
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import file_path
@@ -468,13 +471,45 @@ def test_faulty_entries_survive_checkpoints_of_others_and_restarts() -> None:
         vfs.crash()
 
 
-def test_a_read_fault_while_opening_never_raises() -> None:
+def test_what_the_device_refused_to_read_is_there_when_it_reads_again() -> None:
+    """Whatever an opening made of read errors: the next one, without them, finds everything."""
     vfs, _ = build()
-    checks: list[Callable[[SimVfs], None]] = [
-        lambda disk, path=path: disk.bad_sectors(path, 0, LIMITS.journal_file_bytes) for path in vfs.files()[1:]
+    whole = recover(vfs.clone())
+
+    def refuse(path: str, start: int, end: int) -> Callable[[SimVfs], None]:
+        return lambda disk: disk.bad_sectors(path, start, end)
+
+    faults = [
+        refuse(path, start, start + length)
+        for path in vfs.files()
+        for start in range(0, LIMITS.journal_file_bytes, SECTOR_BYTES)
+        for length in (SECTOR_BYTES, 4096 + SECTOR_BYTES, LIMITS.journal_file_bytes)
+        if any(vfs.peek(path)[start : start + length])
     ]
-    for break_it in checks:
-        damaged = vfs.clone()
-        break_it(damaged)
-        journal, _ = open_journal(damaged, LIMITS, JOURNAL_ID)
-        journal.close()
+    for nth in range(1, 120):
+        for sticky in (False, True):
+            rule = fault("pread", "journal/*", error=errno.EIO, nth=nth, sticky=sticky)
+            faults.append(lambda disk, rule=rule: disk.inject(rule))
+    refused = 0
+    for break_it in faults:
+        disk = vfs.clone()
+        break_it(disk)
+        before = {path: disk.peek(path) for path in disk.files()}
+        try:
+            journal, _ = open_journal(disk, LIMITS, JOURNAL_ID)
+        except Corruption:
+            assert before == {path: disk.peek(path) for path in disk.files()}
+            refused += 1
+        else:
+            journal.close()
+        disk.heal()
+        for path in disk.files():
+            disk.readable_again(path)
+        disk.crash()
+        again = recover(disk)
+        assert {uid: log_of(group) for uid, group in again.groups.items()} == {
+            uid: log_of(group) for uid, group in whole.groups.items()
+        }
+        for uid, group in again.groups.items():
+            assert (group.vote, group.hard_state_known, group.last_known) == (whole.groups[uid].vote, True, True)
+    assert 0 < refused < len(faults)

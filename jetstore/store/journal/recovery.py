@@ -28,14 +28,18 @@ from jetstore.types import GroupUid, RaftIndex, Term
 _TABLE_KINDS = (fmt.KIND_ROW, fmt.KIND_RUN, fmt.KIND_FILES)
 
 
-def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes, least_lsn: int = 0) -> tuple[Journal, JournalRecovery]:
+def open_journal(
+    vfs: Vfs, limits: Limits, journal_id: bytes, least_lsn: int = 0, *, accepts_losses: bool = False
+) -> tuple[Journal, JournalRecovery]:
     """The open journal below ``journal/`` and what it proves; makes a new one if there is none (``is_new``).
 
     ``least_lsn``: it is known to have had a durable block of this number. If its last one is lower, it is an older
     journal that was put back, and what each group had last is unknown.
 
-    Raises Corruption if files are there but nothing in them can be read, FormatUnknown for another format version,
-    DiskFull if there is no room for the files that must exist. OSError from a write or sync is final.
+    Raises Corruption, with nothing changed, if files are there but nothing in them can be read; and, unless the caller
+    ``accepts_losses``, if the device refused to read what there may be lines in: it may read it the next time, and a
+    table written now would say that it is gone. FormatUnknown for another format version, DiskFull if there is no room
+    for the files that must exist. OSError from a write or sync is final.
     """
     numbers = vfs_numbers(vfs)
     scanned: dict[int, FoundFile] = {}
@@ -50,7 +54,7 @@ def open_journal(vfs: Vfs, limits: Limits, journal_id: bytes, least_lsn: int = 0
         if numbers:
             _require_unborn(numbers, scanned)
         return _create(vfs, limits, journal_id, numbers, scanned)
-    return _Opening(vfs, limits, journal_id, numbers, scanned, verdict, least_lsn).run()
+    return _Opening(vfs, limits, journal_id, numbers, scanned, verdict, least_lsn).run(accepts_losses)
 
 
 def read_journal(vfs: Vfs, limits: Limits, journal_id: bytes, least_lsn: int = 0) -> JournalRecovery:
@@ -142,8 +146,10 @@ class _Opening:
         self.damaged: dict[int, list[FoundBlock]] = {}
         """File → its blocks that have bad body sectors."""
 
-    def run(self) -> tuple[Journal, JournalRecovery]:
+    def run(self, accepts_losses: bool) -> tuple[Journal, JournalRecovery]:
         recovery, again = self.read()
+        if not accepts_losses:
+            self._require_read()
         journal = self._continue(again)
         faulty = [uid for uid, group in recovery.groups.items() if any(entry.data is None for entry in group.entries)]
         journal.leave_uncounted(faulty)
@@ -168,6 +174,16 @@ class _Opening:
             for handle in self.handles.values():
                 self.vfs.close(handle)
         return JournalRecovery(groups, self.findings, is_new=False), again
+
+    def _require_read(self) -> None:
+        """Nothing is written over what the device did not show."""
+        refused = [file for file in self.scanned.values() if file.has_read_error]
+        if refused and any(step.lines is None for step in self.verdict.steps):
+            raise Corruption(
+                f"the device refuses to read the journal, nothing was changed ({'; '.join(self.findings[:4])})",
+                file=file_path(refused[0].number),
+                offset=0,
+            )
 
     # -- folding ----------------------------------------------------------------------------------------------------
 

@@ -50,52 +50,58 @@ class FoundFile:
     """What stands at ``end``: "zero" to the end of the file, "torn" (no head; what is there was never acknowledged),
     "stale" (another file number), "corrupt" (a block that cannot be read at all), "cut" (the file ends here)."""
 
+    has_read_error: bool = False
+    """Some sector was refused by the device: what stands there is unknown, not wrong."""
+
     @property
     def is_blank(self) -> bool:
         """Fully zeroed."""
         return not self.blocks and self.tail == "zero"
 
 
-def read_all(vfs: Vfs, number: int) -> tuple[bytes, int]:
-    """The file up to its last MiB that holds anything, and its size: what is beyond reads as zero.
-
-    Sectors that cannot be read are filled with 0xEE.
+def read_all(vfs: Vfs, number: int) -> tuple[bytes, int, bool]:
+    """The file up to its last MiB that holds anything (what is beyond reads as zero), its size, and whether a sector
+    could not be read: such are filled with 0xEE.
     """
     handle = vfs.open(file_path(number), write=False)
     try:
         size = vfs.size(handle)
         parts: list[bytes] = []
         used = 0
+        has_read_error = False
         for offset in range(0, size, MIB):
             length = min(MIB, size - offset)
             try:
                 part = vfs.pread(handle, length, offset)
             except OSError:
-                part = _read_by_sector(vfs, handle, offset, length)
+                part, is_refused = _read_by_sector(vfs, handle, offset, length)
+                has_read_error = has_read_error or is_refused
             if part == _ZEROS or (length < MIB and part == _ZEROS[:length]):
                 part = _ZEROS[:length]  # the same object each time: a blank file costs no memory
             else:
                 used = len(parts) + 1
             parts.append(part)
-        return b"".join(parts[:used]), size
+        return b"".join(parts[:used]), size, has_read_error
     finally:
         vfs.close(handle)
 
 
-def _read_by_sector(vfs: Vfs, handle: int, offset: int, length: int) -> bytes:
+def _read_by_sector(vfs: Vfs, handle: int, offset: int, length: int) -> tuple[bytes, bool]:
     parts = []
+    is_refused = False
     for start in range(offset, offset + length, SECTOR_BYTES):
         try:
             parts.append(vfs.pread(handle, min(SECTOR_BYTES, offset + length - start), start))
         except OSError:
             parts.append(_UNREADABLE[: offset + length - start])
-    return b"".join(parts)
+            is_refused = True
+    return b"".join(parts), is_refused
 
 
 def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
     """Everything that can be read of one file. FormatUnknown if a block is of a version this build does not know."""
-    data, size = read_all(vfs, number)
-    found = FoundFile(number, size)
+    data, size, has_read_error = read_all(vfs, number)
+    found = FoundFile(number, size, has_read_error=has_read_error)
     lsn = 0
     while any_set(data[found.end : found.end + SECTOR_BYTES]) or any_set(memoryview(data)[found.end :]):
         view = memoryview(data)
