@@ -113,6 +113,8 @@ class Machine:
         self.exits: list[tuple[bool, BaseException | None]] = []
         """Ends of its own accord: (was it ready, the error it ended with)."""
         self.slow_s = 0.0
+        self.has_own_disk = True
+        """False: what is believed here was promised by somebody else, or has been forgotten."""
         self.tick_rate = 1.0
         self.damages: list[str] = []
         """What was done to stored bytes."""
@@ -200,6 +202,14 @@ class Machine:
             self._die("crash point", self._down_s, silently=True)
             self.vfs.crash(self.rng)
 
+    def change_disk(self, disk: SimVfs, *, is_own: bool) -> SimVfs:
+        """Of a machine that is off: it has this disk from now on; the one it had. ``is_own``: it is the right one."""
+        assert self.boot is None, "the machine runs"
+        before, self.vfs = self.vfs, disk
+        self.has_own_disk = is_own
+        disk.on_op, disk.on_crash = self._trace, self._power_failed
+        return before
+
     def die_here(self, down_s: float, *, has_power: bool, at_once: bool) -> None:
         """The process ends in the middle of its own code: with this callback, or (the caller raises) ``at_once``."""
         boot = self.boot
@@ -243,8 +253,8 @@ class Machine:
         return self._probe() is not None
 
     def has_run(self) -> bool:
-        """Whether its process did anything since this was asked last."""
-        if self.boot is None or not self.boot.owner.has_run:
+        """Whether its process did anything since this was asked last, and is who it should be."""
+        if self.boot is None or not self.boot.owner.has_run or not self.has_own_disk:
             return False
         self.boot.owner.has_run = False
         return True

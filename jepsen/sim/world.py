@@ -208,6 +208,11 @@ class World:
             machine.heal_disk()
             machine.thaw()
 
+    def retire(self, machine: Machine) -> None:
+        """It is off for good, and nothing is expected of it any more."""
+        machine.close()
+        self.machines = tuple(other for other in self.machines if other is not machine)
+
     def hang_up(self) -> None:
         """Clients that are still connected reset their connections."""
         for transport in self.loop.network.live():
