@@ -46,10 +46,12 @@ def check_holders(history: History, consumer: str, ack_wait_ns: int) -> list[str
     for at_ns, _, seq, operation in sorted(arrivals, key=lambda event: event[:3]):
         before = last.get(seq)
         last[seq] = operation
-        # The wait began when the earlier fetch did, or later; a nak since then may have ended it.
+        # The wait began when the earlier fetch did, or later; a nak since then may have ended it. What arrived earlier
+        # need not have been sent earlier.
         if before is None or at_ns - before.start_ns >= ack_wait_ns:
             continue
-        if not any(before.start_ns <= nak_ns <= at_ns for nak_ns in naks.get(seq, ())):
+        since_ns = min(before.start_ns, operation.start_ns)
+        if not any(since_ns <= nak_ns <= at_ns for nak_ns in naks.get(seq, ())):
             problems.append(f"wq: seq {seq} held by {before.line()} and by {operation.line()}")
     return problems
 

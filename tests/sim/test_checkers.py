@@ -332,6 +332,16 @@ def test_two_holders() -> None:
     assert consumer.check_holders(run.history, "C", 2) == []
 
 
+def test_a_slow_link_is_no_second_holder() -> None:
+    """Sent to 2, given back by whom it had before, sent to 3; and 3 is nearer."""
+    run = good()
+    slow = run.history.begin(2, "fetch", stream="S", consumer="C")
+    ack(run, 1, "nak")
+    fetch(run, 1, who=3)
+    slow.ok(seen=[run.messages[1]])
+    assert consumer.check_holders(run.history, "C", 100) == []
+
+
 def test_work_queue() -> None:
     run = good()
     ack(run, 1)
