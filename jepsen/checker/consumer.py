@@ -7,6 +7,7 @@ consumer_seq, num_delivered)), ``ack`` (args ``stream``, ``consumer``, ``seq``; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from jepsen.history import FAIL, OK, FinalStream, History, Operation
@@ -38,20 +39,21 @@ def check_holders(history: History, consumer: str, ack_wait_ns: int) -> list[str
         arrivals += [
             (at_ns, fetch.number, message.seq, fetch) for at_ns, message in zip(times, fetch.seen, strict=True)
         ]
-    naks: dict[int, list[int]] = {}
+    naks: dict[int, list[tuple[int, float]]] = {}
     for operation in _of(history, consumer, "nak"):
-        naks.setdefault(operation.args["seq"], []).append(operation.start_ns)
+        end_ns = operation.end_ns if operation.outcome == OK else math.inf
+        naks.setdefault(operation.args["seq"], []).append((operation.start_ns, end_ns))
     last: dict[int, Operation] = {}
     problems = []
     for at_ns, _, seq, operation in sorted(arrivals, key=lambda event: event[:3]):
         before = last.get(seq)
         last[seq] = operation
-        # The wait began when the earlier fetch did, or later; a nak since then may have ended it. What arrived earlier
-        # need not have been sent earlier.
+        # The wait began when the earlier fetch did, or later; a nak that took effect since then may have ended it, also
+        # one of somebody who had the message before. What arrived earlier need not have been sent earlier.
         if before is None or at_ns - before.start_ns >= ack_wait_ns:
             continue
         since_ns = min(before.start_ns, operation.start_ns)
-        if not any(since_ns <= nak_ns <= at_ns for nak_ns in naks.get(seq, ())):
+        if not any(since_ns <= end_ns and start_ns <= at_ns for start_ns, end_ns in naks.get(seq, ())):
             problems.append(f"wq: seq {seq} held by {before.line()} and by {operation.line()}")
     return problems
 

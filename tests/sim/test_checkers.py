@@ -332,6 +332,18 @@ def test_two_holders() -> None:
     assert consumer.check_holders(run.history, "C", 2) == []
 
 
+def test_a_nak_may_take_effect_later_than_it_was_sent() -> None:
+    run = good()
+    run.history.begin(1, "nak", stream="S", consumer="C", seq=1)
+    fetch(run, 1, who=2)
+    fetch(run, 1, who=3)
+    assert consumer.check_holders(run.history, "C", 100) == []
+    ack(run, 2, "nak")
+    fetch(run, 2, who=2)
+    fetch(run, 2, who=3)
+    assert len(consumer.check_holders(run.history, "C", 100)) == 1
+
+
 def test_a_slow_link_is_no_second_holder() -> None:
     """Sent to 2, given back by whom it had before, sent to 3; and 3 is nearer."""
     run = good()
