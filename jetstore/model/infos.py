@@ -56,6 +56,36 @@ class SourceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A member of a group as another one sees it."""
+
+    name: str
+    """Of its server."""
+    peer: str
+    """Of its server, too: see ``jetstore.node.cluster_info.peer_id``."""
+    is_current: bool = False
+    is_offline: bool = False
+    active_ns: int = 0
+    """Since it was last heard; 0 = never, as far as the answering node remembers."""
+    lag: int = 0
+    """Committed entries that it is not known to have; 0 where that is not known."""
+    is_pending: bool = False
+    """It is to be a member and does not vote yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """Where a replicated thing is."""
+
+    name: str
+    """Of the cluster."""
+    leader: str = ""
+    """The server that leads it; "" = nobody, or it is not known."""
+    replicas: Sequence[PeerInfo] = ()
+    """Its other members by name."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamInfo:
     """A stream as its info shows it."""
 
@@ -66,6 +96,8 @@ class StreamInfo:
     """With a subjects_filter: how many subjects match in all; ``state.subjects`` is one page of them."""
     mirror: SourceInfo | None = None
     sources: Sequence[SourceInfo] = ()
+    cluster: ClusterInfo | None = None
+    """None: a standalone server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +136,8 @@ class ConsumerInfo:
     paused: bool = False
     pause_remaining_ns: int = 0
     priority_groups: Sequence[PriorityGroupState] = ()
+    cluster: ClusterInfo | None = None
+    """None: a standalone server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +222,46 @@ def with_dynamic_metadata(shown_config: JsonDict) -> JsonDict:
 def stream_info_json(
     info: StreamInfo, now_ns: int, *, dynamic_metadata: bool = False, cluster_leader: str = ""
 ) -> JsonDict:
-    """A StreamInfo object (without the envelope)."""
+    """A StreamInfo object (without the envelope). ``cluster_leader``: a standalone server's name, or ""."""
     config = info.config.to_json()
     shown: JsonDict = {
         "config": with_dynamic_metadata(config) if dynamic_metadata else config,
         "created": format_time(info.created_ns),
         "state": stream_state_json(info.state),
     }
-    if cluster_leader:
+    if info.cluster is not None:
+        shown["cluster"] = cluster_info_json(info.cluster)
+    elif cluster_leader:
         shown["cluster"] = {"leader": cluster_leader}
     if info.mirror is not None:
         shown["mirror"] = source_info_json(info.mirror)
     if info.sources:
         shown["sources"] = [source_info_json(source) for source in info.sources]
     shown["ts"] = format_time(now_ns)
+    return shown
+
+
+def peer_info_json(peer: PeerInfo) -> JsonDict:
+    """A PeerInfo object."""
+    shown: JsonDict = {"name": peer.name, "current": peer.is_current}
+    if peer.is_offline:
+        shown["offline"] = True
+    shown["active"] = peer.active_ns
+    if peer.lag:
+        shown["lag"] = peer.lag
+    shown["peer"] = peer.peer
+    if peer.is_pending:
+        shown["pending"] = True
+    return shown
+
+
+def cluster_info_json(info: ClusterInfo) -> JsonDict:
+    """The ``cluster`` object of a stream's or consumer's info."""
+    shown: JsonDict = {"name": info.name}
+    if info.leader:
+        shown["leader"] = info.leader
+    if info.replicas:
+        shown["replicas"] = [peer_info_json(peer) for peer in info.replicas]
     return shown
 
 
@@ -244,6 +304,8 @@ def consumer_info_json(info: ConsumerInfo, now_ns: int, *, dynamic_metadata: boo
         "num_waiting": info.num_waiting,
         "num_pending": info.num_pending,
     }
+    if info.cluster is not None:
+        shown["cluster"] = cluster_info_json(info.cluster)
     if info.push_bound:
         shown["push_bound"] = True
     if info.paused:

@@ -15,7 +15,7 @@ import structlog
 from jetstore.limits import Limits
 from jetstore.node.founding import Cluster as FoundedCluster
 from jetstore.node.founding import PeerState, decide
-from jetstore.node.link.hello import Hello
+from jetstore.node.link.hello import Hello, Purpose
 from jetstore.node.link.links import Links
 from jetstore.node.link.ports import LinkOptions, Route
 from jetstore.node.link.raft_codec import Addressed
@@ -86,6 +86,8 @@ class Cluster:
         self.host = RaftHost(loop, Random(rng.getrandbits(64)), self.links.send_raft)
         self._link_options = link_options
         self._hellos: dict[str, Hello] = {}
+        self._lost_at_s: dict[str, float] = {}
+        """When nodes that are not connected were heard last; few entries: one for each node there ever was."""
         self._changed = asyncio.Event()
         self.invited = 0
         """The number under which this node was invited into the metadata group since it started; 0 = it was not."""
@@ -179,6 +181,13 @@ class Cluster:
         """Who is connected, by node id."""
         return [hello for _, hello in sorted(self._hellos.items())]
 
+    def silence_s(self, node_id: str) -> float:
+        """Since that node was heard last, as far as is known since this one started; 0 = never."""
+        peer = self.links.peers.get(node_id)
+        link = peer.current.get(Purpose.RAFT) if peer is not None else None
+        heard_at_s = link.heard_at_s if link is not None else self._lost_at_s.get(node_id)
+        return max(self._loop.time() - heard_at_s, 0.0) if heard_at_s is not None else 0.0
+
     def _peers(self) -> list[PeerState]:
         return [
             PeerState(FoundingNode(hello.node_name, node_id, hello.incarnation), hello.cluster_id)
@@ -204,6 +213,7 @@ class Cluster:
 
     def on_down(self, node_id: str, reason: str) -> None:
         self._hellos.pop(node_id, None)
+        self._lost_at_s[node_id] = self._loop.time()
         self.host.node_down(node_id)
         self._changed.set()
 

@@ -6,6 +6,7 @@ Every change goes the same way: checked under a lock against what exists, propos
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
 from jetstore.errors import Corruption, NotNow
@@ -31,6 +32,7 @@ from jetstore.model.server_limits import ServerLimits
 from jetstore.model.source_checks import follow_origin
 from jetstore.model.stream import StorageType, StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
+from jetstore.node.cluster_info import stream_cluster
 from jetstore.node.node import Node
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.ports import Message
@@ -127,7 +129,7 @@ class StreamsApi:
             group = self._group(config.name)
             await group.configured(assignment.version)
         group.advisories.tell("CREATED", "stream_action", action="create")
-        return group.info(StreamInfoRequest())
+        return self._shown(group, StreamInfoRequest())
 
     async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
         """Replace the configuration."""
@@ -151,7 +153,7 @@ class StreamsApi:
                 assignment = await node.meta.call(meta_entries.encode_update(config.name, config.to_json()))
                 await group.configured(assignment.version)
         group.advisories.tell("UPDATED", "stream_action", action="modify")
-        return group.info(StreamInfoRequest())
+        return self._shown(group, StreamInfoRequest())
 
     async def delete_stream(self, name: str) -> None:
         """Remove the stream, its consumers and its messages."""
@@ -179,7 +181,11 @@ class StreamsApi:
 
     def _info(self, group: StreamGroup, request: StreamInfoRequest | None = None) -> StreamInfo:
         group.require_serving()
-        return group.info(request or StreamInfoRequest())
+        return self._shown(group, request or StreamInfoRequest())
+
+    def _shown(self, group: StreamGroup, request: StreamInfoRequest) -> StreamInfo:
+        info = group.info(request)
+        return info if self._node.cluster is None else replace(info, cluster=stream_cluster(self._node, group))
 
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:
         """How many messages were removed."""
@@ -275,7 +281,8 @@ class StreamsApi:
         group = self._group(stream)
         await _confirm(group)
         self._require_consumer(group, consumer)
-        return group.delivery.consumer_info(consumer)
+        info = group.delivery.consumer_info(consumer)
+        return info if self._node.cluster is None else replace(info, cluster=stream_cluster(self._node, group))
 
     def _require_consumer(self, group: StreamGroup, consumer: str) -> None:
         if consumer not in group.require_serving().consumers:

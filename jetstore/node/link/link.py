@@ -388,6 +388,11 @@ class Link(asyncio.BufferedProtocol):
             self.closed.set_result(None)
         self.owner.on_closed(self, reason)
 
+    @property
+    def heard_at_s(self) -> float:
+        """When anything came last, on the loop's clock."""
+        return self._heard_at_s
+
     def status(self) -> ConnectionStatus:
         """For monitoring."""
         return ConnectionStatus(
