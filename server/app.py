@@ -146,7 +146,7 @@ class Server:
         self.node: Node | None = None
         self.api: ApiHandler | None = None
         self._refusals: list[ApiHandler] = []
-        """What answers in accounts without JetStream."""
+        """What answers in the system account of a cluster's node, and in accounts without JetStream."""
         if store is not None:
             name, limits = options.jetstream_account
             home = self.accounts[name].router
@@ -177,6 +177,19 @@ class Server:
                 server_limits=world.server_limits,
                 is_strict=options.jetstream.is_strict,
             )
+            if store.cluster is not None:
+                system_api = ApiHandler(
+                    self.streams,
+                    self.accounts[options.system_name].router,
+                    world.clock,
+                    Random(f"{seed} api {options.system_name}"),
+                    world.limits,
+                    server_name=self.server_name,
+                    client_info=self.client_info,
+                    is_strict=options.jetstream.is_strict,
+                    is_system=True,
+                )
+                self._refusals.append(system_api)
             for account in self.accounts:
                 if account.router is not home and not account.is_system:
                     refusal = ApiHandler(

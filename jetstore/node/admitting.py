@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +23,7 @@ from jetstore.errors import JetstoreError, NotNow
 from jetstore.meta.placement import Member, wanted_at
 from jetstore.meta.state import StreamAssignment, encode_admit, encode_reassign
 from jetstore.node.cluster import INVITE
+from jetstore.node.spares import spares
 
 if TYPE_CHECKING:
     from jetstore.node.cluster import Cluster
@@ -141,9 +141,7 @@ class Admitting:
         if len(homes) > count:
             staying = sorted(homes, key=lambda home: (home != self._leads(assignment), not self._is_up(home)))[:count]
             return wanted_at(placement, [home for home in homes if home in staying])
-        load = Counter(m.home for a in self._node.meta.machine.streams.values() for m in a.placement.wanted)
-        others = [home for home in self._node.homes() if home not in homes and self._is_up(home)]
-        added = sorted(others, key=lambda home: load[home])[: count - len(homes)]  # ties: in the nodes' own order
+        added = spares(self._node, homes)[: count - len(homes)]
         return wanted_at(placement, [*homes, *added]) if added else None
 
     def _leads(self, assignment: StreamAssignment) -> tuple[str, int] | None:

@@ -32,6 +32,7 @@ from jetstore.model.server_limits import ServerLimits
 from jetstore.model.source_checks import follow_origin
 from jetstore.model.stream import StorageType, StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
+from jetstore.node.cluster_api import ClusterApi
 from jetstore.node.cluster_info import stream_cluster
 from jetstore.node.node import Node
 from jetstore.node.stream_group import StreamGroup
@@ -49,6 +50,8 @@ class StreamsApi:
         self._server_limits = server_limits
         self._account_limits = account_limits or AccountLimits()
         self._parsed: dict[str, tuple[StreamAssignment, StreamConfig]] = {}
+        self.cluster = ClusterApi(node, node.cluster, self._group) if node.cluster is not None else None
+        """What only a node of a cluster can be asked."""
 
     # -- lookups ------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription, O
 from server.jsapi.direct import Replies, direct_get, status_header
 from server.jsapi.ports import JetStreamNode
 from server.jsapi.request import Backend, JsonDict, Request
-from server.jsapi.table import DIRECT_PATTERN, SUBSCRIBED, Endpoint, find_endpoint
+from server.jsapi.table import DIRECT_PATTERN, SUBSCRIBED, SYSTEM_SUBSCRIBED, Endpoint, find_endpoint
 
 log = structlog.get_logger("jsapi")
 
@@ -58,7 +58,9 @@ class ApiHandler:
         client_info: Callable[[object], JsonDict],
         server_limits: ServerLimits | None = None,
         is_strict: bool = True,
+        is_system: bool = False,
     ) -> None:
+        """``is_system``: for the system account, which has an API of its own."""
         self.total = 0
         """Requests answered or being answered, direct gets left out."""
         self.errors = 0
@@ -66,6 +68,7 @@ class ApiHandler:
         self._outlet = outlet
         self._limits = limits
         self._client_info = client_info
+        self._is_system = is_system
         self._backend = Backend(node, clock, dice, server_name, server_limits or ServerLimits(), self.stats, is_strict)
         self._lanes: dict[str, deque[tuple[Endpoint, Request]]] = {}
         self._direct: deque[Request] = deque()
@@ -82,9 +85,11 @@ class ApiHandler:
 
     def start(self) -> None:
         """Begin to answer."""
-        direct: InboundHandler = _DirectInbound(self)
-        self._subscriptions = [self._outlet.subscribe(pattern.encode(), self) for pattern in SUBSCRIBED]
-        self._subscriptions.append(self._outlet.subscribe(DIRECT_PATTERN.encode(), direct))
+        patterns = SYSTEM_SUBSCRIBED if self._is_system else SUBSCRIBED
+        self._subscriptions = [self._outlet.subscribe(pattern.encode(), self) for pattern in patterns]
+        if not self._is_system:
+            direct: InboundHandler = _DirectInbound(self)
+            self._subscriptions.append(self._outlet.subscribe(DIRECT_PATTERN.encode(), direct))
 
     async def close(self) -> None:
         """Stop answering; requests that wait get no reply. Idempotent."""
@@ -104,7 +109,7 @@ class ApiHandler:
     def on_messages(self, batch: Inbound) -> None:
         """A run of API requests. Unknown subjects are swallowed."""
         for i, request in enumerate(_requests(batch)):
-            found = find_endpoint(batch.subjects[i].decode("utf-8", "replace"))
+            found = find_endpoint(batch.subjects[i].decode("utf-8", "replace"), is_system=self._is_system)
             if found is None:
                 continue
             if self._waiting >= self._limits.api_requests_max:

@@ -19,12 +19,32 @@ from typing import Protocol
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
 from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, StreamInfo
 from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
-from jetstore.model.stream import StreamConfig
+from jetstore.model.stream import Placement, StreamConfig
 from jetstore.store.ports import Message
+
+
+class ClusterOperations(Protocol):
+    """What only a node of a cluster can be asked; 10008 by those that do not lead what it is about."""
+
+    async def step_down_stream(self, stream: str, placement: Placement | None) -> None:
+        """Have another member lead; returns when it does. 10005 if there is none as asked for."""
+
+    async def step_down_consumer(self, stream: str, consumer: str, placement: Placement | None) -> None:
+        """The same of a consumer."""
+
+    async def step_down_meta(self, placement: Placement | None) -> None:
+        """The same of the metadata."""
+
+    async def remove_peer(self, stream: str, peer: str) -> None:
+        """Move this server's copy to another. 10040: it has none; 10075: there is nowhere to move it."""
 
 
 class JetStreamNode(Protocol):
     """One account's JetStream. Names are plain ``str``; unknown ones raise 10059 (stream) or 10014 (consumer)."""
+
+    @property
+    def cluster(self) -> ClusterOperations | None:
+        """None: a standalone server."""
 
     def account_info(self) -> AccountInfo:
         """Usage and limits now."""

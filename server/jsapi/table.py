@@ -13,7 +13,7 @@ from typing import Any, Final
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import account_info_json
 from jetstore.model.times import ZERO_TIME
-from server.jsapi import consumers, messages, streams
+from server.jsapi import clustering, consumers, messages, streams
 from server.jsapi.request import Backend, JsonDict, Request, require_body
 
 PREFIX: Final = "$JS.API."
@@ -69,8 +69,8 @@ TABLE: Final[tuple[Endpoint, ...]] = (
     Endpoint("STREAM.MSG.DELETE", "stream_msg_delete", messages.delete_message, 1, 1),
     Endpoint("STREAM.SNAPSHOT", "stream_snapshot", _snapshot, 1, 1),
     Endpoint("STREAM.RESTORE", "stream_restore", _restore, 1, 1, {"deliver_subject": ""}),
-    Endpoint("STREAM.LEADER.STEPDOWN", "stream_leader_stepdown", _needs_cluster, 1, 1),
-    Endpoint("STREAM.PEER.REMOVE", "stream_remove_peer", _needs_cluster, 1, 1),
+    Endpoint("STREAM.LEADER.STEPDOWN", "stream_leader_stepdown", clustering.step_down_stream, 1, 1),
+    Endpoint("STREAM.PEER.REMOVE", "stream_remove_peer", clustering.remove_peer, 1, 1),
     Endpoint("STREAM.PEER.EVACUATE", "stream_evacuate_peer", _needs_cluster, 1, 1),
     Endpoint("STREAM.CANCEL_MOVE", "stream_cancel_move", _needs_cluster, 1, 1),
     Endpoint("CONSUMER.CREATE", "consumer_create", consumers.create_consumer, 1, ANY),
@@ -84,12 +84,18 @@ TABLE: Final[tuple[Endpoint, ...]] = (
     ),
     Endpoint("CONSUMER.RESET", "consumer_reset", consumers.reset_consumer, 2, 2, audits_success=False),
     Endpoint("CONSUMER.UNPIN", "consumer_unpin", consumers.unpin_consumer, 2, 2),
-    Endpoint("CONSUMER.LEADER.STEPDOWN", "consumer_leader_stepdown", _needs_cluster, 2, 2),
+    Endpoint("CONSUMER.LEADER.STEPDOWN", "consumer_leader_stepdown", clustering.step_down_consumer, 2, 2),
     Endpoint("CONSUMER.PEER.REMOVE", "consumer_remove_peer", _needs_cluster, 2, 2),
     Endpoint("CONSUMER.PEER.EVACUATE", "consumer_evacuate_peer", _needs_cluster, 2, 2),
 )
 
+SYSTEM_TABLE: Final[tuple[Endpoint, ...]] = (
+    Endpoint("META.LEADER.STEPDOWN", "meta_leader_stepdown", clustering.step_down_meta, 0, 0),
+)
+"""What is answered in the system account of a cluster's node, and nowhere else."""
+
 _BY_WORDS: Final = {tuple(endpoint.words.split(".")): endpoint for endpoint in TABLE}
+_SYSTEM_BY_WORDS: Final = {tuple(endpoint.words.split(".")): endpoint for endpoint in SYSTEM_TABLE}
 _WORDS_MAX: Final = max(len(words) for words in _BY_WORDS)
 
 SUBSCRIBED: Final[tuple[str, ...]] = (
@@ -100,14 +106,18 @@ SUBSCRIBED: Final[tuple[str, ...]] = (
 )
 """Patterns that the handler listens to. Not ``$JS.API.>``: pull requests have their own, hotter way."""
 
+SYSTEM_SUBSCRIBED: Final[tuple[str, ...]] = tuple(PREFIX + endpoint.words for endpoint in SYSTEM_TABLE)
+"""The same of the system account."""
+
 DIRECT_PATTERN: Final = "$JS.API.DIRECT.GET.>"
 
 
-def find_endpoint(subject: str) -> tuple[Endpoint, tuple[str, ...]] | None:
+def find_endpoint(subject: str, *, is_system: bool = False) -> tuple[Endpoint, tuple[str, ...]] | None:
     """The row for an API subject and the names in it; None if nobody answers it."""
+    by_words = _SYSTEM_BY_WORDS if is_system else _BY_WORDS
     tokens = tuple(subject[len(PREFIX) :].split("."))
     for count in range(min(_WORDS_MAX, len(tokens)), 0, -1):
-        endpoint = _BY_WORDS.get(tokens[:count])
+        endpoint = by_words.get(tokens[:count])
         if endpoint is not None:
             names = tokens[count:]
             return (endpoint, names) if endpoint.names_min <= len(names) <= endpoint.names_max else None

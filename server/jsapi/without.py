@@ -11,6 +11,8 @@ from server.jsapi.ports import JetStreamNode
 class _WithoutJetStream:
     """A ``JetStreamNode`` that has nothing and takes nothing."""
 
+    cluster = None
+
     def __getattr__(self, name: str) -> object:
         def refuse(*_args: object, **_kwargs: object) -> NoReturn:
             raise api_error("JSNotEnabledForAccountErr")

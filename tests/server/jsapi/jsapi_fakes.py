@@ -21,6 +21,7 @@ from jetstore.node.ports import Inbound, InboundHandler
 from jetstore.store.ports import Message
 from jetstore.types import Nanos
 from server.jsapi.handler import ApiHandler
+from server.jsapi.ports import ClusterOperations
 
 NOW_NS = 1_700_000_000_123_456_789
 
@@ -37,6 +38,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.streams: dict[str, FakeStream] = {}
+        self.cluster: ClusterOperations | None = None
         self.calls: list[str] = []
         self.gate: asyncio.Event | None = None
         """While unset, ``purge_stream`` waits."""
@@ -272,7 +274,7 @@ class FakeClock:
 class Rig:
     """A handler between a fake node and a fake router."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, is_system: bool = False) -> None:
         self.node = FakeNode()
         self.outlet = FakeOutlet()
         self.api = ApiHandler(
@@ -283,6 +285,7 @@ class Rig:
             limits or Limits(),
             server_name="srv",
             client_info=lambda _client: {"kind": "Client"},
+            is_system=is_system,
         )
         self.api.start()
 

@@ -13,7 +13,7 @@ from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.consumer_checks import checked_consumer
 from jetstore.model.stream import StreamConfig
 from jetstore.model.stream_checks import checked_stream
-from server.jsapi.table import TABLE
+from server.jsapi.table import SYSTEM_TABLE, TABLE
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "compatibility-jetstream.md").read_text()
@@ -39,7 +39,7 @@ def test_every_item_has_a_state(name: str) -> None:
 
 def test_every_endpoint_is_named() -> None:
     found = section("Endpoints")
-    answered = {endpoint.words for endpoint in TABLE} | {"CONSUMER.MSG.NEXT", "DIRECT.GET"}
+    answered = {endpoint.words for endpoint in (*TABLE, *SYSTEM_TABLE)} | {"CONSUMER.MSG.NEXT", "DIRECT.GET"}
     assert {words for words, state in found.items() if state != "missing"} == answered
 
 

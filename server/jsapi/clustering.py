@@ -1,0 +1,66 @@
+"""Handlers of what only a cluster can do: leaders that step down, copies that move."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from jetstore.model.api_errors import api_error
+from jetstore.model.stream import Placement
+from server.jsapi.ports import ClusterOperations
+from server.jsapi.request import Backend, JsonDict, Request, require_body
+
+
+class _StepDownRequest(BaseModel):
+    placement: Placement | None = None
+
+
+class _PeerRequest(BaseModel):
+    peer: str = ""
+
+
+def _cluster(backend: Backend) -> ClusterOperations:
+    cluster = backend.node.cluster
+    if cluster is None:
+        raise api_error("JSClusterRequiredErr")
+    return cluster
+
+
+def _placement(backend: Backend, request: Request) -> Placement | None:
+    fields = backend.decode_optional(_StepDownRequest, request.body, "JSApiLeaderStepdownRequest")
+    return _StepDownRequest(**fields).placement
+
+
+def _peer(backend: Backend, request: Request, go_name: str) -> str:
+    require_body(request.body)
+    return _PeerRequest(**backend.decode(_PeerRequest, request.body, go_name)).peer
+
+
+async def step_down_stream(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.LEADER.STEPDOWN."""
+    cluster = _cluster(backend)
+    await cluster.step_down_stream(request.names[0], _placement(backend, request))
+    return {"success": True}
+
+
+async def step_down_consumer(backend: Backend, request: Request) -> JsonDict:
+    """CONSUMER.LEADER.STEPDOWN: of the group that the consumer lives in, which is its stream's."""
+    cluster = _cluster(backend)
+    stream, consumer = request.names
+    await cluster.step_down_consumer(stream, consumer, _placement(backend, request))
+    return {"success": True}
+
+
+async def step_down_meta(backend: Backend, request: Request) -> JsonDict:
+    """META.LEADER.STEPDOWN."""
+    await _cluster(backend).step_down_meta(_placement(backend, request))
+    return {"success": True}
+
+
+async def remove_peer(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.PEER.REMOVE: a server, by name or peer id."""
+    cluster = _cluster(backend)
+    peer = _peer(backend, request, "JSApiStreamRemovePeerRequest")
+    if not peer:
+        raise api_error("JSBadRequestErr")
+    await cluster.remove_peer(request.names[0], peer)
+    return {"success": True}
