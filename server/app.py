@@ -31,6 +31,7 @@ from jetstore.store.vfs import Vfs
 from server.auth.authenticator import ANONYMOUS, Authenticator, configured
 from server.config.accounts import SYSTEM_ACCOUNT
 from server.config.options import Options
+from server.events import SystemEvents
 from server.jsapi.handler import ApiHandler
 from server.jsapi.without import without_jetstream
 from server.monitor.cluster_ports import ClusterFacts
@@ -140,6 +141,16 @@ class Server:
             self.clients.connections.get,
             lambda: self.reload(),
         )
+        self.events = SystemEvents(
+            self.server_id,
+            self.accounts[options.system_name].router,
+            self.accounts,
+            lambda: self.system.pages,
+            world.loop,
+            world.clock.wall_ns,
+            Random(f"{seed} events"),
+        )
+        self.clients.events = self.events
         self.monitor: Monitor | None = None
         self.http_port = 0
         self.websocket_port = 0
@@ -210,6 +221,7 @@ class Server:
             for api in (self.api, *self._refusals):
                 api.start()
         self.system.start()
+        self.events.start()
         options = self.options
         self.port = await self.clients.start(options.host if host is None else host, options.port)
         self.info.host, self.info.port = advertised_address(options, self.port)
@@ -228,6 +240,7 @@ class Server:
     async def stop(self) -> None:
         """Take no more clients, answer what is due, make it durable, let the store go."""
         self.clients.stop_listening()
+        self.events.close()
         await self.system.close()
         for api in (self.api, *self._refusals):
             if api is not None:
@@ -265,15 +278,22 @@ class Server:
             start_ns=self.started_ns,
             config_loaded_ns=self.config_loaded_ns,
             config_digest=options.config_digest,
+            account=options.jetstream_account[0],
+            system_account=options.system_name,
+            tls_required=info.tls_required,
+            tls_verify=info.tls_verify,
+            websocket_host=options.websocket.host,
+            websocket_port=self.websocket_port,
+            websocket_no_tls=options.websocket.no_tls,
         )
         node, api = self.node, self.api
         if node is None or api is None:
-            return MonitorSource(facts, self.clients, self.router.sublist, self.world.clock.wall_ns)
+            return MonitorSource(facts, self.clients, tuple(self.accounts), self.world.clock.wall_ns)
         limits, cluster, local = self.world.server_limits, node.cluster, LocalStreams(node, self.streams)
         return MonitorSource(
             facts,
             self.clients,
-            self.router.sublist,
+            tuple(self.accounts),
             self.world.clock.wall_ns,
             jetstream=local,
             jetstream_facts=JetStreamFacts(

@@ -107,6 +107,7 @@ class Operation:
         server.config_loaded_ns = server.world.clock.wall_ns()
         if server.monitor is not None:
             server.monitor.source = server.monitor_source()
+        server.system.reloaded()
         log.info(f"Reloaded server configuration ({new.config_digest})")
 
     def _check_journal(self, new: Options) -> None:
@@ -175,6 +176,7 @@ class Operation:
         server, clients = self.server, self.server.clients
         log.info("Entering lame duck mode, stop accepting new clients")
         clients.stop_listening()
+        server.events.lame_duck()
         node = server.node
         if node is not None and node.cluster is not None and node.cluster.links.connected():
             await hand_over([node.meta, *node.streams.values()], server.world.loop)

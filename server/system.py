@@ -84,6 +84,11 @@ class SystemServices:
             self._pages = SystemPages(self._source())
         return self._pages
 
+    def reloaded(self) -> None:
+        """The options changed: answers show the new ones."""
+        if self._pages is not None:
+            self._pages.source = self._source()
+
     def take(self, router: Router, batch: Inbound) -> None:
         """A run of requests in one account."""
         for at, (subject, reply) in enumerate(zip(batch.subjects, batch.replies, strict=True)):

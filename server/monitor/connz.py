@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from jetstore.model.subjects import collide
 from jetstore.model.times import format_duration, format_time
+from server.config.authorization import GLOBAL_ACCOUNT
 from server.monitor.ports import ConnectionView, MonitorSource, OpenConnection
 from server.monitor.query import BadParameter, Query, clamp_page, uptime_text
+from server.monitor.subsz import subscription_detail
 
 JsonDict = dict[str, Any]  # Any: a JSON value
 SortKey = Callable[[ConnectionView], int | str]
@@ -49,20 +52,14 @@ def _subscriptions(connection: OpenConnection | None, cid: int, *, detail: bool)
         return {
             "subscriptions_list": [subscription.subject.decode("utf-8", "replace") for subscription in subscriptions]
         }
-    details = []
-    for subscription in subscriptions:
-        shown: JsonDict = {"subject": subscription.subject.decode("utf-8", "replace")}
-        if subscription.queue:
-            shown["qgroup"] = subscription.queue.decode("utf-8", "replace")
-        details.append({**shown, "sid": subscription.sid.decode("utf-8", "replace"), "cid": cid})
-    return {"subscriptions_list_detail": details}
+    return {"subscriptions_list_detail": [subscription_detail(subscription, cid) for subscription in subscriptions]}
 
 
 def _shown(view: ConnectionView, source: MonitorSource, *, auth: bool, subs: str) -> JsonDict:
     shown: JsonDict = {
         "cid": view.cid,
         "kind": "Client",
-        "type": "nats",
+        "type": view.client_type,
         "ip": view.ip,
         "port": view.port,
         "start": format_time(view.start_ns),
@@ -71,7 +68,7 @@ def _shown(view: ConnectionView, source: MonitorSource, *, auth: bool, subs: str
     if view.stop_ns:
         shown["stop"] = format_time(view.stop_ns)
         shown["reason"] = view.reason
-    if view.rtt_ns:
+    if view.rtt_ns or view.stop_ns:
         shown["rtt"] = format_duration(view.rtt_ns)
     shown.update(
         uptime=uptime_text(view.uptime_ns),
@@ -88,15 +85,25 @@ def _shown(view: ConnectionView, source: MonitorSource, *, auth: bool, subs: str
     optional = {"name": view.name, "lang": view.lang, "version": view.version}
     if auth:
         optional["authorized_user"] = view.authorized_user
-        optional["account"] = "" if view.account == source.facts.account else view.account
+        optional["account"] = "" if view.account == GLOBAL_ACCOUNT else view.account
     shown.update((key, value) for key, value in optional.items() if value)
     if subs:
         shown.update(_subscriptions(source.clients.connections.get(view.cid), view.cid, detail=subs == "detail"))
+    if auth and view.account != GLOBAL_ACCOUNT:
+        shown["name_tag"] = view.account
     return shown
 
 
-def connz(source: MonitorSource, query: Query) -> JsonDict:
-    """The page that the parameters ask for."""
+def _is_interested(source: MonitorSource, cid: int, subject: str) -> bool:
+    """Whether an open connection subscribes to what overlaps a filter."""
+    connection = source.clients.connections.get(cid)
+    subscriptions = connection.subscriptions.values() if connection is not None else ()
+    names = [subscription.subject.decode("utf-8", "replace") for subscription in subscriptions]
+    return any(collide(name, subject) for name in names)
+
+
+def connz(source: MonitorSource, query: Query, subject: str = "") -> JsonDict:
+    """The page that the parameters ask for. ``subject``: only of those that subscribe to it or to some of it."""
     sort = query.text("sort") or "cid"
     if sort != "cid" and sort not in SORTS:
         raise BadParameter(f"invalid sorting option: {sort}")
@@ -107,24 +114,26 @@ def connz(source: MonitorSource, query: Query) -> JsonDict:
     state = _STATES.get(query.text("state").lower())
     if state is None:
         raise BadParameter(f"Error decoding state for {query.text('state')}")
-    if sort in ("stop", "reason") and state == "open":
+    if sort in ("stop", "reason") and state != "closed":
         raise BadParameter(f"sort by {sort} only valid on closed connections")
     user, account = query.text("user"), query.text("acc")
-    if (user or account) and not auth:
-        raise BadParameter(
-            "filter by user only valid with auth option" if user else "filter by account only valid with auth option"
-        )
+    if subject and not account:
+        raise BadParameter("filter by subject only valid with account filtering")
     views = _views(source, "all" if cid else state)
     if cid:
         views, offset, limit = [view for view in views if view.cid == cid], 0, 1
-    if user:
-        views = [view for view in views if view.authorized_user == user]
     if account:
         views = [view for view in views if view.account == account]
+    total = len(views)  # the other filters leave it as it is
+    if user:
+        views = [view for view in views if view.authorized_user == user]
+    if subject:
+        views = [view for view in views if _is_interested(source, view.cid, subject)]
+    if query.text("mqtt_client"):
+        views = []  # there are no such clients
     views.sort(key=lambda view: view.cid)
     if sort in SORTS:
         views.sort(key=SORTS[sort], reverse=True)
-    total = len(views)
     page = views[offset : offset + limit]
     return {
         "server_id": source.facts.server_id,

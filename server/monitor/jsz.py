@@ -117,7 +117,6 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
             **top,
             "disabled": True,
             "config": {"max_memory": 0, "max_storage": 0},
-            "limits": {},
             "streams": 0,
             "consumers": 0,
             "messages": 0,

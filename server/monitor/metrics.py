@@ -55,7 +55,7 @@ class ScrapeCollector(Collector):
         yield GaugeMetricFamily(
             "jetstore_connections", "Open client connections.", value=len(self._source.clients.connections)
         )
-        yield GaugeMetricFamily("jetstore_subscriptions", "Subscriptions.", value=len(self._source.sublist))
+        yield GaugeMetricFamily("jetstore_subscriptions", "Subscriptions.", value=self._source.subscriptions())
         for name, text, value in (
             ("connections_opened", "Client connections ever.", traffic.total_connections),
             ("received_messages", "Messages published by clients.", traffic.in_msgs),

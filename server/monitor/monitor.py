@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from jetstore.model.json import encode, encode_indented
+from server.monitor.accountz import accountz, accstatz
 from server.monitor.connz import connz
 from server.monitor.healthz import healthz
 from server.monitor.http import TEXT, HttpListener, Response
@@ -16,7 +17,7 @@ from server.monitor.page import index_page
 from server.monitor.ports import MonitorSource
 from server.monitor.process import ProcessUsage
 from server.monitor.query import BadParameter, Query
-from server.monitor.routez import routez
+from server.monitor.routez import gatewayz, leafz, routez
 from server.monitor.subsz import subsz
 from server.monitor.varz import varz
 
@@ -79,6 +80,14 @@ class Monitor:
                 return _json(await jsz(self.source, query))
             case "/subsz" | "/subscriptionsz":
                 return _json(subsz(self.source, query))
+            case "/accountz":
+                return _json(accountz(self.source, query))
+            case "/accstatz":
+                return _json(accstatz(self.source, query))
+            case "/leafz":
+                return _json(leafz(self.source))
+            case "/gatewayz":
+                return _json(gatewayz(self.source))
             case "/healthz":
                 status, body = healthz(self.source, query)
                 return Response(status, encode(body), "application/json", JSON_HEADERS)

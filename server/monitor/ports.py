@@ -9,6 +9,8 @@ from typing import Protocol
 from jetstore.model.infos import AccountInfo, ApiStats, ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.stream import StreamConfig
+from server.config.accounts import SYSTEM_ACCOUNT, AccountOptions
+from server.config.authorization import GLOBAL_ACCOUNT
 from server.monitor.cluster_ports import ClusterCounters, ClusterFacts
 
 
@@ -59,6 +61,8 @@ class ConnectionView(Protocol):
     def stop_ns(self) -> int: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def client_type(self) -> str: ...
 
 
 class SubscriptionView(Protocol):
@@ -70,11 +74,25 @@ class SubscriptionView(Protocol):
     def queue(self) -> bytes: ...
     @property
     def sid(self) -> bytes: ...
+    @property
+    def delivered(self) -> int: ...
+    @property
+    def max_messages(self) -> int: ...
 
 
 class OpenConnection(Protocol):
     """An open connection."""
 
+    @property
+    def account(self) -> AccountView: ...
+    @property
+    def in_msgs(self) -> int: ...
+    @property
+    def in_bytes(self) -> int: ...
+    @property
+    def out_msgs(self) -> int: ...
+    @property
+    def out_bytes(self) -> int: ...
     @property
     def subscriptions(self) -> Mapping[bytes, SubscriptionView]: ...
     def stats(self) -> ConnectionView: ...
@@ -112,10 +130,31 @@ class ClientsView(Protocol):
 
 
 class SublistView(Protocol):
-    """The subscriptions of the account."""
+    """The subscriptions of an account."""
+
+    inserts: int
+    removes: int
 
     def __len__(self) -> int: ...
     def cached(self) -> int: ...
+    def fanout(self) -> tuple[int, float]: ...
+
+
+class AccountView(Protocol):
+    """An account."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def is_system(self) -> bool: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def closed(self) -> TrafficView: ...
+    @property
+    def sublist(self) -> SublistView: ...
+    @property
+    def options(self) -> AccountOptions: ...
 
 
 class JetStreamView(Protocol):
@@ -195,7 +234,15 @@ class ServerFacts:
     write_deadline_ns: int
     start_ns: int
     config_digest: str = ""
-    account: str = "$G"
+    account: str = GLOBAL_ACCOUNT
+    """The one with JetStream."""
+    system_account: str = SYSTEM_ACCOUNT
+    tls_required: bool = False
+    tls_verify: bool = False
+    websocket_host: str = ""
+    websocket_port: int = 0
+    """0: it does not listen for them."""
+    websocket_no_tls: bool = False
     config_loaded_ns: int = 0
     """Wall clock; 0 = when the server started."""
 
@@ -206,7 +253,7 @@ class MonitorSource:
 
     facts: ServerFacts
     clients: ClientsView
-    sublist: SublistView
+    accounts: Sequence[AccountView]
     wall_ns: Callable[[], int]
     jetstream: JetStreamView | None = None
     """None: JetStream is off."""
@@ -220,3 +267,7 @@ class MonitorSource:
     cluster: Callable[[], ClusterCounters] | None = None
     leader_of: Callable[[str], str] | None = None
     """Stream → the name of the server that leads it; None: this one leads all."""
+
+    def subscriptions(self) -> int:
+        """Of all accounts."""
+        return sum(len(account.sublist) for account in self.accounts)

@@ -49,3 +49,15 @@ def routez(source: MonitorSource) -> JsonDict:
             }
         )
     return {**shown, "num_routes": len(routes), "routes": routes}
+
+
+def leafz(source: MonitorSource) -> JsonDict:
+    """There are no leaf nodes."""
+    now = format_time(source.wall_ns())
+    return {"server_id": source.facts.server_id, "now": now, "leafnodes": 0, "leafs": []}
+
+
+def gatewayz(source: MonitorSource) -> JsonDict:
+    """There are no gateways."""
+    now = format_time(source.wall_ns())
+    return {"server_id": source.facts.server_id, "now": now, "outbound_gateways": {}, "inbound_gateways": {}}

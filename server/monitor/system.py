@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from jetstore.model.json import encode
 from jetstore.model.times import format_time
 from jetstore.types import Nanos
+from server.monitor.accountz import account_named, account_stat
 from server.monitor.connz import connz
 from server.monitor.healthz import healthz
 from server.monitor.jsz import jsz
@@ -39,13 +40,13 @@ class SystemPages:
     """Answers requests; pages are those of ``monitor.py``."""
 
     def __init__(self, source: MonitorSource) -> None:
-        self._source = source
+        self.source = source
         self._usage = ProcessUsage()
         self._answers = 0
 
     def server(self) -> JsonDict:
         """The ``server`` object of answers."""
-        facts, source = self._source.facts, self._source
+        facts, source = self.source.facts, self.source
         self._answers += 1
         shown: JsonDict = {"name": facts.server_name, "host": facts.host, "id": facts.server_id}
         if facts.cluster:
@@ -66,7 +67,7 @@ class SystemPages:
         if is_ping and not self._is_meant(options):
             return None
         if name == "IDZ":
-            facts = self._source.facts
+            facts = self.source.facts
             return encode({"name": facts.server_name, "host": facts.host, "id": facts.server_id})
         if name == "":
             return encode({"server": self.server(), "statsz": self.statsz()})
@@ -87,7 +88,7 @@ class SystemPages:
 
     def _is_meant(self, options: JsonDict) -> bool:
         """Whether the filters of a request to all servers let this one answer."""
-        facts = self._source.facts
+        facts = self.source.facts
         matches: Callable[[str, str], bool] = str.__eq__ if options.get("exact_match") else str.__contains__
         for option, value in (("server_name", facts.server_name), ("cluster", facts.cluster), ("host", facts.host)):
             wanted = options.get(option)
@@ -96,7 +97,7 @@ class SystemPages:
         return not options.get("tags") and not options.get("domain")
 
     async def _page(self, name: str, query: Query) -> JsonDict:
-        source = self._source
+        source = self.source
         match name:
             case "STATSZ":
                 return self.statsz()
@@ -113,22 +114,30 @@ class SystemPages:
         status, body = healthz(source, query)
         return {**body, "status_code": status}
 
+    def account_stat(self, name: str) -> JsonDict:
+        """Connections and traffic of an account, which there is."""
+        account = account_named(self.source, name)
+        return account_stat(self.source, account) if account is not None else {}
+
     def statsz(self) -> JsonDict:
         """The server's counters."""
-        source, usage = self._source, self._usage.sample()
+        source, usage = self.source, self._usage.sample()
         all_of = varz(source, usage, {})
         sent = {"msgs": all_of["out_msgs"], "bytes": all_of["out_bytes"]}
         received = {"msgs": all_of["in_msgs"], "bytes": all_of["in_bytes"]}
         kept = ("start", "mem", "cores", "cpu", "connections", "total_connections")
         shown: JsonDict = {name: all_of[name] for name in kept}
-        shown |= {"active_accounts": 1, "subscriptions": all_of["subscriptions"]}
+        shown |= {
+            "active_accounts": sum(account.connections > 0 for account in source.accounts),
+            "subscriptions": all_of["subscriptions"],
+        }
         shown |= {"sent": sent, "sent_to_clients": sent, "received": received, "received_from_clients": received}
         shown |= {"slow_consumers": all_of["slow_consumers"], "active_servers": 1}
         if source.jetstream is not None and source.jetstream_facts is not None:
-            shown["jetstream"] = {
-                "config": jetstream_config_json(source.jetstream_facts),
-                "stats": jetstream_stats_json(source.jetstream.account_info(), source.api_stats()),
-            }
+            config = jetstream_config_json(source.jetstream_facts)
+            del config["store_dir"]
+            stats = jetstream_stats_json(source.jetstream.account_info(), source.api_stats())
+            shown["jetstream"] = {"config": config, "stats": stats, "limits": {}}
         return shown | {"gomaxprocs": all_of["cores"]}
 
 

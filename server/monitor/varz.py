@@ -8,7 +8,7 @@ from typing import Any
 
 from jetstore.model.infos import AccountInfo, ApiStats, api_stats_json
 from jetstore.model.times import format_time
-from server.monitor.ports import JetStreamFacts, MonitorSource
+from server.monitor.ports import JetStreamFacts, MonitorSource, ServerFacts
 from server.monitor.process import Usage
 from server.monitor.query import uptime_text
 
@@ -63,9 +63,17 @@ def _identity(source: MonitorSource) -> JsonDict:
         "host": facts.host,
         "port": facts.port,
     }
-    if facts.auth_required:
-        shown["auth_required"] = True
+    for name in ("auth_required", "tls_required", "tls_verify"):
+        if getattr(facts, name):
+            shown[name] = True
     return shown
+
+
+def _websocket(facts: ServerFacts) -> JsonDict:
+    if not facts.websocket_port:
+        return {}
+    shown: JsonDict = {"host": facts.websocket_host, "port": facts.websocket_port}
+    return shown | {"no_tls": True} if facts.websocket_no_tls else shown
 
 
 def _cluster(source: MonitorSource) -> JsonDict:
@@ -102,7 +110,7 @@ def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) 
         "gateway": {},
         "leaf": {},
         "mqtt": {},
-        "websocket": {},
+        "websocket": _websocket(facts),
         "jetstream": _jetstream(source),
         "tls_timeout": 2,
         "write_deadline": facts.write_deadline_ns,
@@ -129,10 +137,12 @@ def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) 
         "slow_consumers": traffic.slow_consumers,
         "stale_connections": traffic.stale_connections,
         "stalled_clients": traffic.stalled_clients,
-        "subscriptions": len(source.sublist),
+        "subscriptions": source.subscriptions(),
         "http_req_stats": dict(sorted(http_requests.items())),
         "config_load_time": format_time(facts.config_loaded_ns or facts.start_ns),
         "config_digest": facts.config_digest,
+        "system_account": facts.system_account,
         "slow_consumer_stats": dict.fromkeys(_LINK_KINDS, 0) | {"clients": traffic.slow_consumers},
         "stale_connection_stats": dict.fromkeys(_LINK_KINDS, 0) | {"clients": traffic.stale_connections},
+        "disk_io_wait_stats": dict.fromkeys(("waiters", "waits", "wait_time", "max_wait_time"), 0),
     }

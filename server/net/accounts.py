@@ -15,21 +15,24 @@ from server.config.accounts import (
     export_for,
 )
 from server.config.authorization import GLOBAL_ACCOUNT
+from server.net.stats import Totals
 from server.route.imports import AnswerRule, ServiceImport, StreamImport
 from server.route.mappings import Mapping, Mappings
 from server.route.router import Router
+from server.route.sublist import Sublist
 
 
 class Account:
     """One account: who is in it sees what others in it publish, and nobody else does unless it is exported."""
 
     __slots__ = (
-        *("connections", "is_system", "max_connections", "max_payload_bytes", "max_subscriptions"),
-        *("name", "router"),
+        *("closed", "connections", "is_system", "max_connections", "max_payload_bytes", "max_subscriptions"),
+        *("name", "options", "router"),
     )
 
     def __init__(self, options: AccountOptions, router: Router, *, is_system: bool = False) -> None:
         self.name = options.name
+        self.options = options
         self.router = router
         self.is_system = is_system
         self.max_connections = options.max_connections
@@ -37,6 +40,13 @@ class Account:
         self.max_subscriptions = options.max_subscriptions
         self.max_payload_bytes = options.max_payload_bytes
         self.connections = 0
+        self.closed = Totals()
+        """What its closed connections sent and got, and how many of them were slow consumers."""
+
+    @property
+    def sublist(self) -> Sublist:
+        """Its subscriptions."""
+        return self.router.sublist
 
     @property
     def is_full(self) -> bool:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Protocol
 
 from jetstore.clock import Clock
 from server.auth.authenticator import WEBSOCKET, Authenticator, SlowCheck, User
@@ -25,6 +26,17 @@ from server.route.router import Router
 
 _BACKLOG = 1024
 NONCE_BYTES = 11
+_SLOW = (CloseReason.SLOW_CONSUMER_PENDING_BYTES, CloseReason.SLOW_CONSUMER_WRITE_DEADLINE)
+
+
+class ConnectionEvents(Protocol):
+    """Who wants to know that clients come and go."""
+
+    def connected(self, connection: ClientConnection) -> None:
+        """Its CONNECT was accepted."""
+
+    def disconnected(self, connection: ClientConnection, stats: ConnectionStats) -> None:
+        """It is gone, and its account counts it no longer. ``connection.is_admitted``: it was ``connected``."""
 
 
 class ClientServer:
@@ -66,6 +78,7 @@ class ClientServer:
         self.closed: deque[ConnectionStats] = deque(maxlen=options.max_closed_clients)
         self.totals = Totals()
         """Counters of the server as a whole; message counters of closed connections only (see ``traffic``)."""
+        self.events: ConnectionEvents | None = None
         self.reading = 0
         """> 0 while a read is handled: its output is flushed at its end."""
         self._last_cid = 0
@@ -202,12 +215,17 @@ class ClientServer:
         """The transport is gone."""
         if self.connections.pop(connection.cid, None) is None:
             return
-        totals = self.totals
-        totals.in_msgs += connection.in_msgs
-        totals.in_bytes += connection.in_bytes
-        totals.out_msgs += connection.out_msgs
-        totals.out_bytes += connection.out_bytes
-        self.closed.append(connection.stats())
+        for totals in (self.totals, connection.account.closed):
+            totals.in_msgs += connection.in_msgs
+            totals.in_bytes += connection.in_bytes
+            totals.out_msgs += connection.out_msgs
+            totals.out_bytes += connection.out_bytes
+        if connection.close_reason in _SLOW:
+            connection.account.closed.slow_consumers += 1
+        stats = connection.stats()
+        self.closed.append(stats)
+        if self.events is not None:
+            self.events.disconnected(connection, stats)
         if not self.connections and self._all_gone is not None and not self._all_gone.done():
             self._all_gone.set_result(None)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from server.auth.authenticator import ANONYMOUS, STANDARD, SlowCheck, User
+from server.auth.authenticator import ANONYMOUS, STANDARD, WEBSOCKET, SlowCheck, User
 from server.auth.permissions import Responses
 from server.net.stats import ConnectionStats
 from server.net.trace import WireTrace
@@ -84,10 +84,14 @@ class ClientConnection(asyncio.Protocol):
         self._trace_out: WireTrace | None = None
         self._start_ns = 0
         self._start_s = 0.0
+        self._connect_rtt_ns = 0
+        """From INFO to CONNECT, until a PING has been answered."""
         self._names: tuple[str, ...] = ()
         """In the client's certificate."""
         self._is_counted = False
         """Whether the account counts this connection."""
+        self.is_admitted = False
+        """Whether its CONNECT was accepted."""
         self._nonce = ""
         """What a client with a key must sign."""
 
@@ -214,6 +218,10 @@ class ClientConnection(asyncio.Protocol):
             timer = self._timers.pop("auth", None)
             if timer is not None:
                 timer.cancel()
+            if not self.is_admitted:
+                self.is_admitted = True
+                if server.events is not None:
+                    server.events.connected(self)
         else:
             self._end(event)
 
@@ -238,6 +246,7 @@ class ClientConnection(asyncio.Protocol):
         protocol.accept()
 
     def _authenticate(self, connect: ConnectOptions) -> User | Later | Denied | None:
+        self._connect_rtt_ns = self._connect_rtt_ns or max(self.server.clock.wall_ns() - self._start_ns, 1)
         found = self.server.authenticator.authenticate(connect, self._nonce, self._type, self._names)
         if not isinstance(found, SlowCheck):
             return self._admitted(found)
@@ -512,7 +521,8 @@ class ClientConnection(asyncio.Protocol):
         assert protocol is not None
         now_s = server.loop.time()
         active_s = protocol.keepalive.last_activity_s
-        connect = protocol.connect
+        connect = protocol.claimed
+        is_refused = self.close_reason is CloseReason.AUTHENTICATION_FAILURE
         return ConnectionStats(
             cid=self.cid,
             ip=self.ip,
@@ -521,7 +531,7 @@ class ClientConnection(asyncio.Protocol):
             last_activity_ns=self._start_ns + int((active_s - self._start_s) * _NANOS),
             uptime_ns=int((now_s - self._start_s) * _NANOS),
             idle_ns=int((now_s - active_s) * _NANOS),
-            rtt_ns=int((protocol.keepalive.rtt_s or 0.0) * _NANOS),
+            rtt_ns=int((protocol.keepalive.rtt_s or 0.0) * _NANOS) or self._connect_rtt_ns,
             pending_bytes=self.pending_bytes(),
             in_msgs=self.in_msgs,
             out_msgs=self.out_msgs,
@@ -532,8 +542,9 @@ class ClientConnection(asyncio.Protocol):
             name=connect.name,
             lang=connect.lang,
             version=connect.version,
-            authorized_user=self.user.shown_name or self.user.name,
+            authorized_user=self.user.shown_name or self.user.name or (connect.user if is_refused else ""),
             account=self.user.account,
             stop_ns=server.clock.wall_ns() if self.is_closed else 0,
             reason=self.close_reason.value if self.close_reason else "",
+            client_type="websocket" if self._type == WEBSOCKET else "nats",
         )

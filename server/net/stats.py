@@ -36,6 +36,8 @@ class ConnectionStats:
     """Wall time; 0 = open."""
     reason: str = ""
     """Why it closed, in the words of /connz."""
+    client_type: str = "nats"
+    """Or ``websocket``."""
 
 
 @dataclass(slots=True)

@@ -119,7 +119,7 @@ class ClientProtocol:
         self.keepalive = Keepalive(now_s, options.ping_interval_s, options.ping_max)
         self._before = self.state
         self._given = self.connect
-        """While VERIFYING: the state to go back to, and the CONNECT."""
+        """The state to go back to while VERIFYING, and the CONNECT that came last."""
         self._options = options
         self._send = send
         self._authenticate = authenticate
@@ -288,9 +288,10 @@ class ClientProtocol:
             return self._fail("", CloseReason.PARSE_ERROR)
         if connect.account or connect.new_account:
             return self._fail(reasons.AUTHORIZATION_VIOLATION, CloseReason.AUTHENTICATION_FAILURE)
+        self._given = connect
         user = self._authenticate(connect)
         if user is Later.LATER:
-            self._before, self.state, self._given = self.state, State.VERIFYING, connect
+            self._before, self.state = self.state, State.VERIFYING
             return None
         return self._let_in(connect, user)
 
@@ -300,6 +301,11 @@ class ClientProtocol:
             return None
         self.state = self._before
         return self._let_in(self._given, user)
+
+    @property
+    def claimed(self) -> ConnectOptions:
+        """What the client last said about itself, whether it was let in or not."""
+        return self._given
 
     def _let_in(self, connect: ConnectOptions, user: object | None) -> Event:
         if isinstance(user, Denied):

@@ -39,6 +39,12 @@ class Match:
         """Members of one queue name on different patterns are one group."""
         self.is_empty = not subscriptions
 
+    @property
+    def size(self) -> int:
+        """How many they are; a queue group counts with all its members."""
+        members = sum(len(members) for _, members in self.queues)
+        return len(self.plain) + len(self.internal) + len(self.bridges) + members
+
 
 NO_MATCH = Match(())
 
@@ -109,6 +115,11 @@ class Sublist:
     def cached(self) -> int:
         """Entries in the subject cache."""
         return len(self._by_subject)
+
+    def fanout(self) -> tuple[int, float]:
+        """The most, and the average number of subscriptions that a subject in the cache reaches."""
+        sizes = [match.size for match in self._by_subject.values()]
+        return max(sizes, default=0), sum(sizes) / len(sizes) if sizes else 0.0
 
     # -- change -----------------------------------------------------------------------------------------------------
 

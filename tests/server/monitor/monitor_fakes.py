@@ -10,6 +10,7 @@ from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.infos import AccountInfo, ApiStats, ConsumerInfo, SequenceInfo, StreamInfo, StreamState
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.stream import StreamConfig
+from server.config.accounts import AccountOptions
 from server.monitor.ports import JetStreamFacts, MonitorSource, ServerFacts
 
 SECOND = 1_000_000_000
@@ -42,6 +43,7 @@ class Connection:
     account: str = "$G"
     stop_ns: int = 0
     reason: str = ""
+    client_type: str = "nats"
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,31 @@ class Subscription:
     subject: bytes
     sid: bytes
     queue: bytes = b""
+    delivered: int = 0
+    max_messages: int = 0
 
 
 @dataclass
 class OpenConnection:
     view: Connection
+    account: Account
     subscriptions: dict[bytes, Subscription] = field(default_factory=dict)
+
+    @property
+    def in_msgs(self) -> int:
+        return self.view.in_msgs
+
+    @property
+    def in_bytes(self) -> int:
+        return self.view.in_bytes
+
+    @property
+    def out_msgs(self) -> int:
+        return self.view.out_msgs
+
+    @property
+    def out_bytes(self) -> int:
+        return self.view.out_bytes
 
     def stats(self) -> Connection:
         return replace(self.view, subscriptions=len(self.subscriptions))
@@ -81,12 +102,30 @@ class Clients:
         return Traffic()
 
 
+@dataclass
 class Sublist:
+    count: int = 5
+    inserts: int = 6
+    removes: int = 1
+
     def __len__(self) -> int:
-        return 5
+        return self.count
 
     def cached(self) -> int:
         return 2
+
+    def fanout(self) -> tuple[int, float]:
+        return 3, 1.5
+
+
+@dataclass
+class Account:
+    name: str
+    is_system: bool = False
+    connections: int = 0
+    sublist: Sublist = field(default_factory=Sublist)
+    closed: Traffic = field(default_factory=Traffic)
+    options: AccountOptions = AccountOptions("")
 
 
 class JetStream:
@@ -151,17 +190,19 @@ FACTS = ServerFacts(
 def make_source(jetstream: JetStream | None = None, health_problem: str = "", **facts: object) -> MonitorSource:
     """A source with two open connections and a closed one."""
     subscriptions = {b"1": Subscription(b"a.*", b"1"), b"2": Subscription(b"b", b"2", b"q")}
+    home, other = Account("$G", connections=1), Account("A", connections=1, sublist=Sublist(2))
+    system = Account("$SYS", is_system=True, sublist=Sublist(4))
     clients = Clients(
         {
-            1: OpenConnection(Connection(1, in_msgs=5, out_msgs=1, name="one"), subscriptions),
-            2: OpenConnection(Connection(2, in_msgs=7, out_msgs=0, authorized_user="u", account="A", rtt_ns=0)),
+            1: OpenConnection(Connection(1, in_msgs=5, out_msgs=1, name="one"), home, subscriptions),
+            2: OpenConnection(Connection(2, in_msgs=7, out_msgs=0, authorized_user="u", account="A", rtt_ns=0), other),
         },
         [Connection(3, stop_ns=NOW_NS - SECOND, reason="Client Closed")],
     )
     return MonitorSource(
         facts=replace(FACTS, **facts),  # type: ignore[arg-type]
         clients=clients,
-        sublist=Sublist(),
+        accounts=(home, other, system),
         wall_ns=lambda: NOW_NS,
         jetstream=jetstream,
         jetstream_facts=JetStreamFacts(10**9, 10**10, "/data/jetstore") if jetstream else None,

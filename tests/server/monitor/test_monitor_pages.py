@@ -23,9 +23,9 @@ SECOND = 1_000_000_000
 
 NOT_SHOWN = {
     # Fields of nats-server's that have nothing to say here.
-    "varz": {"git_commit", "feature_flags", "system_account", "disk_io_wait_stats"},
+    "varz": {"git_commit", "feature_flags"},
     "connz": set[str](),
-    "subsz": {"num_inserts", "num_removes", "num_matches", "cache_hit_rate", "max_fanout", "avg_fanout"},
+    "subsz": set[str](),
     "jsz": set[str](),
 }
 OURS = {"varz": {"jetstore"}, "connz": set[str](), "subsz": set[str](), "jsz": set[str]()}
@@ -70,7 +70,7 @@ def test_fields_and_types_are_nats_servers(name: str, target: str) -> None:
 def test_varz_values() -> None:
     shown = page("/varz", JetStream())
     assert shown["uptime"] == "1h2m5s"
-    assert (shown["connections"], shown["total_connections"], shown["subscriptions"]) == (2, 9, 5)
+    assert (shown["connections"], shown["total_connections"], shown["subscriptions"]) == (2, 9, 11)
     assert (shown["in_msgs"], shown["out_bytes"], shown["slow_consumers"]) == (10, 200, 1)
     assert shown["slow_consumer_stats"] == {"clients": 1, "routes": 0, "gateways": 0, "leafs": 0}
     assert shown["jetstream"]["stats"]["storage"] == 134
@@ -108,7 +108,13 @@ def test_connz_details() -> None:
     assert "rtt" not in two
     assert one["rtt"] == "1.5ms"
     one, _ = page("/connz?subs=detail")["connections"]
-    assert one["subscriptions_list_detail"][1] == {"subject": "b", "qgroup": "q", "sid": "2", "cid": 1}
+    assert one["subscriptions_list_detail"][1] == {
+        "subject": "b",
+        "qgroup": "q",
+        "sid": "2",
+        "msgs": 0,
+        "cid": 1,
+    }
     (closed,) = page("/connz?state=closed")["connections"]
     assert closed["reason"] == "Client Closed"
     assert closed["stop"].endswith("Z")
@@ -123,7 +129,9 @@ def test_connz_details() -> None:
         ("/connz?limit=abc", "Error decoding int for 'limit': strconv.Atoi: parsing \"abc\": invalid syntax"),
         ("/connz?cid=abc", "Error decoding uint64 for 'cid': strconv.ParseUint: parsing \"abc\": invalid syntax"),
         ("/connz?subs=yes", "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"yes\": invalid syntax"),
-        ("/connz?user=x", "filter by user only valid with auth option"),
+        ("/connz?sort=reason&state=any", "sort by reason only valid on closed connections"),
+        ("/subsz?test=a.*", "invalid test subject, must be valid publish subject: a.*"),
+        ("/accountz?acc=X", "Account X does not exist"),
         ("/jsz?streams=zz", "Error decoding boolean for 'streams': strconv.ParseBool: parsing \"zz\": invalid syntax"),
         ("/subsz?offset=x", "Error decoding int for 'offset': strconv.Atoi: parsing \"x\": invalid syntax"),
         (
@@ -224,18 +232,38 @@ def test_healthz(query: str, status: int, body: dict[str, object]) -> None:
 def test_healthz_when_something_is_wrong() -> None:
     status, body = ask("/healthz", JetStream(), health_problem="disk failed")
     assert (status, body) == (503, b'{"status":"unavailable","error":"disk failed"}')
-    status, body = ask("/healthz?js-enabled-only=1")
-    assert (status, body) == (503, b'{"status":"unavailable","error":"JetStream not enabled"}')
-    assert ask("/healthz")[0] == 200
+    for query in ("", "js-enabled-only=1", "account=$G&stream=S"):
+        assert ask(f"/healthz?{query}")[0] == 200, "without JetStream nothing of it is missing"
 
 
 def test_subsz_list() -> None:
     assert page("/subsz")["total"] == 0
     shown = page("/subscriptionsz?subs=1")
-    assert (shown["total"], shown["num_subscriptions"], shown["num_cache"]) == (2, 5, 2)
+    assert (shown["total"], shown["num_subscriptions"], shown["num_cache"]) == (2, 11, 6)
     assert [entry["subject"] for entry in shown["subscriptions_list"]] == ["a.*", "b"]
     assert [entry["subject"] for entry in page("/subsz?subs=1&test=a.x")["subscriptions_list"]] == ["a.*"]
     assert len(page("/subsz?subs=1&offset=1&limit=1")["subscriptions_list"]) == 1
+    shown = page("/subsz?subs=1&acc=A")
+    assert (shown["total"], shown["num_subscriptions"], shown["num_inserts"], shown["max_fanout"]) == (0, 2, 6, 3)
+    assert "subscriptions_list" not in shown
+    assert page("/subsz?acc=NO")["num_subscriptions"] == 0
+
+
+def test_accountz() -> None:
+    shown = page("/accountz")
+    assert (shown["system_account"], shown["accounts"]) == ("$SYS", ["$G", "A", "$SYS"])
+    detail = page("/accountz?acc=A")["account_detail"]
+    assert (detail["client_connections"], detail["subscriptions"], detail["jetstream_enabled"]) == (1, 2, False)
+    assert page("/accountz?acc=$G", JetStream())["account_detail"]["jetstream_enabled"]
+    assert page("/accountz?acc=$SYS")["account_detail"]["is_system"]
+
+
+def test_accstatz() -> None:
+    shown = {each["acc"]: each for each in page("/accstatz")["account_statz"]}
+    assert list(shown) == ["$G", "A"]
+    assert (shown["$G"]["received"]["msgs"], shown["$G"]["sent"]["msgs"]) == (15, 21), "closed ones and open ones"
+    assert (shown["A"]["conns"], shown["A"]["num_subscriptions"], shown["A"]["slow_consumers"]) == (1, 2, 1)
+    assert [each["acc"] for each in page("/accstatz?unused=1")["account_statz"]] == ["$G", "A", "$SYS"]
 
 
 def test_metrics_parse_and_carry_the_values() -> None:
