@@ -94,6 +94,15 @@ def encode_admit(state: MetaState, founding: Sequence[tuple[str, str, int]], nam
     return _encode(op="admit", version=version, founding=founding, name=name, home=home)
 
 
+def encode_dismiss(state: MetaState, founding: Sequence[tuple[str, str, int]], home: tuple[str, int]) -> bytes:
+    """Entry that takes a node out of the metadata group, and with it out of the cluster, for good.
+
+    ``founding`` as in ``encode_admit``.
+    """
+    version = state.nodes.version if state.nodes is not None else 1
+    return _encode(op="dismiss", version=version, founding=founding, home=home)
+
+
 def encode_admitted(version: int) -> bytes:
     """Entry that says that the metadata group's own members are those that it wants."""
     return _encode(op="admitted", version=version)
@@ -147,6 +156,8 @@ class MetaState:
                 return self.streams.pop(request["name"], None) or api_error("JSStreamNotFoundErr")
             case "admit":
                 return self._admit(request)
+            case "dismiss":
+                return self._dismiss(request)
             case "admitted":
                 if self.nodes is not None and self.nodes.version == request["version"]:
                     self.nodes = self.nodes.settled()
@@ -206,11 +217,7 @@ class MetaState:
 
     def _admit(self, request: dict[str, Any]) -> ApiError | None:
         """Another node: nobody votes, or is trusted, by name; but of two with one name only the new one stays."""
-        founding = [(name, node, incarnation) for name, node, incarnation in request["founding"]]
-        nodes = self.nodes or Placement.founding(
-            [(node, incarnation) for _, node, incarnation in founding], RaftIndex(0)
-        )
-        names = self.names or {node: name for name, node, _ in founding}
+        nodes, names = self._nodes(request["founding"])
         node, incarnation = request["home"]
         staying = [member for member in nodes.wanted if names[member.node] != request["name"]]
         after = nodes.reassigned([*staying, Member(nodes.next_member, node, incarnation)], self.applied_index)
@@ -218,6 +225,22 @@ class MetaState:
             return api_error("JSClusterNotAvailErr")
         self.nodes, self.names = after, {**names, node: request["name"]}
         return None
+
+    def _dismiss(self, request: dict[str, Any]) -> ApiError | None:
+        """One node less. Its name is kept: under it, another one may come some day."""
+        nodes, names = self._nodes(request["founding"])
+        staying = [member for member in nodes.wanted if member.home != tuple(request["home"])]
+        after = nodes.reassigned(staying, self.applied_index)
+        if nodes.version != request["version"] or after is None or len(staying) == len(nodes.wanted):
+            return api_error("JSClusterNotAvailErr")
+        self.nodes, self.names = after, names
+        return None
+
+    def _nodes(self, founding: Sequence[tuple[str, str, int]]) -> tuple[Placement, dict[str, str]]:
+        """``nodes`` and ``names`` as they are, or as they were founded."""
+        homes = [(node, incarnation) for _, node, incarnation in founding]
+        nodes = self.nodes or Placement.founding(homes, RaftIndex(0))
+        return nodes, self.names or {node: name for name, node, _ in founding}
 
     def successor(self, home: tuple[str, int]) -> tuple[str, int] | None:
         """Who lives under the name of a node that is not in the cluster any more; None: nobody, or it is in it."""

@@ -74,7 +74,7 @@ class Admitting:
             return
 
     def _takes_a_place(self, hello: Hello) -> bool:
-        """Whether it belongs to no cluster and a member of its name is not there (or is an earlier life of it)."""
+        """Whether it belongs to no cluster and a member of its name is not there (any more), or an earlier life."""
         state = self._node.meta.machine
         if hello.cluster_id and hello.node_id not in {home[0] for home in self._node.homes()}:
             return False
@@ -85,7 +85,7 @@ class Admitting:
             if node_id == hello.node_id:
                 return incarnation < hello.incarnation
             return not self._cluster.host.is_up(node_id) and node_id != self._cluster.identity.node_id
-        return False
+        return not hello.cluster_id and hello.node_name in names.values()  # of one that was removed from the cluster
 
     def _invite(self) -> None:
         """Tell members that have never answered under which number they are members."""
@@ -104,8 +104,8 @@ class Admitting:
     def _place_streams(self) -> None:
         """Streams whose members are not what they should be get others: as many as configured, on nodes that are here.
 
-        A member on a node that is not in the cluster any more is replaced by its successor at once; the number of
-        members is changed once all that was wished before has been done.
+        A member on a node that is not in the cluster any more is replaced at once; the number of members is changed
+        once all that was wished before has been done.
         """
         begun = 0
         for assignment in list(self._node.meta.machine.streams.values()):
@@ -119,18 +119,28 @@ class Admitting:
                 return
 
     def _replaced(self, assignment: StreamAssignment) -> list[Member] | None:
+        """Members in place of those on nodes that are not in the cluster any more; None: there are none.
+
+        Who has no successor is replaced by a spare node, or else dropped: then it does not count for quorums any more,
+        and ``_resized`` adds another one as soon as there is a node for it.
+        """
         state, placement = self._node.meta.machine, assignment.placement
         if state.nodes is None or len(placement.wanted) == 1:  # a lone copy is not given up
             return None
-        wanted, number = [], placement.next_member
-        for member in placement.wanted:
-            successor = state.successor(member.home)
-            if successor is None:
-                wanted.append(member)
-            else:
-                wanted.append(Member(number, *successor))
+        here = set(self._node.homes())
+        gone = [member for member in placement.wanted if member.home not in here]
+        if not gone:
+            return None
+        taken = {member.home for member in placement.wanted + placement.leaving}
+        successors = {member: home for member in gone if (home := state.successor(member.home)) and home not in taken}
+        others = iter(spares(self._node, taken | set(successors.values())))
+        wanted, number = [member for member in placement.wanted if member not in gone], placement.next_member
+        for member in gone:
+            home = successors.get(member) or next(others, None)
+            if home is not None:
+                wanted.append(Member(number, *home))
                 number += 1
-        return wanted if number > placement.next_member else None
+        return wanted or None
 
     def _resized(self, assignment: StreamAssignment) -> list[Member] | None:
         """The members of a stream whose number of replicas was changed; None: they are as many as they should be."""

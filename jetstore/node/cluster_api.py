@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jetstore.errors import ApiError, ConfChangeRefused, NotNow
+from jetstore.meta.state import encode_dismiss
 from jetstore.model.api_errors import api_error
 from jetstore.model.stream import Placement
 from jetstore.node.cluster_info import peer_id, server_name
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 STEP_DOWN_S = 2.0
 """How long a request to step down waits until somebody else leads: a transfer is given up after half of it."""
+REMOVE_S = 2.0
+"""How long a request to remove a server waits until that is done; it is decided before."""
 LOOK_S = 0.005
 NOBODY = "no replacement peer connected"
 
@@ -134,6 +137,41 @@ class ClusterApi:
             assert self._node.placing is not None
             await self._node.placing.reassign(stream, homes)
             log.info("a peer is replaced", stream=stream, peer=peer, by=server_name(self._node, found[0][0]))
+
+    async def remove_server(self, peer: str, peer_id_given: str = "") -> None:
+        """Take a server that is gone out of the cluster: it counts for no quorum any more, and its copies are replaced.
+
+        By name, or by peer id, which goes first. Returns when its vote is gone, or at least that is decided. Refused:
+        10044 it is no member; 10202 another change is under way; 10041 it is connected, or who is left is no quorum.
+        """
+        meta = self._node.meta
+        self._require_meta()
+        await meta.confirm()
+        async with self._node.meta_lock:
+            nodes = meta.machine.nodes
+            found = [home for home in self._node.homes() if self._is_server(home[0], peer, peer_id_given)]
+            if not found:
+                raise api_error("JSClusterServerNotMemberErr")
+            if nodes is not None and not nodes.is_settled:
+                raise api_error("JSClusterServerMemberChangeInflightErr")
+            name = server_name(self._node, found[0][0])
+            if self._is_up(found[0][0]):
+                raise api_error("JSRaftGeneralErrF", err=f"server {name} is connected: stop it before it is removed")
+            staying = [home for home in self._node.homes() if home != found[0]]
+            if 2 * sum(self._is_up(home[0]) for home in staying) <= len(staying):
+                raise api_error("JSRaftGeneralErrF", err="too few of the other servers are connected for a quorum")
+            log.warning("asked to remove a server from the cluster", server=name)
+            await meta.call(encode_dismiss(meta.machine, self._cluster.identity.founding, found[0]))
+        deadline = self._node.loop.time() + REMOVE_S
+        # Whoever leads goes on with what is decided: this is only so that who asks again sees it done.
+        while meta.machine.nodes is not None and not meta.machine.nodes.is_settled:
+            if self._node.loop.time() >= deadline:
+                break
+            await asyncio.sleep(LOOK_S)
+
+    def _is_server(self, node_id: str, peer: str, peer_id_given: str) -> bool:
+        name = server_name(self._node, node_id)
+        return peer_id(name) == peer_id_given if peer_id_given else name == peer
 
     def _is(self, peer: str, node_id: str) -> bool:
         name = server_name(self._node, node_id)

@@ -18,6 +18,11 @@ class _PeerRequest(BaseModel):
     peer: str = ""
 
 
+class _ServerRequest(BaseModel):
+    peer: str = ""
+    peer_id: str = ""
+
+
 def _cluster(backend: Backend) -> ClusterOperations:
     cluster = backend.node.cluster
     if cluster is None:
@@ -28,11 +33,6 @@ def _cluster(backend: Backend) -> ClusterOperations:
 def _placement(backend: Backend, request: Request) -> Placement | None:
     fields = backend.decode_optional(_StepDownRequest, request.body, "JSApiLeaderStepdownRequest")
     return _StepDownRequest(**fields).placement
-
-
-def _peer(backend: Backend, request: Request, go_name: str) -> str:
-    require_body(request.body)
-    return _PeerRequest(**backend.decode(_PeerRequest, request.body, go_name)).peer
 
 
 async def step_down_stream(backend: Backend, request: Request) -> JsonDict:
@@ -59,8 +59,18 @@ async def step_down_meta(backend: Backend, request: Request) -> JsonDict:
 async def remove_peer(backend: Backend, request: Request) -> JsonDict:
     """STREAM.PEER.REMOVE: a server, by name or peer id."""
     cluster = _cluster(backend)
-    peer = _peer(backend, request, "JSApiStreamRemovePeerRequest")
-    if not peer:
+    require_body(request.body)
+    asked = _PeerRequest(**backend.decode(_PeerRequest, request.body, "JSApiStreamRemovePeerRequest"))
+    if not asked.peer:
         raise api_error("JSBadRequestErr")
-    await cluster.remove_peer(request.names[0], peer)
+    await cluster.remove_peer(request.names[0], asked.peer)
+    return {"success": True}
+
+
+async def remove_server(backend: Backend, request: Request) -> JsonDict:
+    """SERVER.REMOVE: by name, or by peer id."""
+    cluster = _cluster(backend)
+    require_body(request.body)
+    asked = _ServerRequest(**backend.decode(_ServerRequest, request.body, "JSApiMetaServerRemoveRequest"))
+    await cluster.remove_server(asked.peer, asked.peer_id)
     return {"success": True}

@@ -38,6 +38,9 @@ class ClusterOperations(Protocol):
     async def remove_peer(self, stream: str, peer: str) -> None:
         """Move this server's copy to another. 10040: it has none; 10075: there is nowhere to move it."""
 
+    async def remove_server(self, peer: str, peer_id_given: str = "") -> None:
+        """Take a server, by name or by peer id, out of the cluster. 10044 no member, 10202 not now, 10041 unsafe."""
+
 
 class JetStreamNode(Protocol):
     """One account's JetStream. Names are plain ``str``; unknown ones raise 10059 (stream) or 10014 (consumer)."""

@@ -91,6 +91,7 @@ TABLE: Final[tuple[Endpoint, ...]] = (
 
 SYSTEM_TABLE: Final[tuple[Endpoint, ...]] = (
     Endpoint("META.LEADER.STEPDOWN", "meta_leader_stepdown", clustering.step_down_meta, 0, 0),
+    Endpoint("SERVER.REMOVE", "meta_server_remove", clustering.remove_server, 0, 0),
 )
 """What is answered in the system account of a cluster's node, and nowhere else."""
 

@@ -32,6 +32,9 @@ class FakeCluster:
     async def remove_peer(self, stream: str, peer: str) -> None:
         self.asked.append(("peer", stream, peer))
 
+    async def remove_server(self, peer: str, peer_id_given: str = "") -> None:
+        self.asked.append(("server", peer, peer_id_given))
+
 
 def ask(subject: str, body: bytes = b"", *, is_system: bool = False) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
     """The answer of a node of a cluster, and what it was asked to do."""
@@ -82,6 +85,15 @@ def test_a_peer_is_named() -> None:
     assert ask("STREAM.PEER.REMOVE.S", b'{"peer":"n2"}') == (done("stream_remove_peer"), [("peer", "S", "n2")])
 
 
+def test_a_server_is_named() -> None:
+    for body, asked in (
+        (b'{"peer":"n2"}', ("server", "n2", "")),
+        (b'{"peer":"n2","peer_id":"44jzkV9D"}', ("server", "n2", "44jzkV9D")),
+        (b'{"peer":""}', ("server", "", "")),
+    ):
+        assert ask("SERVER.REMOVE", body, is_system=True) == (done("meta_server_remove"), [asked])
+
+
 REFUSED = [
     ("STREAM.LEADER.STEPDOWN.S", b"{", 10025, "invalid JSON: unexpected EOF"),
     ("STREAM.LEADER.STEPDOWN.S", b'{"foo":1}', 10025, 'invalid JSON: json: unknown field "foo"'),
@@ -89,13 +101,17 @@ REFUSED = [
     ("STREAM.PEER.REMOVE.S", b"{}", 10003, "bad request"),
     ("STREAM.PEER.REMOVE.S", b'{"peer":""}', 10003, "bad request"),
     ("STREAM.PEER.REMOVE.S", b'{"peer":"x","foo":1}', 10025, 'invalid JSON: json: unknown field "foo"'),
+    ("SERVER.REMOVE", b"", 10003, "bad request"),
+    ("SERVER.REMOVE", b"{}", 10003, "bad request"),
+    ("SERVER.REMOVE", b'{"peer_id":"zz","foo":1}', 10025, 'invalid JSON: json: unknown field "foo"'),
+    ("META.LEADER.STEPDOWN", b"{", 10025, "invalid JSON: unexpected EOF"),
 ]
 """As nats-server 2.15 answered on a cluster."""
 
 
 @pytest.mark.parametrize(("subject", "body", "err_code", "description"), REFUSED)
 def test_what_does_not_decode(subject: str, body: bytes, err_code: int, description: str) -> None:
-    answer, asked = ask(subject, body)
+    answer, asked = ask(subject, body, is_system=subject.startswith(("SERVER.", "META.")))
     assert (answer["error"]["err_code"], answer["error"]["description"]) == (err_code, description)
     assert not asked
 
