@@ -279,7 +279,11 @@ class Assignments:
             on_pause=self._paused,
             replication=self._replication(assignment),
         )
-        group.on_led = self.bring_config_up
+        group.on_led = self._led
+        leaders = node.leaders
+        if leaders is not None:
+            group.on_quorum_lost = leaders.lost
+            group.delivery.on_created = lambda consumer: leaders.created(group, consumer)
         group.find_stream = self.streams.get
         if node.behind is not None:
             group.on_damage = node.behind.damaged
@@ -298,6 +302,11 @@ class Assignments:
             boot=cluster.identity.boot_counter,
             random_below=self._node.parts.rng.randrange,
         )
+
+    def _led(self, group: StreamGroup) -> None:
+        self.bring_config_up(group)
+        if self._node.leaders is not None:
+            self._node.leaders.elected(group)
 
     def bring_config_up(self, group: StreamGroup) -> None:
         """Propose the desired configuration to the stream's own group if that has not been done; a leader's duty."""

@@ -6,6 +6,7 @@ reading at ``consumer_engine.py``; ``pull.py`` and ``push.py`` say who gets the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from jetstore.consumer.state import ConsumerState
@@ -34,6 +35,8 @@ class Delivery:
         self._rng = rng
         self._engines: dict[str, ConsumerEngine] = {}
         self._advisories: Advisories | None = None
+        self.on_created: Callable[[str], None] | None = None
+        """Called for a consumer that is new."""
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,8 @@ class Delivery:
                 if name not in engines:
                     self._begin(state)
                     advisories.tell("CREATED", "consumer_action", name, action="create")
+                    if self.on_created is not None:
+                        self.on_created(name)
                     until_ns = engines[name].paused_until_ns
                     if until_ns:
                         advisories.tell_pause(name, True, until_ns)

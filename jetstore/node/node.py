@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from jetstore.node.behind import Behind
     from jetstore.node.cluster import Cluster
     from jetstore.node.comparing import Comparing
+    from jetstore.node.leader_advisories import LeaderAdvisories
     from jetstore.node.placing import Placing
 
 log = structlog.get_logger(__name__)
@@ -97,6 +98,8 @@ class Node:
         """What fetches states from peers; None: a standalone server."""
         self.placing: Placing | None = None
         """What changes the members of groups; None: a standalone server."""
+        self.leaders: LeaderAdvisories | None = None
+        """What tells who leads; None: a standalone server."""
         self.lag = LoopLag(parts.loop)
         self.storage = Storage(parts.disk, parts.limits, parts.loop)
         self.scrub = Scrub(
@@ -127,11 +130,13 @@ class Node:
             from jetstore.node.admitting import Admitting  # a tenth of the start-up time: only where there are others
             from jetstore.node.behind import Behind
             from jetstore.node.comparing import Comparing
+            from jetstore.node.leader_advisories import LeaderAdvisories
             from jetstore.node.placing import Placing
 
             self.behind = Behind(self, self.cluster)
             self.comparing = Comparing(self, self.cluster, self.behind)
             self.placing = Placing(self, self.cluster)
+            self.leaders = LeaderAdvisories(self)
             admitting = Admitting(self, self.cluster)
             await self.cluster.start(has_metadata=META_GROUP in recovery.groups)
         self._own(self.storage.run())

@@ -28,12 +28,13 @@ from jetstore.node.republish import Republisher
 from jetstore.node.sourcing import Sourcing
 from jetstore.node.steady_clock import SteadyClock
 from jetstore.raft.options import RaftOptions
+from jetstore.raft.ready import Event, LeaderChanged
 from jetstore.store.checkpoint_files import chunk_path
 from jetstore.store.index_layers import LayeredIndex
 from jetstore.store.ports import Checkpoint, Disk, GroupRecovery
 from jetstore.stream.entries import encode_expire
 from jetstore.stream.stream import Stream
-from jetstore.types import GroupUid
+from jetstore.types import GroupUid, Term
 
 log = structlog.get_logger(__name__)
 
@@ -123,6 +124,10 @@ class StreamGroup(Group):
         self._expiry_held_until_s = 0.0
         self.on_led: Callable[[StreamGroup], None] | None = None
         """Called when this member begins to lead."""
+        self.on_quorum_lost: Callable[[StreamGroup], None] | None = None
+        """Called when it led, and has not heard a quorum of the members for too long."""
+        self._served_term = Term(0)
+        """The last one in which this member led and served."""
         self.on_damage: Callable[[StreamGroup], None] | None = None
         """Called when stored messages turn out to be unreadable."""
         self.config_proposed = 0
@@ -149,6 +154,17 @@ class StreamGroup(Group):
         """Somebody else leads, or nobody: leave the router. Publishes that wait were not proposed, and are told so."""
         self._retire(LEADERSHIP_CHANGE)
         self.ingest.resign()
+
+    def on_event(self, event: Event) -> None:
+        """As ``Group``; a leader that steps down with nobody in its place, in its own term, has lost its quorum."""
+        super().on_event(event)
+        if (
+            isinstance(event, LeaderChanged)
+            and (event.leader, event.term) == (0, self._served_term)
+            and self.core.configuration.is_voter(self.core.member)
+            and self.on_quorum_lost is not None
+        ):
+            self.on_quorum_lost(self)
 
     def _retire(self, line: bytes) -> None:
         for subscription in self._subscriptions.values():
@@ -184,6 +200,7 @@ class StreamGroup(Group):
 
     def on_serving(self) -> None:
         """Subscribe to the stream's subjects and start delivering."""
+        self._served_term = self.core.term
         self.clock.raise_to(_newest_time_ns(self.stream))
         self._subscribe()
         self.delivery.start()
