@@ -140,6 +140,7 @@ class Server:
             self.monitor_source,
             self.clients.connections.get,
             lambda: self.reload(),
+            Random(f"{seed} system"),
         )
         self.events = SystemEvents(
             self.server_id,
@@ -147,8 +148,6 @@ class Server:
             self.accounts,
             lambda: self.system.pages,
             world.loop,
-            world.clock.wall_ns,
-            Random(f"{seed} events"),
         )
         self.clients.events = self.events
         self.monitor: Monitor | None = None

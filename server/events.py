@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from jetstore.model.json import encode
 from jetstore.model.times import format_time
-from jetstore.node.advisories import nuid
 from jetstore.node.ports import InternalSubscription
 from jetstore.types import Nanos
 from server.net.accounts import Account, Accounts
@@ -31,7 +29,6 @@ STATSZ_FIRST_S: Final = 0.25
 STATSZ_INTERVAL_S: Final = 10.0
 CONNECTIONS_INTERVAL_S: Final = 30.0
 """How often accounts with connections say how many, also if nothing changed."""
-_TYPE: Final = "io.nats.server.advisory.v1."
 
 
 class SystemEvents:
@@ -44,8 +41,6 @@ class SystemEvents:
         accounts: Accounts,
         pages: Callable[[], SystemPages],
         loop: asyncio.AbstractEventLoop,
-        wall_ns: Callable[[], int],
-        rng: Random,
     ) -> None:
         """``pages`` is called with the first event that somebody wants."""
         self._own = f"$SYS.SERVER.{server_id}."
@@ -53,8 +48,6 @@ class SystemEvents:
         self._accounts = accounts
         self._pages = pages
         self._loop = loop
-        self._wall_ns = wall_ns
-        self._rng = rng
         self._watches: list[InternalSubscription] = []
         self._statsz_timer: asyncio.TimerHandle | None = None
         self._connections_timer: asyncio.TimerHandle | None = None
@@ -90,7 +83,7 @@ class SystemEvents:
         self._tell_connections(connection.account)
         subject = f"$SYS.ACCOUNT.{connection.account.name}.CONNECT".encode()
         if self._system.has_interest(subject):
-            self._send(subject, self._event("client_connect", {"client": _client(connection.stats())}))
+            self._send(subject, self._pages().event("client_connect", {"client": _client(connection.stats())}))
 
     def disconnected(self, connection: ClientConnection, stats: ConnectionStats) -> None:
         """It is gone."""
@@ -101,7 +94,7 @@ class SystemEvents:
             subjects.insert(0, f"{self._own}CLIENT.AUTH.ERR".encode())
         for subject in subjects:
             if self._system.has_interest(subject):
-                self._send(subject, self._event("client_disconnect", _goodbye(stats)))
+                self._send(subject, self._pages().event("client_disconnect", _goodbye(stats)))
 
     # -- counters ---------------------------------------------------------------------------------------------------
 
@@ -133,7 +126,8 @@ class SystemEvents:
         """How many connections an account has; whether anybody wants to know."""
         subjects = [subject for subject in _connection_subjects(account) if self._system.has_interest(subject)]
         if subjects and (also_none or account.connections):
-            event = self._event("account_connections", self._pages().account_stat(account.name))
+            pages = self._pages()
+            event = pages.event("account_connections", pages.account_stat(account.name))
             for subject in subjects:
                 self._send(subject, event)
         return bool(subjects)
@@ -144,11 +138,6 @@ class SystemEvents:
         subject = f"{self._own}{what}".encode()
         if self._system.has_interest(subject):
             self._send(subject, self._pages().server())
-
-    def _event(self, kind: str, body: JsonDict) -> JsonDict:
-        now = format_time(Nanos(self._wall_ns()))
-        head = {"type": _TYPE + kind, "id": nuid(self._rng), "timestamp": now, "server": self._pages().server()}
-        return {**head, **body}
 
     def _send(self, subject: bytes, body: JsonDict) -> None:
         self._system.publish([subject], (), [encode(body)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -25,8 +26,19 @@ log = structlog.get_logger("system")
 
 WAITING_MAX: Final = 1024
 """Requests that wait; what comes on top is dropped without reply."""
-_PAGES: Final = ("IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "JSZ", "HEALTHZ")
+_PAGES: Final = (
+    *("IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "LEAFZ", "GATEWAYZ", "ACCOUNTZ", "JSZ", "HEALTHZ"),
+)
+_ABOUT_ACCOUNTS: Final = ("SUBSZ", "CONNZ", "LEAFZ", "JSZ", "INFO", "STATZ", "CONNS")
 _PREFIX: Final = "$SYS.REQ.SERVER."
+_ACCOUNT_PREFIX: Final = "$SYS.REQ.ACCOUNT."
+_OWN: Final = {
+    b"$SYS.REQ.SERVER.PING.CONNZ": "CONNZ",
+    b"$SYS.REQ.ACCOUNT.PING.CONNZ": "CONNZ",
+    b"$SYS.REQ.ACCOUNT.PING.STATZ": "STATZ",
+}
+"""What members of every account may ask, about their own."""
+_OWN_PATTERN: Final = b"$SYS.REQ.*.PING.*"
 USER_INFO: Final = b"$SYS.REQ.USER.INFO"
 _USER_PATTERN: Final = b"$SYS.REQ.USER.*"
 """A pattern, so that an account without literal subscriptions stays one (``route/sublist.py``)."""
@@ -43,6 +55,7 @@ class SystemServices:
         source: Callable[[], MonitorSource],
         connection: Callable[[int], ClientConnection | None],
         reload: Callable[[], str],
+        rng: Random,
     ) -> None:
         """``connection``: the open one of a cid; ``reload`` reads the configuration again: "" or what is wrong."""
         self._server_id = server_id
@@ -51,6 +64,7 @@ class SystemServices:
         self._source = source
         self._connection = connection
         self._reload = reload
+        self._rng = rng
         self._pages: SystemPages | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[InternalSubscription] = []
@@ -59,11 +73,14 @@ class SystemServices:
         """Begin to answer."""
         own = f"{_PREFIX}{self._server_id}."
         subjects = [f"{_PREFIX}PING", *(start + name for start in (f"{_PREFIX}PING.", own) for name in _PAGES)]
-        subjects += [own + "RELOAD", own + "KICK"]
-        here = _Requests(self._system, self)
+        subjects += [own + "RELOAD", own + "KICK", *(f"{_ACCOUNT_PREFIX}*.{name}" for name in _ABOUT_ACCOUNTS)]
+        here = _Requests(self._system, self, is_system=True)
         self._subscriptions = [self._system.subscribe(subject.encode(), here) for subject in subjects]
         for router in (self._system, *self._others):
-            self._subscriptions.append(router.subscribe(_USER_PATTERN, _Requests(router, self)))
+            requests = _Requests(router, self, is_system=router is self._system)
+            self._subscriptions.append(router.subscribe(_USER_PATTERN, requests))
+        for router in self._others:
+            self._subscriptions.append(router.subscribe(_OWN_PATTERN, _Requests(router, self)))
 
     async def close(self) -> None:
         """Answer nothing more. Idempotent."""
@@ -81,7 +98,7 @@ class SystemServices:
         if self._pages is None:
             from server.monitor.system import SystemPages
 
-            self._pages = SystemPages(self._source())
+            self._pages = SystemPages(self._source(), self._rng)
         return self._pages
 
     def reloaded(self) -> None:
@@ -110,9 +127,16 @@ class SystemServices:
             if isinstance(client, ClientConnection):
                 router.publish([reply], (), [self.pages.wrapped(user_info(client))])
             return
-        _, _, name = subject.decode("utf-8", "replace").removeprefix(_PREFIX).partition(".")
-        if name == "RELOAD":
-            answer: bytes | None = self.pages.wrapped(None, self._reload())
+        text = subject.decode("utf-8", "replace")
+        _, _, name = text.removeprefix(_PREFIX).partition(".")
+        answer: bytes | None
+        if router is not self._system:
+            answer = await self.pages.answer_about(router.account, _OWN[subject], body, is_own=True)
+        elif text.startswith(_ACCOUNT_PREFIX):
+            account, _, name = text.removeprefix(_ACCOUNT_PREFIX).rpartition(".")
+            answer = await self.pages.answer_about(account, name, body)
+        elif name == "RELOAD":
+            answer = self.pages.wrapped(None, self._reload())
         elif name == "KICK":
             answer = self.pages.wrapped(None, self._kick(body))
         else:
@@ -137,14 +161,42 @@ class SystemServices:
 class _Requests:
     """The handler of one account's subscriptions."""
 
-    def __init__(self, router: Router, services: SystemServices) -> None:
+    def __init__(self, router: Router, services: SystemServices, *, is_system: bool = False) -> None:
         self._router = router
         self._services = services
+        self._is_system = is_system
 
     def on_messages(self, batch: Inbound) -> None:
-        if batch.subjects[0].startswith(b"$SYS.REQ.USER.") and USER_INFO not in batch.subjects:
+        if self._is_system and not batch.subjects[0].startswith(b"$SYS.REQ.USER."):
+            self._services.take(self._router, batch)
             return
-        self._services.take(self._router, batch)
+        # A pattern, and not all that it matches is answered.
+        for at, subject in enumerate(batch.subjects):
+            if subject == USER_INFO or (not self._is_system and subject in _OWN):
+                self._services.take(self._router, _one(batch, at))
+            elif batch.replies[at]:
+                self._refuse(subject, batch.replies[at], batch.client)
+
+    def _refuse(self, subject: bytes, reply: bytes, client: object) -> None:
+        """Nobody answers this, unless somebody else subscribes to it."""
+        match = self._router.sublist.match(subject)
+        is_lonely = not (match.plain or match.queues or match.bridges)
+        if is_lonely and isinstance(client, ClientConnection) and client.no_responders:
+            status = b"NATS/1.0 503\r\nNats-Subject: %b\r\n\r\n" % subject
+            self._router.publish([reply], [len(status)], [status])
+
+
+def _one(batch: Inbound, at: int) -> Inbound:
+    header_lens = batch.header_lens[at : at + 1]
+    end = at + 1
+    return Inbound(
+        batch.subjects[at:end],
+        batch.replies[at:end],
+        header_lens,
+        batch.payloads[at:end],
+        batch.account,
+        batch.client,
+    )
 
 
 def user_info(client: ClientConnection) -> dict[str, Any]:  # Any: JSON values

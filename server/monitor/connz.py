@@ -119,12 +119,13 @@ def connz(source: MonitorSource, query: Query, subject: str = "") -> JsonDict:
     user, account = query.text("user"), query.text("acc")
     if subject and not account:
         raise BadParameter("filter by subject only valid with account filtering")
-    views = _views(source, "all" if cid else state)
-    if cid:
-        views, offset, limit = [view for view in views if view.cid == cid], 0, 1
+    views = _views(source, state)
     if account:
         views = [view for view in views if view.account == account]
     total = len(views)  # the other filters leave it as it is
+    if cid:
+        found = [view for view in _views(source, "all") if view.cid == cid]
+        views, offset, limit = [view for view in found if not account or view.account == account], 0, 1
     if user:
         views = [view for view in views if view.authorized_user == user]
     if subject:

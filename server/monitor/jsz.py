@@ -49,9 +49,10 @@ async def _stream_detail(source: MonitorSource, name: str, *, consumers: bool, c
     return shown
 
 
-async def _account_detail(
+async def jetstream_detail(
     source: MonitorSource, *, streams: bool, consumers: bool, config: bool, only_stream: str
 ) -> JsonDict:
+    """The account that has JetStream, which there is."""
     assert source.jetstream is not None
     info, api = source.jetstream.account_info(), source.api_stats()
     limits = info.limits
@@ -138,7 +139,7 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
     wanted = account == source.facts.account if account else accounts and offset == 0
     if wanted and limit > 0:
         shown["account_details"] = [
-            await _account_detail(
+            await jetstream_detail(
                 source, streams=streams, consumers=consumers, config=config, only_stream=query.text("stream")
             )
         ]

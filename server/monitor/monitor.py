@@ -22,6 +22,11 @@ from server.monitor.subsz import subsz
 from server.monitor.varz import varz
 
 JSON_HEADERS: Final = (("Access-Control-Allow-Origin", "*"),)
+PATHS: Final = (
+    *("/", "/varz", "/connz", "/routez", "/subsz", "/accountz", "/accstatz", "/leafz", "/gatewayz"),
+    *("/jsz", "/healthz", "/metrics"),
+)
+_OTHER_NAMES: Final = {"/subscriptionsz": "/subsz"}
 NOT_FOUND: Final = Response(404, b"404 page not found\n", TEXT, (("X-Content-Type-Options", "nosniff"),))
 
 
@@ -58,13 +63,13 @@ class Monitor:
             if not path.startswith(base + "/") and path != base:
                 return NOT_FOUND
             path = path[len(base) :] or "/"
-        try:
-            response = await self._page(path, Query(query_text))
-        except BadParameter as error:
-            response = Response(400, str(error).encode(), TEXT)
-        if response is not NOT_FOUND:
+        path = _OTHER_NAMES.get(path, path)
+        if path in PATHS:
             self.requests[path] = self.requests.get(path, 0) + 1
-        return response
+        try:
+            return await self._page(path, Query(query_text))
+        except BadParameter as error:
+            return Response(400, str(error).encode(), TEXT)
 
     async def _page(self, path: str, query: Query) -> Response:
         match path:
@@ -78,7 +83,7 @@ class Monitor:
                 return _json(connz(self.source, query))
             case "/jsz":
                 return _json(await jsz(self.source, query))
-            case "/subsz" | "/subscriptionsz":
+            case "/subsz":
                 return _json(subsz(self.source, query))
             case "/accountz":
                 return _json(accountz(self.source, query))

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from random import Random
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from jetstore.model.json import encode
 from jetstore.model.times import format_time
+from jetstore.node.advisories import nuid
 from jetstore.types import Nanos
-from server.monitor.accountz import account_named, account_stat
+from server.monitor.accountz import account_detail, account_named, account_stat, accounts_statz, accountz
 from server.monitor.connz import connz
 from server.monitor.healthz import healthz
-from server.monitor.jsz import jsz
+from server.monitor.jsz import jetstream_detail, jsz
 from server.monitor.ports import MonitorSource
 from server.monitor.process import ProcessUsage
 from server.monitor.query import BadParameter, Query
-from server.monitor.routez import routez
+from server.monitor.routez import gatewayz, leafz, routez
 from server.monitor.subsz import subsz
+from server.monitor.system_options import BadOptions, query_of, read_options
 from server.monitor.varz import jetstream_config_json, jetstream_stats_json, varz
 
 JsonDict = dict[str, Any]  # Any: JSON values
-NAMES: Final = ("IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "JSZ", "HEALTHZ")
-_PARAMETERS: Final = {
-    "account": "acc",
-    "subscriptions": "subs",
-    "consumer": "consumers",
-    "direct_consumer": "direct-consumers",
-    "leader_only": "leader-only",
-    "stream_leader_only": "stream-leader-only",
-}
-"""Options of requests that the pages call otherwise."""
-_ACCOUNT_BY_NAME: Final = frozenset({"HEALTHZ"})
-_STATES: Final = {0: "open", 1: "closed", 2: "all"}
+ALL_ACCOUNTS: Final = "PING"
+"""In the place of an account's name in a subject."""
+_TYPE: Final = "io.nats.server.advisory.v1."
 
 
 class SystemPages:
     """Answers requests; pages are those of ``monitor.py``."""
 
-    def __init__(self, source: MonitorSource) -> None:
+    def __init__(self, source: MonitorSource, rng: Random) -> None:
+        """``rng`` makes the ids of events."""
         self.source = source
+        self._rng = rng
         self._usage = ProcessUsage()
         self._answers = 0
 
@@ -58,30 +52,85 @@ class SystemPages:
     async def answer(self, name: str, body: bytes, *, is_ping: bool) -> bytes | None:
         """The reply to one request; None: it is not for this server."""
         try:
-            options = json.loads(body) if body.strip() else {}
-            if not isinstance(options, dict):
-                raise ValueError("expected an object")
-        except ValueError as error:
+            options = read_options(name or "STATSZ", body)
+        except BadOptions as error:
             return self._refused(400, str(error))
-        options = {key.lower(): value for key, value in options.items()}
         if is_ping and not self._is_meant(options):
             return None
         if name == "IDZ":
             facts = self.source.facts
             return encode({"name": facts.server_name, "host": facts.host, "id": facts.server_id})
-        if name == "":
+        if name in ("", "STATSZ"):
             return encode({"server": self.server(), "statsz": self.statsz()})
         try:
-            data = await self._page(name, Query(_query_text(name, options)))
+            data = await self._page(name, query_of(name, options), options.get("filter_subject", ""))
         except BadParameter as error:
-            return self._refused(500, str(error))
+            return self._failed(str(error))
         return encode({"server": self.server(), "data": data})
+
+    async def answer_about(self, account: str, name: str, body: bytes, *, is_own: bool = False) -> bytes | None:
+        """The reply to a request about one account; None: there is nothing to say.
+
+        ``is_own``: members of that account ask, who may ask like the system account's, yet learn of nothing else.
+        """
+        try:
+            options = read_options(name, body)
+        except BadOptions as error:
+            return self._refused(400, str(error))
+        if is_own and not self._is_meant(options):
+            return None
+        if name == "CONNS":
+            known = account_named(self.source, account)
+            if known is None or not known.connections:
+                return None
+            return encode(self.event("account_connections", account_stat(self.source, known)))
+        try:
+            data = await self._about(account, name, options, is_own=is_own)
+        except BadParameter as error:
+            return self._failed(str(error))
+        return encode({"server": self.server(), "data": data}) if data is not None else None
+
+    async def _about(self, account: str, name: str, options: JsonDict, *, is_own: bool) -> JsonDict | None:
+        source, facts = self.source, self.source.facts
+        match name:
+            case "INFO":
+                return account_detail(source, account)
+            case "STATZ":
+                is_all = account == ALL_ACCOUNTS and not is_own
+                names = [str(each) for each in options.get("accounts", ())] if is_all else [account]
+                shown = accounts_statz(source, names, with_unused=options.get("include_unused", False))
+                return shown if shown["account_statz"] else None
+            case "JSZ":
+                if source.jetstream is None:
+                    raise BadParameter("jetstream not enabled")
+                if account_named(source, account) is None:
+                    raise BadParameter(f'account "{account}" not found')
+                if account != facts.account:
+                    raise BadParameter(f'account "{account}" not jetstream enabled')
+                consumers = options.get("consumer", False)
+                streams, config = options.get("streams", False) or consumers, options.get("config", False)
+                return await jetstream_detail(
+                    source, streams=streams, consumers=consumers, config=config, only_stream=""
+                )
+            case "SUBSZ":
+                options = {"subscriptions": True, **options}
+        # Not an account that the request names.
+        options = {key: value for key, value in options.items() if key not in ("acc", "account")} | {"acc": account}
+        return await self._page(name, query_of(name, options), options.get("filter_subject", ""))
+
+    def event(self, kind: str, body: JsonDict) -> JsonDict:
+        """An event of this kind."""
+        now = format_time(Nanos(self.source.wall_ns()))
+        return {"type": _TYPE + kind, "id": nuid(self._rng), "timestamp": now, "server": self.server(), **body}
 
     def wrapped(self, data: JsonDict | None, error: str = "") -> bytes:
         """An answer with this data, or with code 500."""
         if error:
             return self._refused(500, error)
         return encode({"server": self.server()} if data is None else {"server": self.server(), "data": data})
+
+    def _failed(self, text: str) -> bytes:
+        return encode({"server": self.server(), "data": None, "error": {"code": 500, "description": text}})
 
     def _refused(self, code: int, text: str) -> bytes:
         return encode({"server": self.server(), "error": {"code": code, "description": text}})
@@ -96,19 +145,23 @@ class SystemPages:
                 return False
         return not options.get("tags") and not options.get("domain")
 
-    async def _page(self, name: str, query: Query) -> JsonDict:
+    async def _page(self, name: str, query: Query, subject: str) -> JsonDict:
         source = self.source
         match name:
-            case "STATSZ":
-                return self.statsz()
             case "VARZ":
                 return varz(source, self._usage.sample(), {})
             case "SUBSZ":
                 return subsz(source, query)
             case "CONNZ":
-                return connz(source, query)
+                return connz(source, query, subject)
             case "ROUTEZ":
                 return routez(source)
+            case "LEAFZ":
+                return leafz(source)
+            case "GATEWAYZ":
+                return gatewayz(source)
+            case "ACCOUNTZ":
+                return accountz(source, query)
             case "JSZ":
                 return await jsz(source, query)
         status, body = healthz(source, query)
@@ -139,19 +192,3 @@ class SystemPages:
             stats = jetstream_stats_json(source.jetstream.account_info(), source.api_stats())
             shown["jetstream"] = {"config": config, "stats": stats, "limits": {}}
         return shown | {"gomaxprocs": all_of["cores"]}
-
-
-def _query_text(name: str, options: JsonDict) -> str:
-    found: dict[str, str] = {}
-    for option, value in options.items():
-        key = option if name in _ACCOUNT_BY_NAME else _PARAMETERS.get(option, option)
-        if option == "subscriptions_detail":
-            if value is True:
-                found["subs"] = "detail"
-        elif option == "state" and isinstance(value, int):
-            found["state"] = _STATES.get(value, str(value))
-        elif isinstance(value, bool):
-            found.setdefault(key, "1" if value else "0")
-        elif isinstance(value, str | int):
-            found[key] = str(value)
-    return urlencode(found)

@@ -148,9 +148,10 @@ async def coming_and_going(port: int) -> list[tuple[str, Json]]:
 
 
 def shape(value: Json) -> Json:
-    """Names and JSON types."""
+    """Names and JSON types; of a list those of its elements, each kind once."""
     if isinstance(value, dict):
         return {name: shape(each) for name, each in value.items() if name != "feature_flags"}
     if isinstance(value, list):
-        return [shape(value[0])] if value else []
+        kinds = {json.dumps(shape(each), sort_keys=True): shape(each) for each in value}
+        return [kinds[key] for key in sorted(kinds)]
     return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__

@@ -87,7 +87,6 @@ def test_what_nobody_hears_is_not_made(tmp_path: Path, monkeypatch: pytest.Monke
 
     async def main() -> None:
         async with ours(tmp_path) as server:
-            monkeypatch.setattr(SystemEvents, "_event", made)
             monkeypatch.setattr(SystemEvents, "_send", made)
             assert await visit(server.port, "b") == b"PONG\r\n"
             assert b"Authorization" in await visit(server.port, "b", "wrong")

@@ -85,7 +85,8 @@ def test_pages(tmp_path: Path) -> None:
             "host": "0.0.0.0",
             "id": server.server_id,
         }
-        for name, field in (("STATSZ", "cpu"), ("VARZ", "in_msgs"), ("SUBSZ", "total"), ("ROUTEZ", "routes")):
+        assert "cpu" in (await admin.ask(own + "STATSZ"))["statsz"]
+        for name, field in (("VARZ", "in_msgs"), ("SUBSZ", "total"), ("ROUTEZ", "routes"), ("LEAFZ", "leafs")):
             assert field in (await admin.ask(own + name))["data"], name
         assert (await admin.ask(own + "HEALTHZ"))["data"] == {"status": "ok", "status_code": 200}
         assert (await admin.ask(own + "JSZ"))["data"]["disabled"] is True
@@ -134,6 +135,52 @@ def test_only_the_system_account_is_answered(tmp_path: Path) -> None:
             "account": "$SYS",
             "account_name": "$SYS",
         }
+
+    run(tmp_path, talk)
+
+
+def test_requests_about_accounts(tmp_path: Path) -> None:
+    async def talk(server: Server, admin: Client, a: Client) -> None:
+        def about(name: str, account: str = "A") -> str:
+            return f"$SYS.REQ.ACCOUNT.{account}.{name}"
+
+        shown = (await admin.ask(about("CONNZ"), b'{"account": "$SYS", "subscriptions": true}'))["data"]
+        assert [each["cid"] for each in shown["connections"]] == [a.connection.client_id]
+        assert (await admin.ask(about("CONNZ"), b'{"filter_subject": "nobody"}'))["data"]["connections"] == []
+        await a.connection.subscribe("_INBOX.own.*")
+        await a.connection.flush()
+        assert len((await admin.ask(about("CONNZ"), b'{"filter_subject": "_INBOX.own.x"}'))["data"]["connections"]) == 1
+        subjects = [each["subject"] for each in (await admin.ask(about("SUBSZ")))["data"]["subscriptions_list"]]
+        assert "_INBOX.own.*" in subjects
+        assert (await admin.ask(about("INFO")))["data"]["account_name"] == "A"
+        assert (await admin.ask(about("INFO", "NO")))["error"]["description"] == "Account NO does not exist"
+        assert (await admin.ask(about("JSZ")))["error"]["description"] == "jetstream not enabled"
+        assert (await admin.ask(about("CONNS")))["conns"] == 1
+        for body, names in ((b"", ["$SYS", "A"]), (b'{"accounts": ["A"]}', ["A"])):
+            found = (await admin.ask(about("STATZ", "PING"), body))["data"]["account_statz"]
+            assert [each["acc"] for each in found] == names
+        bad = await admin.ask(about("STATZ", "PING"), b'{"accounts": true}')
+        assert bad["error"]["code"] == 400
+        assert bad["error"]["description"].startswith("json: cannot unmarshal bool into Go struct field Statz")
+
+    run(tmp_path, talk)
+
+
+def test_members_of_any_account_ask_about_their_own_only(tmp_path: Path) -> None:
+    async def talk(server: Server, admin: Client, a: Client) -> None:
+        everything = b'{"acc": "$SYS", "account": "$SYS", "auth": true, "accounts": ["$SYS"], "include_unused": true}'
+        own = [a.connection.client_id]
+        for subject in ("$SYS.REQ.SERVER.PING.CONNZ", "$SYS.REQ.ACCOUNT.PING.CONNZ"):
+            for body in (b"", everything):
+                shown = (await a.ask(subject, body))["data"]
+                assert [each["cid"] for each in shown["connections"]] == own
+            other = b'{"cid": %d}' % admin.connection.client_id
+            assert (await a.ask(subject, other))["data"]["connections"] == []
+        for body in (b"", everything):
+            found = (await a.ask("$SYS.REQ.ACCOUNT.PING.STATZ", body))["data"]["account_statz"]
+            assert [each["acc"] for each in found] == ["A"]
+        for subject in ("SERVER.PING.VARZ", "ACCOUNT.PING.INFO", "ACCOUNT.A.CONNZ", "USER.X", "SERVER.PING"):
+            assert await a.is_unheard(f"$SYS.REQ.{subject}"), subject
 
     run(tmp_path, talk)
 
