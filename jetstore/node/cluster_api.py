@@ -75,11 +75,16 @@ class ClusterApi:
             raise api_error("JSRaftGeneralErrF", err=error) from None
         group.advance()
         deadline = self._node.loop.time() + STEP_DOWN_S
-        # A core tells nobody that it resigned, and this is as rare as an operator is.
-        while (core.is_leader or not core.leader) and self._node.loop.time() < deadline:  # noqa: ASYNC110
+        # A core tells nobody what it has come to, and this is as rare as an operator is.
+        while not self._is_led_elsewhere(group) and self._node.loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         if core.is_leader:
             raise api_error("JSRaftGeneralErrF", err="nobody has taken over")
+
+    def _is_led_elsewhere(self, group: Group) -> bool:
+        """Somebody else leads, and has committed something: so it serves, or will in a moment."""
+        core = group.core
+        return not core.is_leader and bool(core.leader) and core.log.applied_term == core.term
 
     def _successor(self, group: Group, placement: Placement | None) -> int:
         """Who is to lead: who was asked for, or else who has most of the log."""
