@@ -21,6 +21,7 @@ from jetstore.clock import Clock
 from jetstore.limits import Limits
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.server_limits import ServerLimits
+from jetstore.node.cluster_info import meta_cluster
 from jetstore.node.group_commit import SYNC_BUCKETS_S
 from jetstore.node.loop_lag import BUCKETS_S
 from jetstore.node.node import Node, NodeParts
@@ -307,6 +308,7 @@ class Server:
             cluster_facts=cluster_facts(options, cluster) if cluster is not None else None,
             cluster=(lambda: cluster_counters(node, cluster)) if cluster is not None else None,
             leader_of=lambda stream: local.leader_of(stream, cluster, self.server_name),
+            meta_cluster=lambda: meta_cluster(node),
         )
 
     def client_info(self, client: object) -> dict[str, object]:

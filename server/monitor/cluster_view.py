@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jetstore.errors import Corruption
@@ -10,6 +11,7 @@ from jetstore.model.api_errors import api_error
 from jetstore.model.infos import AccountInfo, ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.stream import StreamConfig
+from jetstore.node.cluster_info import stream_cluster
 from jetstore.node.group import Group
 from jetstore.node.node import Node
 from jetstore.node.streams_api import StreamsApi
@@ -117,7 +119,8 @@ class LocalStreams:
             raise api_error("JSStreamNotFoundErr")
         if group.is_faulty:
             raise Corruption("an entry of its log is unreadable", file="journal", offset=0)
-        return group.stream.info(request)
+        info = group.info(request)
+        return info if self._node.cluster is None else replace(info, cluster=stream_cluster(self._node, group))
 
     def consumer_names(self, stream: str) -> Sequence[str]:
         """Of a stream that this node leads; the others know where theirs stand."""
@@ -129,7 +132,8 @@ class LocalStreams:
         group = self._node.streams.get(stream)
         if group is None or consumer not in group.stream.consumers:
             raise api_error("JSConsumerNotFoundErr")
-        return group.delivery.consumer_info(consumer)
+        info = group.delivery.consumer_info(consumer)
+        return info if self._node.cluster is None else replace(info, cluster=stream_cluster(self._node, group))
 
     def leader_of(self, stream: str, cluster: Cluster | None, own_name: str) -> str:
         """The name of the node that leads it, as far as is known here."""

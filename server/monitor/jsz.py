@@ -6,7 +6,13 @@ import asyncio
 from typing import Any, Final
 
 from jetstore.errors import ApiError, Corruption
-from jetstore.model.infos import api_stats_json, consumer_info_json, stream_state_json
+from jetstore.model.infos import (
+    api_stats_json,
+    cluster_info_json,
+    consumer_info_json,
+    source_info_json,
+    stream_state_json,
+)
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.times import format_time
 from server.monitor.ports import JetStreamView, MonitorSource
@@ -41,9 +47,15 @@ async def _stream_detail(source: MonitorSource, name: str, *, consumers: bool, c
         "created": format_time(info.created_ns),
         "cluster": {"leader": source.leader_of(name) if source.leader_of is not None else source.facts.server_name},
     }
+    if info.cluster is not None:
+        shown["cluster"] = cluster_info_json(info.cluster)
     if config:
         shown["config"] = info.config.to_json()
     shown["state"] = stream_state_json(info.state)
+    if info.mirror is not None:
+        shown["mirror"] = source_info_json(info.mirror)
+    if info.sources:
+        shown["sources"] = [source_info_json(each) for each in info.sources]
     if consumers:
         shown["consumer_detail"] = await _consumer_details(source.jetstream, name, now_ns, config=config)
     return shown
@@ -136,6 +148,9 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
         "messages": messages,
         "bytes": size_bytes,
     }
+    meta = source.meta_cluster()
+    if meta is not None:
+        shown["meta_cluster"] = meta
     wanted = account == source.facts.account if account else accounts and offset == 0
     if wanted and limit > 0:
         shown["account_details"] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from jetstore.model.infos import AccountInfo, ApiStats, ConsumerInfo, StreamInfo
 from jetstore.model.requests import StreamInfoRequest
@@ -12,6 +12,8 @@ from jetstore.model.stream import StreamConfig
 from server.config.accounts import SYSTEM_ACCOUNT, AccountOptions
 from server.config.authorization import GLOBAL_ACCOUNT
 from server.monitor.cluster_ports import ClusterCounters, ClusterFacts
+
+JsonDict = dict[str, Any]  # Any: a JSON value
 
 
 class ConnectionView(Protocol):
@@ -267,6 +269,9 @@ class MonitorSource:
     cluster: Callable[[], ClusterCounters] | None = None
     leader_of: Callable[[str], str] | None = None
     """Stream → the name of the server that leads it; None: this one leads all."""
+
+    meta_cluster: Callable[[], JsonDict | None] = lambda: None
+    """``meta_cluster`` of /jsz; None: the server is alone."""
 
     def subscriptions(self) -> int:
         """Of all accounts."""

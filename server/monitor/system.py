@@ -25,6 +25,7 @@ from server.monitor.varz import jetstream_config_json, jetstream_stats_json, var
 JsonDict = dict[str, Any]  # Any: JSON values
 ALL_ACCOUNTS: Final = "PING"
 """In the place of an account's name in a subject."""
+META_GROUP: Final = "_meta_"
 _TYPE: Final = "io.nats.server.advisory.v1."
 
 
@@ -167,6 +168,16 @@ class SystemPages:
         status, body = healthz(source, query)
         return {**body, "status_code": status}
 
+    def _meta(self) -> JsonDict:
+        """The leader tells of the whole cluster; tools know it by that."""
+        meta = self.source.meta_cluster()
+        if meta is None:
+            return {}
+        if meta.get("leader") == self.source.facts.server_name:
+            return {"meta": meta}
+        rest = {name: value for name, value in meta.items() if name not in ("name", "replicas")}
+        return {"meta": {"name": META_GROUP, **rest}}
+
     def account_stat(self, name: str) -> JsonDict:
         """Connections and traffic of an account, which there is."""
         account = account_named(self.source, name)
@@ -190,5 +201,5 @@ class SystemPages:
             config = jetstream_config_json(source.jetstream_facts)
             del config["store_dir"]
             stats = jetstream_stats_json(source.jetstream.account_info(), source.api_stats())
-            shown["jetstream"] = {"config": config, "stats": stats, "limits": {}}
+            shown["jetstream"] = {"config": config, "stats": stats, **self._meta(), "limits": {}}
         return shown | {"gomaxprocs": all_of["cores"]}

@@ -44,11 +44,14 @@ def jetstream_stats_json(info: AccountInfo, api: ApiStats) -> JsonDict:
 def _jetstream(source: MonitorSource) -> JsonDict:
     if source.jetstream is None or source.jetstream_facts is None:
         return {}
-    return {
+    shown: JsonDict = {
         "config": jetstream_config_json(source.jetstream_facts),
         "stats": jetstream_stats_json(source.jetstream.account_info(), source.api_stats()),
-        "limits": {},
     }
+    meta = source.meta_cluster()
+    if meta is not None:
+        shown["meta"] = meta
+    return {**shown, "limits": {}}
 
 
 def _identity(source: MonitorSource) -> JsonDict:
