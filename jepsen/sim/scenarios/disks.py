@@ -15,6 +15,7 @@ async def _tempt(run: Run, odd: Machine, other: Machine) -> None:
     """The odd one and one of the others are all that sees each other: together they would be a majority."""
     power_on(run, odd)
     await a_while(run, 2)
+    join(run)
     isolate(run, [machine for machine in run.world.machines if machine not in (odd, other)])
     await a_while(run, 3)
     join(run)
@@ -26,6 +27,7 @@ async def old_disk(run: Run) -> None:
     odd, other, _ = shuffled(run)
     await a_while(run, 1)
     earlier = odd.vfs.clone()
+    isolate(run, [other])  # what is acknowledged from here on is on the odd one's disk and the third's
     await a_while(run, 2)
     power_off(run, odd)
     odd.change_disk(earlier, is_own=False)

@@ -43,11 +43,15 @@ class Reason(IntEnum):
     SELF = 6
     DUPLICATE_NAME = 7
     OLD_DISK = 8
-    """What the peer says contradicts what it said before: an old or cloned disk."""
+    """What the peer says contradicts what it said before: an old or cloned disk. Who is told so takes part no more."""
     TOO_MANY = 9
     STOPPING = 10
     FOREIGN = 11
     """Not one of ours: a nats-server, or something else altogether."""
+    OVERTAKEN = 12
+    """Words of a dead process: a later life of the node has connected meanwhile."""
+    DISOWNED = 13
+    """The refusing node was itself told that its disk is an old one."""
 
 
 class Refused(Exception):

@@ -72,6 +72,8 @@ class Links(NodeLinks):
         """By node id."""
         self.refused: dict[Reason, int] = {}
         self.bad_frames = 0
+        self.disowned = ""
+        """Who refused this disk as an old or cloned one, and why: from then on the node takes part in nothing."""
         self._rng = rng
         self._methods: dict[str, Method] = {}
         self._advertise = options.advertise
@@ -281,6 +283,8 @@ class Links(NodeLinks):
     def check(self, link: Link, theirs: Hello) -> None:
         if self._is_stopping:
             raise Refused(Reason.STOPPING, "this node stops")
+        if self.disowned:
+            raise Refused(Reason.DISOWNED, "this node's own disk was refused as an old or cloned one")
         names = {peer.hello.node_name: peer.node_id for peer in self.peers.values() if peer.current}
         check_hello(
             self.my_hello(theirs.purpose, None),
@@ -297,7 +301,7 @@ class Links(NodeLinks):
         said = Sighting(theirs.incarnation, theirs.boot_counter, theirs.boot_nonce, link.durable_lsn)
         verdict = self.memory.observe(theirs.node_id, said, link.as_of)
         if verdict is Verdict.OVERTAKEN:
-            raise Refused(Reason.OLD_DISK, "a later life of this node has connected meanwhile")
+            raise Refused(Reason.OVERTAKEN, "a later life of this node has connected meanwhile")
         if verdict is Verdict.OLD_DISK:
             text = self.memory.alarms[theirs.node_id].text
             self._alarm(theirs.node_id, theirs.node_name, text)
@@ -432,9 +436,26 @@ class Links(NodeLinks):
                 if target.route is link.route:
                     target.is_self = True
             return
+        if refusal.reason is Reason.OLD_DISK and not is_ours:
+            self._disown(link, refusal.text)
         if is_ours:
             self.refused[refusal.reason] = self.refused.get(refusal.reason, 0) + 1
             log.warning("connection refused", address=link.address, reason=refusal.text)
+
+    def _disown(self, link: Link, text: str) -> None:
+        """One peer knows better what this disk held. Others may have been away then and would count what it says."""
+        if self.disowned:
+            return
+        self.disowned = f"{link.address}: {text}"
+        log.error(
+            "this node's disk is an old or cloned one: it talks to nobody any more; "
+            "put the right disk back, or start with an empty one",
+            refused_by=link.address,
+            why=text,
+        )
+        for peer in list(self.peers.values()):
+            for other in [*peer.current.values(), *peer.retired]:
+                other.abort("this node's disk is an old or cloned one")
 
     def on_bad_frame(self, link: Link, text: str) -> None:
         self.bad_frames += 1

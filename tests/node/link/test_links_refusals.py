@@ -358,6 +358,31 @@ def test_a_node_that_comes_back_with_an_older_disk_is_not_counted(again: dict[st
     play(story)
 
 
+def test_who_was_told_that_its_disk_is_old_talks_to_nobody_else() -> None:
+    async def story(loop: SimLoop) -> None:
+        a, away = LinkNode(loop, 1), LinkNode(loop, 3)
+        b = LinkNode(loop, 2, boot_counter=5, boot_nonce="aa" * 8, lsn=100)
+        for node in (a, away):
+            await node.start()
+        b.dial(a)
+        await until(lambda: is_meshed(a, b))
+        await stop(b)
+        await until(lambda: a.heard.downs)
+        back = LinkNode(loop, 2, boot_counter=6, boot_nonce="bb" * 8, lsn=50)
+        await back.start()
+        back.dial(away)  # it has never seen the newer disk
+        await until(lambda: is_meshed(back, away))
+        back.dial(a)
+        await until(lambda: a.heard.alarms and away.heard.downs)
+        away.dial(back)
+        await never_up(away)
+        assert "block 100 was durable before" in back.links.disowned
+        assert (a.links.disowned, away.links.disowned) == ("", "")
+        await stop(a, away, back)
+
+    play(story)
+
+
 def test_a_later_life_takes_the_place_of_the_earlier_one() -> None:
     async def story(loop: SimLoop) -> None:
         a = LinkNode(loop, 1)
