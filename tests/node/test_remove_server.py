@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +12,7 @@ from placing_world import Story, node_of, play
 
 from jepsen.sim.machine import Machine
 from jepsen.sim.wipe import new_disk
-from jetstore.errors import ApiError
+from jetstore.errors import ApiError, NotNow, OutcomeUnknown
 from jetstore.meta.state import MetaState, encode_admit, encode_admitted, encode_dismiss
 from jetstore.model.stream import Placement
 from jetstore.node.cluster_api import ClusterApi
@@ -154,6 +156,41 @@ def test_a_removed_server_comes_back_with_an_empty_disk(seed: int) -> None:
         await s.publish("S", b"c")
 
     play(story, nodes=3, seed=seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_power_cuts_while_a_server_is_removed(seed: int) -> None:
+    """Of whom it is asked, and of others: it is asked again, and done once."""
+
+    async def story(s: Story) -> None:
+        rng = s.world.rng
+        await s.create("S", 3)
+        count = len(await s.publish("S", *[b"x"] * 10))
+        gone = next(m for m in s.world.machines if m.name in s.holders("S") and m is not machine_of_meta(s))
+        await lose(s, gone)
+        left = [machine for machine in s.world.machines if machine is not gone]
+        for turn in range(4):
+            asking = asyncio.ensure_future(operate(s, lambda api: api.remove_server(gone.name)))
+            await asyncio.sleep(rng.choice((0.0, 0.002, 0.01, 0.1)))
+            rng.choice(left).power_cut(rng.choice((0.05, 1.0)))
+            count += len(await s.publish("S", b"%d" % turn))
+            done, _ = await asyncio.wait({asking}, timeout=10.0)
+            if done and not asking.cancelled():
+                assert isinstance(asking.exception(), ApiError | NotNow | OutcomeUnknown | type(None))
+        await s.until(lambda: len(s.nodes()) == 3, "all run")
+        with contextlib.suppress(ApiError):  # it may have been done
+            await operate(s, lambda api: api.remove_server(gone.name))
+
+        def is_gone() -> bool:
+            shown = [meta_cluster(node) for node in s.nodes()]
+            return all(each is not None and each["cluster_size"] == 3 for each in shown)
+
+        await s.until(is_gone, "three are left")
+        await s.until(lambda: len(s.holders("S")) == 3, "another one has it")
+        await s.settled("S")
+        assert len(await s.converged("S")) >= count
+
+    play(story, nodes=4, seed=seed)
 
 
 def test_who_is_not_removed() -> None:
