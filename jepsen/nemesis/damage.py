@@ -88,8 +88,8 @@ def _go_back(disk: DamagedDisk, rng: Random, pattern: str, kind: str, earlier: D
     """
     if earlier is None:
         return None
-    there = set(earlier.files())
-    paths = [path for path in disk.files() if path in there and fnmatchcase(path, pattern)]
+    there = set(earlier.files()) & set(disk.files())
+    paths = [path for path in sorted(there) if fnmatchcase(path, pattern)]
     changed = [path for path in paths if disk.peek(path) != earlier.peek(path)]
     journal: list[str] = []
     if kind == "old":
