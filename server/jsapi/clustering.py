@@ -57,7 +57,7 @@ async def step_down_meta(backend: Backend, request: Request) -> JsonDict:
 
 
 async def remove_peer(backend: Backend, request: Request) -> JsonDict:
-    """STREAM.PEER.REMOVE: a server, by name or peer id."""
+    """STREAM.PEER.REMOVE and EVACUATE: a server, by name or peer id. The same here: copies only go when replaced."""
     cluster = _cluster(backend)
     require_body(request.body)
     asked = _PeerRequest(**backend.decode(_PeerRequest, request.body, "JSApiStreamRemovePeerRequest"))

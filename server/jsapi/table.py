@@ -71,7 +71,7 @@ TABLE: Final[tuple[Endpoint, ...]] = (
     Endpoint("STREAM.RESTORE", "stream_restore", _restore, 1, 1, {"deliver_subject": ""}),
     Endpoint("STREAM.LEADER.STEPDOWN", "stream_leader_stepdown", clustering.step_down_stream, 1, 1),
     Endpoint("STREAM.PEER.REMOVE", "stream_remove_peer", clustering.remove_peer, 1, 1),
-    Endpoint("STREAM.PEER.EVACUATE", "stream_evacuate_peer", _needs_cluster, 1, 1),
+    Endpoint("STREAM.PEER.EVACUATE", "stream_evacuate_peer", clustering.remove_peer, 1, 1),
     Endpoint("STREAM.CANCEL_MOVE", "stream_cancel_move", _needs_cluster, 1, 1),
     Endpoint("CONSUMER.CREATE", "consumer_create", consumers.create_consumer, 1, ANY),
     Endpoint("CONSUMER.DURABLE.CREATE", "consumer_create", consumers.create_durable, 2, 2),

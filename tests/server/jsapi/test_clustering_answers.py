@@ -83,6 +83,7 @@ def test_who_is_to_lead(body: bytes, placement: Placement | None) -> None:
 
 def test_a_peer_is_named() -> None:
     assert ask("STREAM.PEER.REMOVE.S", b'{"peer":"n2"}') == (done("stream_remove_peer"), [("peer", "S", "n2")])
+    assert ask("STREAM.PEER.EVACUATE.S", b'{"peer":"n2"}') == (done("stream_evacuate_peer"), [("peer", "S", "n2")])
 
 
 def test_a_server_is_named() -> None:
