@@ -37,6 +37,7 @@ from server.jsapi.handler import ApiHandler
 from server.jsapi.without import without_jetstream
 from server.monitor.cluster_ports import ClusterFacts
 from server.monitor.cluster_view import LocalStreams, cluster_counters
+from server.monitor.health_view import engine_problem, meta_problem, stream_problem
 from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, ServerFacts
 from server.net.accounts import Accounts
 from server.net.client_server import ClientServer
@@ -305,6 +306,9 @@ class Server:
             api_stats=api.stats,
             engine=lambda: engine_counters(node),
             health_problem=node.health_problem,
+            engine_problem=lambda: engine_problem(node),
+            meta_problem=lambda: meta_problem(node),
+            stream_problem=lambda stream: stream_problem(node, options.jetstream_account[0], stream),
             cluster_facts=cluster_facts(options, cluster) if cluster is not None else None,
             cluster=(lambda: cluster_counters(node, cluster)) if cluster is not None else None,
             leader_of=lambda stream: local.leader_of(stream, cluster, self.server_name),

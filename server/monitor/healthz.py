@@ -50,12 +50,18 @@ def _check_asset(source: MonitorSource, account: str, stream: str, consumer: str
 
 def healthz(source: MonitorSource, query: Query) -> tuple[int, JsonDict]:
     """HTTP status and body."""
-    for name in ("js-enabled-only", "js-enabled", "js-server-only", "js-meta-only"):
-        query.flag(name)  # a problem of the engine's is one of all that these ask for
+    only_enabled = query.flag("js-enabled-only") or query.flag("js-enabled")
+    only_meta = query.flag("js-server-only") or query.flag("js-meta-only")
     details = query.flag("details")
     try:
         _check_asset(source, query.text("account"), query.text("stream"), query.text("consumer"))
-        problem = source.health_problem()
+        stream = query.text("stream")
+        if only_enabled:
+            problem = source.engine_problem()
+        elif only_meta:
+            problem = source.meta_problem()
+        else:
+            problem = source.stream_problem(stream) if stream else source.health_problem()
         if problem:
             raise _Unhealthy(503, "JETSTREAM", problem)
     except _Unhealthy as unhealthy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 
 from jetstore.errors import ApiError, Corruption
@@ -38,32 +39,52 @@ async def _consumer_details(jetstream: JetStreamView, stream: str, now_ns: int, 
     return details
 
 
-async def _stream_detail(source: MonitorSource, name: str, *, consumers: bool, config: bool) -> JsonDict:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an account's details are to show."""
+
+    streams: bool = False
+    consumers: bool = False
+    config: bool = False
+    raft: bool = False
+    led_only: bool = False
+    """Only streams that this server leads."""
+    only_stream: str = ""
+
+
+def _leader_of(source: MonitorSource, stream: str) -> str:
+    return source.leader_of(stream) if source.leader_of is not None else source.facts.server_name
+
+
+async def _stream_detail(source: MonitorSource, name: str, wanted: Wanted) -> JsonDict:
     assert source.jetstream is not None
     now_ns = source.wall_ns()
     info = await source.jetstream.stream_info(name, StreamInfoRequest())
     shown: JsonDict = {
         "name": name,
         "created": format_time(info.created_ns),
-        "cluster": {"leader": source.leader_of(name) if source.leader_of is not None else source.facts.server_name},
+        "cluster": {"leader": _leader_of(source, name)},
     }
     if info.cluster is not None:
         shown["cluster"] = cluster_info_json(info.cluster)
-    if config:
+    if wanted.config:
         shown["config"] = info.config.to_json()
     shown["state"] = stream_state_json(info.state)
     if info.mirror is not None:
         shown["mirror"] = source_info_json(info.mirror)
     if info.sources:
         shown["sources"] = [source_info_json(each) for each in info.sources]
-    if consumers:
-        shown["consumer_detail"] = await _consumer_details(source.jetstream, name, now_ns, config=config)
+    if wanted.consumers:
+        shown["consumer_detail"] = await _consumer_details(source.jetstream, name, now_ns, config=wanted.config)
+    if wanted.raft and info.cluster is not None:
+        shown["stream_raft_group"] = name
+        names = source.jetstream.consumer_names(name)  # they live in their stream's group
+        if names:
+            shown["consumer_raft_groups"] = [{"name": consumer, "raft_group": name} for consumer in names]
     return shown
 
 
-async def jetstream_detail(
-    source: MonitorSource, *, streams: bool, consumers: bool, config: bool, only_stream: str
-) -> JsonDict:
+async def jetstream_detail(source: MonitorSource, wanted: Wanted) -> JsonDict:
     """The account that has JetStream, which there is."""
     assert source.jetstream is not None
     info, api = source.jetstream.account_info(), source.api_stats()
@@ -79,14 +100,16 @@ async def jetstream_detail(
         "ha_assets": 0,
         "api": api_stats_json(api),
     }
-    if not streams:
+    if not wanted.streams:
         return shown
     details = []
     for i, stream in enumerate(source.jetstream.stream_configs()):
-        if only_stream and stream.name != only_stream:
+        if wanted.only_stream and stream.name != wanted.only_stream:
+            continue
+        if wanted.led_only and _leader_of(source, stream.name) != source.facts.server_name:
             continue
         try:
-            details.append(await _stream_detail(source, stream.name, consumers=consumers, config=config))
+            details.append(await _stream_detail(source, stream.name, wanted))
         except NOT_SHOWN:
             pass
         if i % _YIELD_EVERY == _YIELD_EVERY - 1:
@@ -117,8 +140,8 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
     streams = query.flag("streams") or consumers
     accounts = query.flag("accounts") or streams
     config = query.flag("config")
-    for unused in ("raft", "leader-only", "stream-leader-only"):
-        query.flag(unused)  # a lone server leads everything and has no groups to show
+    raft, led_only = query.flag("raft"), query.flag("stream-leader-only")
+    query.flag("leader-only")  # of a cluster's leader is more to be learnt, yet everybody answers
     offset, limit = clamp_page(query.integer("offset"), query.integer("limit"))
     account = query.text("acc")
     top: JsonDict = {"server_id": source.facts.server_id, "now": format_time(source.wall_ns())}
@@ -150,13 +173,15 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
     }
     meta = source.meta_cluster()
     if meta is not None:
+        led = [config.name for config in source.jetstream.stream_configs()]
+        led = [name for name in led if _leader_of(source, name) == source.facts.server_name]
+        shown["streams_leader"] = len(led)
+        shown["consumers_leader"] = sum(len(source.jetstream.consumer_names(name)) for name in led)
         shown["meta_cluster"] = meta
-    wanted = account == source.facts.account if account else accounts and offset == 0
-    if wanted and limit > 0:
+    is_wanted = account == source.facts.account if account else accounts and offset == 0
+    if is_wanted and limit > 0:
         shown["account_details"] = [
-            await jetstream_detail(
-                source, streams=streams, consumers=consumers, config=config, only_stream=query.text("stream")
-            )
+            await jetstream_detail(source, Wanted(streams, consumers, config, raft, led_only, query.text("stream")))
         ]
     shown["total"] = 1
     return shown

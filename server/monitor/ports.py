@@ -264,6 +264,12 @@ class MonitorSource:
     engine: Callable[[], EngineCounters] | None = None
     health_problem: Callable[[], str] = str
     """Why the server should get no traffic now; "" = healthy."""
+    engine_problem: Callable[[], str] = str
+    """The same, of the engine as a whole: what only a new start could help."""
+    meta_problem: Callable[[], str] = str
+    """The same, of the engine and of what a cluster has decided."""
+    stream_problem: Callable[[str], str] = lambda _: ""
+    """The same, of one stream besides."""
     cluster_facts: ClusterFacts | None = None
     """None: the server is alone."""
     cluster: Callable[[], ClusterCounters] | None = None

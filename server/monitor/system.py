@@ -13,7 +13,7 @@ from jetstore.types import Nanos
 from server.monitor.accountz import account_detail, account_named, account_stat, accounts_statz, accountz
 from server.monitor.connz import connz
 from server.monitor.healthz import healthz
-from server.monitor.jsz import jetstream_detail, jsz
+from server.monitor.jsz import Wanted, jetstream_detail, jsz
 from server.monitor.ports import MonitorSource
 from server.monitor.process import ProcessUsage
 from server.monitor.query import BadParameter, Query
@@ -108,10 +108,11 @@ class SystemPages:
                     raise BadParameter(f'account "{account}" not found')
                 if account != facts.account:
                     raise BadParameter(f'account "{account}" not jetstream enabled')
-                consumers = options.get("consumer", False)
-                streams, config = options.get("streams", False) or consumers, options.get("config", False)
+                flags = {name: bool(options.get(name)) for name in ("streams", "consumer", "config", "raft")}
+                flags["streams"] |= flags["consumer"]
+                led_only = options.get("stream_leader_only", False)
                 return await jetstream_detail(
-                    source, streams=streams, consumers=consumers, config=config, only_stream=""
+                    source, Wanted(flags["streams"], flags["consumer"], flags["config"], flags["raft"], led_only)
                 )
             case "SUBSZ":
                 options = {"subscriptions": True, **options}

@@ -208,4 +208,7 @@ def make_source(jetstream: JetStream | None = None, health_problem: str = "", **
         jetstream_facts=JetStreamFacts(10**9, 10**10, "/data/jetstore") if jetstream else None,
         api_stats=lambda: ApiStats(11, 2, 0),
         health_problem=lambda: health_problem,
+        engine_problem=lambda: health_problem if "disk" in health_problem else "",
+        meta_problem=lambda: health_problem if "stream" not in health_problem else "",
+        stream_problem=lambda stream: health_problem if f"{stream} is" in health_problem else "",
     )

@@ -97,6 +97,20 @@ def test_jsz_names_each_streams_leader() -> None:
     }
 
 
+def test_jsz_of_what_is_led_here() -> None:
+    of = replace(
+        source(),
+        leader_of=lambda stream: "srv" if stream == "S" else "n2",
+        meta_cluster=lambda: {"name": "c1", "leader": "n2", "cluster_size": 3},
+    )
+    shown = page(of, "/jsz?stream-leader-only=1&streams=1&raft=1")
+    assert (shown["streams_leader"], shown["consumers_leader"], shown["meta_cluster"]["leader"]) == (1, 1, "n2")
+    (stream,) = shown["account_details"][0]["stream_detail"]
+    assert stream["name"] == "S"
+    assert "streams_leader" not in page(source(), "/jsz")
+    assert page(of, "/varz")["jetstream"]["meta"]["cluster_size"] == 3
+
+
 def test_metrics() -> None:
     response = asyncio.run(Monitor(source()).answer("/metrics"))
     values = {

@@ -236,6 +236,22 @@ def test_healthz_when_something_is_wrong() -> None:
         assert ask(f"/healthz?{query}")[0] == 200, "without JetStream nothing of it is missing"
 
 
+@pytest.mark.parametrize(
+    ("problem", "unhealthy_where"),
+    [
+        ("disk failed", {"", "js-enabled-only=1", "js-enabled=1", "js-server-only=1", "js-meta-only=1"}),
+        ("no meta leader", {"", "js-server-only=1", "js-meta-only=1"}),
+        ("stream S is late", {"", "account=$G", "account=$G&stream=S", "account=$G&stream=S&consumer=d"}),
+    ],
+)
+def test_healthz_asked_about_a_part(problem: str, unhealthy_where: set[str]) -> None:
+    queries = ["", "js-enabled-only=1", "js-enabled=1", "js-server-only=1", "js-meta-only=1"]
+    if "stream" in problem:
+        queries += ["account=$G", "account=$G&stream=S", "account=$G&stream=T", "account=$G&stream=S&consumer=d"]
+    found = {query for query in queries if ask(f"/healthz?{query}", JetStream(), health_problem=problem)[0] == 503}
+    assert found == unhealthy_where
+
+
 def test_subsz_list() -> None:
     assert page("/subsz")["total"] == 0
     shown = page("/subscriptionsz?subs=1")
