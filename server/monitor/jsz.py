@@ -75,7 +75,9 @@ async def _stream_detail(source: MonitorSource, name: str, wanted: Wanted) -> Js
     if info.sources:
         shown["sources"] = [source_info_json(each) for each in info.sources]
     if wanted.consumers:
-        shown["consumer_detail"] = await _consumer_details(source.jetstream, name, now_ns, config=wanted.config)
+        details = await _consumer_details(source.jetstream, name, now_ns, config=wanted.config)
+        if details:
+            shown["consumer_detail"] = details
     if wanted.raft and info.cluster is not None:
         shown["stream_raft_group"] = name
         names = source.jetstream.consumer_names(name)  # they live in their stream's group
@@ -98,7 +100,7 @@ async def jetstream_detail(source: MonitorSource, wanted: Wanted) -> JsonDict:
         "reserved_storage": UNLIMITED if limits.max_storage < 0 else limits.max_storage,
         "accounts": 0,
         "ha_assets": 0,
-        "api": api_stats_json(api),
+        "api": {**api_stats_json(api), "level": 0},
     }
     if not wanted.streams:
         return shown
@@ -172,11 +174,12 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
         "bytes": size_bytes,
     }
     meta = source.meta_cluster()
-    if meta is not None:
+    if meta is not None or raft:
         led = [config.name for config in source.jetstream.stream_configs()]
         led = [name for name in led if _leader_of(source, name) == source.facts.server_name]
         shown["streams_leader"] = len(led)
         shown["consumers_leader"] = sum(len(source.jetstream.consumer_names(name)) for name in led)
+    if meta is not None:
         shown["meta_cluster"] = meta
     is_wanted = account == source.facts.account if account else accounts and offset == 0
     if is_wanted and limit > 0:

@@ -93,6 +93,8 @@ class Monitor:
                 return _json(leafz(self.source))
             case "/gatewayz":
                 return _json(gatewayz(self.source))
+            case "/raftz" if self.source.cluster is None:
+                return Response(404, b"No Raft nodes registered", TEXT)
             case "/healthz":
                 status, body = healthz(self.source, query)
                 return Response(status, encode(body), "application/json", JSON_HEADERS)

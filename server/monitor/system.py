@@ -109,7 +109,6 @@ class SystemPages:
                 if account != facts.account:
                     raise BadParameter(f'account "{account}" not jetstream enabled')
                 flags = {name: bool(options.get(name)) for name in ("streams", "consumer", "config", "raft")}
-                flags["streams"] |= flags["consumer"]
                 led_only = options.get("stream_leader_only", False)
                 return await jetstream_detail(
                     source, Wanted(flags["streams"], flags["consumer"], flags["config"], flags["raft"], led_only)

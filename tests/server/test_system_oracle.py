@@ -63,6 +63,7 @@ PAGES = [
     "/routez",
     "/leafz",
     "/gatewayz",
+    "/raftz",
     "/healthz",
     "/healthz?js-enabled-only=1",
     "/healthz?js-server-only=true",

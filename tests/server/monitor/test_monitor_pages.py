@@ -154,6 +154,10 @@ def test_jsz_levels() -> None:
     assert "account_details" not in page("/jsz?acc=nope", jetstream)
     streams = page("/jsz?streams=1", jetstream)["account_details"][0]["stream_detail"]
     assert [stream["name"] for stream in streams] == ["S", "T"]
+    with_consumers = page("/jsz?consumers=1&raft=1", jetstream)
+    assert (with_consumers["streams_leader"], with_consumers["consumers_leader"]) == (2, 1)
+    details = with_consumers["account_details"][0]["stream_detail"]
+    assert ["consumer_detail" in stream for stream in details] == [True, False]
     assert "config" not in streams[0]
     assert "consumer_detail" not in streams[0]
     detail = page("/jsz?consumers=1", jetstream)["account_details"][0]["stream_detail"][0]["consumer_detail"][0]
