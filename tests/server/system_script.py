@@ -57,12 +57,19 @@ async def ours(directory: Path) -> AsyncIterator[Server]:
 @asynccontextmanager
 async def theirs(directory: Path) -> AsyncIterator[tuple[int, int]]:
     """A nats-server's ports for clients and monitoring."""
-    path = directory / "theirs.conf"
-    path.write_text(CONFIGURATION)
     binary = oracle_binary()
     assert binary is not None
+    async with running(directory, CONFIGURATION, binary) as ports:
+        yield ports
+
+
+@asynccontextmanager
+async def running(directory: Path, configuration: str, *command: str) -> AsyncIterator[tuple[int, int]]:
+    """The ports of a process that this command starts, in a directory of its own."""
+    path = directory / "process.conf"
+    path.write_text(configuration)
     process = await asyncio.create_subprocess_exec(
-        binary, "-c", str(path), "--ports_file_dir", str(directory), stderr=asyncio.subprocess.DEVNULL
+        *command, "-c", str(path), "--ports_file_dir", str(directory), stderr=asyncio.subprocess.DEVNULL
     )
     try:
         async with asyncio.timeout(20):
