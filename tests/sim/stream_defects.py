@@ -218,7 +218,7 @@ DEFECTS = (
         "one machine ignores deletes", "S6", _ignore_deletes, ("I",), frozenset(["lost-on-node", "removed", "contents"])
     ),
     Defect("after a purge sequences begin anew", "S7", _count_anew, ("I",), frozenset(["dup-seq", "gap", "order"])),
-    Defect("limits are not enforced", "S8", _no_limits, ("I",), frozenset(["limit"]), seed=19),
+    Defect("limits are not enforced", "S8", _no_limits, ("I",), frozenset(["limit"]), seed=70),
     Defect("the last message of a batch is not stored", "S9", _take_apart, ("E",), frozenset(["batch"])),
     Defect("some deletes are confirmed and not done", "S10", _deletes_come_back, ("I",), frozenset(["removed"])),
     Defect(
@@ -243,12 +243,12 @@ class Found:
     others: tuple[str, ...] = ()
 
 
-def hunt(defect: Defect, patch: Patch, first: int = 0) -> Found:
-    """Run small seeds with this defect until one of its checkers objects."""
+def hunt(defect: Defect, patch: Patch, first: int = 0, budget: int = BUDGET) -> Found:
+    """Run small seeds with this defect until one of its checkers objects, ``budget`` at most."""
     quiet()
     defect.apply(patch)
     others: list[str] = []
-    for seed in range(first, first + BUDGET):
+    for seed in range(first, first + budget):
         report = run_seed(
             seed, nodes=defect.nodes, workloads=defect.workloads, faults=defect.faults, is_small=True, damaged=False
         )
@@ -267,7 +267,7 @@ def main(names: Sequence[str]) -> None:
         if names and defect.breaks not in names:
             continue
         with pytest.MonkeyPatch.context() as patch:
-            found = hunt(defect, patch)
+            found = hunt(defect, patch, budget=defect.seed + BUDGET)
         told = found.checker or f"not found, but {found.others[:2]}"
         print(f"| {defect.breaks} | {defect.name} | {found.seeds or '–'} | {told} |", flush=True)
 
