@@ -254,9 +254,7 @@ class Group:
         if self._extra_records:
             extra, self._extra_records = self._extra_records, []
             block.add(self, [record for record, _ in extra], _call_each, [on_durable for _, on_durable in extra])
-        if (
-            self.core.has_hard_state()
-        ):  # a part of its own: a journal without room for entries takes it, or nobody votes
+        if self.core.has_hard_state():  # a part of its own: else nobody votes whose journal has no room for entries
             hard = self.core.ready_hard_state()
             block.add(self, [self._hard_record(hard.hard_state)], self._stored, hard.token)
         if not block.takes_entries:

@@ -9,10 +9,11 @@ REFUSED = b"\xee"
 """Stands for each byte that could not be read."""
 
 
-def pread_salvaged(vfs: Vfs, handle: int, size_bytes: int, offset: int) -> bytes:
+def pread_salvaged(vfs: Vfs, handle: int, size_bytes: int, offset: int, refused: list[int] | None = None) -> bytes:
     """As ``Vfs.pread``, but an unreadable sector does not fail the others: a read error is damage, no reason to stop.
 
     Checksums over the result then name what is lost. Sectors are those of the file, so neighbours of a bad one survive.
+    Positions that could not be read are added to ``refused``.
     """
     try:
         return vfs.pread(handle, size_bytes, offset)
@@ -26,5 +27,7 @@ def pread_salvaged(vfs: Vfs, handle: int, size_bytes: int, offset: int) -> bytes
             parts.append(vfs.pread(handle, stop - position, position))
         except OSError:
             parts.append(REFUSED * (stop - position))
+            if refused is not None:
+                refused.append(position)
         position = stop
     return b"".join(parts)

@@ -13,12 +13,11 @@ from jetstore.limits import MIB, SECTOR_BYTES
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import file_path
 from jetstore.store.journal.format import Header, Line
+from jetstore.store.salvage import pread_salvaged
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer
 
 _ZEROS = bytes(MIB)
-_UNREADABLE = b"\xee" * SECTOR_BYTES
-"""Stands in for a sector that gave a read error: not zero, and no good head sector."""
 
 
 @dataclass(slots=True)
@@ -61,41 +60,25 @@ class FoundFile:
 
 def read_all(vfs: Vfs, number: int) -> tuple[bytes, int, bool]:
     """The file up to its last MiB that holds anything (what is beyond reads as zero), its size, and whether a sector
-    could not be read: such are filled with 0xEE.
+    could not be read: such are filled with something that is neither zero nor a good head sector.
     """
     handle = vfs.open(file_path(number), write=False)
     try:
         size = vfs.size(handle)
         parts: list[bytes] = []
         used = 0
-        has_read_error = False
+        refused: list[int] = []
         for offset in range(0, size, MIB):
             length = min(MIB, size - offset)
-            try:
-                part = vfs.pread(handle, length, offset)
-            except OSError:
-                part, is_refused = _read_by_sector(vfs, handle, offset, length)
-                has_read_error = has_read_error or is_refused
+            part = pread_salvaged(vfs, handle, length, offset, refused)
             if part == _ZEROS or (length < MIB and part == _ZEROS[:length]):
                 part = _ZEROS[:length]  # the same object each time: a blank file costs no memory
             else:
                 used = len(parts) + 1
             parts.append(part)
-        return b"".join(parts[:used]), size, has_read_error
+        return b"".join(parts[:used]), size, bool(refused)
     finally:
         vfs.close(handle)
-
-
-def _read_by_sector(vfs: Vfs, handle: int, offset: int, length: int) -> tuple[bytes, bool]:
-    parts = []
-    is_refused = False
-    for start in range(offset, offset + length, SECTOR_BYTES):
-        try:
-            parts.append(vfs.pread(handle, min(SECTOR_BYTES, offset + length - start), start))
-        except OSError:
-            parts.append(_UNREADABLE[: offset + length - start])
-            is_refused = True
-    return b"".join(parts), is_refused
 
 
 def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
