@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 from random import Random
 from typing import Protocol
 
+from jetstore.store.journal.format import unpack_header
+
 SECTOR_BYTES = 512
 
 FILE_CLASSES = {
@@ -40,7 +42,9 @@ def strike(
 ) -> str | None:
     """Damage one file of the class (bytes that are not blank, where that matters); what was done, None if nothing.
 
-    ``earlier``: the same disk as it was some time ago, for what is stale.
+    ``earlier``: the same disk as it was some time ago, for what is stale. A sector of the journal's last block is never
+    made blank: that is how a power cut leaves a block that nobody was promised, and until the idle block behind it is
+    durable nothing tells the two apart (docs/format/journal.md, residual).
     """
     pattern = FILE_CLASSES[file_class]
     if kind in ("stale", "old"):
@@ -60,12 +64,11 @@ def strike(
             offset = rng.randrange(used)
         return f"{count} flipped bits in {path}, the first at {sector}"
     if kind == "zero":
-        disk.poke(path, sector, bytes(SECTOR_BYTES))
-        return f"zeroed sector at {sector} of {path}"
+        return f"zeroed sector at {sector} of {path}" if _replace(disk, path, sector, b"") else None
     if kind == "misdirect":
         source = rng.randrange(used) // SECTOR_BYTES * SECTOR_BYTES
-        disk.poke(path, sector, data[source : source + SECTOR_BYTES])
-        return f"sector at {source} of {path} written to {sector}"
+        is_done = _replace(disk, path, sector, data[source : source + SECTOR_BYTES])
+        return f"sector at {source} of {path} written to {sector}" if is_done else None
     if kind == "garbage":
         disk.poke(path, sector, rng.randbytes(SECTOR_BYTES))
         return f"garbage in the sector at {sector} of {path}"
@@ -78,6 +81,30 @@ def strike(
     assert kind == "lose", kind
     disk.lose(path)
     return f"{path} is gone"
+
+
+def _replace(disk: DamagedDisk, path: str, sector: int, data: bytes) -> bool:
+    """Put other bytes (short ones: and blank ones) into a sector; False: they would blank a part of the last block."""
+    if not data.strip(b"\0") and fnmatchcase(path, FILE_CLASSES["journal"]):
+        last_path, start, end = _last_block(disk)
+        if path == last_path and start <= sector < end:
+            return False
+    disk.poke(path, sector, data.ljust(SECTOR_BYTES, b"\0"))
+    return True
+
+
+def _last_block(disk: DamagedDisk) -> tuple[str, int, int]:
+    """File, start and end of the journal's newest block, by either copy of its head; no file when there is none."""
+    highest_lsn, found = 0, ("", 0, 0)
+    for path in disk.files():
+        if not fnmatchcase(path, FILE_CLASSES["journal"]):
+            continue
+        data = memoryview(disk.peek(path))
+        for at in range(0, len(data), SECTOR_BYTES):
+            header = unpack_header(data[at : at + SECTOR_BYTES])
+            if header is not None and header.lsn > highest_lsn and at in (header.block_offset, header.second_offset):
+                highest_lsn, found = header.lsn, (path, header.block_offset, header.block_offset + header.block_bytes)
+    return found
 
 
 def _go_back(disk: DamagedDisk, rng: Random, pattern: str, kind: str, earlier: DamagedDisk | None) -> str | None:
@@ -111,8 +138,8 @@ def _go_back(disk: DamagedDisk, rng: Random, pattern: str, kind: str, earlier: D
         if not sectors:
             return None
         sector = rng.choice(sectors)
-        disk.poke(path, sector, before[sector : sector + SECTOR_BYTES].ljust(SECTOR_BYTES, b"\0"))
-        return f"stale sector at {sector} of {path}"
+        is_done = _replace(disk, path, sector, before[sector : sector + SECTOR_BYTES])
+        return f"stale sector at {sector} of {path}" if is_done else None
     chosen = changed if rng.random() < 0.4 else [path]
     for old in chosen:
         before = earlier.peek(old)
