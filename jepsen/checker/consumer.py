@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from jepsen.checker.tally import compared
 from jepsen.history import FAIL, OK, FinalStream, History, Operation
 
 
@@ -23,6 +24,7 @@ def check_redelivered(history: History, consumer: str) -> list[str]:
     for operation in _of(history, consumer, "ack", "term"):
         if operation.outcome == OK:
             confirmed.setdefault(operation.args["seq"], operation)
+    compared("redelivered", len(confirmed))
     return [
         f"wq: seq {message.seq} was acked by {confirmed[message.seq].line()} and delivered again by {fetch.line()}"
         for fetch in _of(history, consumer, "fetch")
@@ -39,6 +41,7 @@ def check_holders(history: History, consumer: str, ack_wait_ns: int) -> list[str
         arrivals += [
             (at_ns, fetch.number, message.seq, fetch) for at_ns, message in zip(times, fetch.seen, strict=True)
         ]
+    compared("holders", len(arrivals))
     naks: dict[int, list[tuple[int, float]]] = {}
     for operation in _of(history, consumer, "nak"):
         end_ns = operation.end_ns if operation.outcome == OK else math.inf
@@ -73,6 +76,7 @@ def check_work_queue(
                 acked.setdefault(operation.args["seq"], operation)
             if operation.outcome != FAIL:
                 touched.add(operation.args["seq"])
+    compared("wq", len(acked))
     problems = [
         f"wq: seq {seq} is still there, acked by {operation.line()}"
         for seq, operation in sorted(acked.items())
@@ -93,6 +97,7 @@ def check_floor(history: History, consumer: str) -> list[str]:
     """A floor or a delivered position that fell, a floor above delivered, delivered above the stream's last."""
     problems = []
     infos = [op for op in _of(history, consumer, "consumer_info") if op.outcome == OK]
+    compared("floor", len(infos))
     for operation in infos:
         told = operation.result
         if not told["ack_floor"] <= told["delivered"] <= told["last_seq"]:
@@ -114,5 +119,6 @@ def check_floor(history: History, consumer: str) -> list[str]:
 def check_drained(history: History, final: FinalStream, consumer: str, *, above_seq: int = 0) -> list[str]:
     """Stored above this sequence, matching, and never delivered although the consumer was read to its end."""
     delivered = {message.seq for fetch in _of(history, consumer, "fetch") for message in fetch.seen}
+    compared("drained", sum(seq > above_seq for seq in final.messages))
     missing = sorted(seq for seq in set(final.messages) - delivered if seq > above_seq)
     return [f"drained: seq {seq} was never delivered to {consumer}" for seq in missing]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jepsen.checker.tally import compared
 from jepsen.history import NEVER_NS, Operation
 
 
@@ -40,6 +41,7 @@ def _after(step: Step, state: str | None) -> tuple[bool, str | None]:
 def check_register(steps: list[Step], *, budget: int = 200_000) -> tuple[bool | None, str]:
     """(True, "") · (False, the furthest the search came) · (None, why) when the budget of states ran out."""
     steps = sorted(steps, key=lambda step: (step.start_ns, step.end_ns))
+    compared("lin", len(steps))
     required = sum(1 << i for i, step in enumerate(steps) if step.end_ns != NEVER_NS)
     seen: set[tuple[int, str | None]] = set()
     stack: list[tuple[int, str | None]] = [(0, None)]

@@ -5,6 +5,7 @@ A ``probe`` is an operation that began after everything had healed; it must end 
 
 from __future__ import annotations
 
+from jepsen.checker.tally import compared
 from jepsen.history import OK, History
 
 
@@ -12,6 +13,7 @@ def check_live(history: History, bound_ns: int) -> list[str]:
     """Probes that failed, were never answered, or took longer than the bound."""
     problems = []
     for probe in history.of("probe"):
+        compared("live")
         if probe.outcome != OK:
             problems.append(f"live: {probe.line()}")
         elif probe.end_ns - probe.start_ns > bound_ns:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from jepsen.checker.tally import compared
 from jepsen.history import RaftPromise, RaftState
 
 LEADER, CANDIDATE = "leader", "candidate"
@@ -17,6 +18,7 @@ LEADER, CANDIDATE = "leader", "candidate"
 
 def check_raft(states: Sequence[RaftState], promises: Sequence[RaftPromise] = ()) -> list[str]:
     """All of it; states and promises in order of time."""
+    compared("raft", len(states) + len(promises))
     return [
         *check_one_leader(states),
         *check_completeness(states),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from jepsen.checker.tally import compared
 from jepsen.history import OK, AppliedHash, History, Seen, value_of
 
 
 def check_nodes(stream: str, contents: Mapping[str, Mapping[int, Seen]]) -> list[str]:
     """lost-on-node: at quiescence every node that answered shows the same messages."""
     everywhere = sorted({seq for messages in contents.values() for seq in messages})
+    compared("lost-on-node", len(everywhere) * max(0, len(contents) - 1))
     problems = []
     for seq in everywhere:
         found = {node: messages.get(seq) for node, messages in sorted(contents.items())}
@@ -29,13 +31,16 @@ def check_hashes(hashes: Iterable[AppliedHash]) -> list[str]:
     """hash (R2, R4, R7): two nodes, or two lives of one, that applied different things up to one index."""
     first: dict[tuple[str, int], AppliedHash] = {}
     wrong: dict[str, str] = {}
+    again = 0
     for told in hashes:
         before = first.setdefault((told.group, told.upto), told)
+        again += before is not told
         if before.digest != told.digest and told.group not in wrong:
             wrong[told.group] = (
                 f"hash: {told.group} up to index {told.upto} is {before.digest} on {before.node}, "
                 f"{told.digest} on {told.node}"
             )
+    compared("hash", again)
     return list(wrong.values())
 
 
@@ -53,6 +58,7 @@ def check_stale(history: History, stream: str) -> list[str]:
     for operation in history.of("direct_get", outcome=OK):
         if operation.args["stream"] != stream:
             continue
+        compared("stale")
         seen = operation.seen
         problems += [
             f"stale: seq {message.seq} was {sorted(map(str, stored[message.seq]))}: {operation.line()}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from jepsen.checker.tally import compared
 from jepsen.history import FAIL, INFO, OK, FinalStream, History, Operation, Seen, value_of
 
 
@@ -106,12 +107,14 @@ def check_lost(history: History, final: FinalStream, removals: Removals, allowed
         seq = operation.result["seq"]
         found = final.messages.get(seq)
         if found is not None:
+            compared("lost")
             if value_of(found.data) != operation.args["value"] and not operation.result.get("duplicate"):
                 missing.append((operation, seq))
             continue
         if seq in final.unreadable and (seq in damaged or final.is_halted):
             continue
         if not removals.allow(seq, operation, final):
+            compared("lost")
             missing.append((operation, seq))
     acked = sorted({op.result["seq"] for op in publishes(history, final.name, OK)})
     return [f"lost: seq {seq} ({_where(seq, acked)}) acknowledged to {op.line()}" for op, seq in missing]
@@ -125,9 +128,11 @@ def _where(seq: int, acked: list[int]) -> str:
 def check_unexpected(history: History, final: FinalStream) -> list[str]:
     """Read and never attempted: a value, or its subject, or one byte of its payload."""
     attempted = {(op.args["value"], op.args["subject"]) for op in publishes(history, final.name)}
+    seen = list(all_seen(history, final))
+    compared("unexpected", len(seen))
     problems = {
         f"unexpected: seq {message.seq} on {message.subject} holds {message.data[:60]!r}"
-        for message in all_seen(history, final)
+        for message in seen
         if (value_of(message.data), message.subject) not in attempted
     }
     return sorted(problems)
@@ -139,6 +144,7 @@ def check_phantom(history: History, final: FinalStream) -> list[str]:
     for operation in publishes(history, final.name):
         outcomes.setdefault(operation.args["value"], set()).add(operation.outcome)
     refused = {value for value, found in outcomes.items() if found == {FAIL}}
+    compared("phantom", len(refused))
     problems = {
         f"phantom: seq {message.seq} holds {value_of(message.data)}, which was definitely refused"
         for message in all_seen(history, final)
@@ -155,6 +161,7 @@ def check_dup_seq(history: History, final: FinalStream) -> list[str]:
     for operation in publishes(history, final.name, OK):
         if not operation.result.get("duplicate"):
             values.setdefault(operation.result["seq"], set()).add(operation.args["value"])
+    compared("dup-seq", len(values))
     return [
         f"dup-seq: seq {seq} was {sorted(map(str, found))}" for seq, found in sorted(values.items()) if len(found) > 1
     ]
@@ -173,6 +180,7 @@ def check_dup_msg(history: History, final: FinalStream) -> list[str]:
     attempts: dict[str, list[Operation]] = {}
     for operation in publishes(history, final.name):
         attempts.setdefault(operation.args["value"], []).append(operation)
+    compared("dup-msg", len(attempts))
     for value, tried in attempts.items():
         seqs = stored.get(value, set())
         acked = {op.result["seq"] for op in tried if op.outcome == OK and not op.result.get("duplicate")}
@@ -192,6 +200,7 @@ def check_dup_msg(history: History, final: FinalStream) -> list[str]:
 def check_order(history: History, final: FinalStream) -> list[str]:
     """Acknowledged before the other began, or sent before it on one connection, and yet not in front of it."""
     acked = [op for op in publishes(history, final.name, OK) if not op.result.get("duplicate")]
+    compared("order", len(acked))
     by_end = sorted(acked, key=lambda op: op.end_ns)
     problems = []
     highest: Operation | None = None
@@ -218,6 +227,7 @@ def check_gap(history: History, final: FinalStream, removals: Removals, allowed:
     """Sequences that are missing although nothing removed them; a last sequence below an acknowledged one."""
     damaged = frozenset(allowed)
     by_seq = {op.result["seq"]: op for op in publishes(history, final.name, OK)}
+    compared("gap", final.last_seq)
     problems = [
         f"gap: seq {seq} of {final.first_seq}..{final.last_seq} is missing"
         for seq in range(1, final.last_seq + 1)
@@ -235,6 +245,7 @@ def check_contents(final: FinalStream) -> list[str]:
     """first, last, number and size of messages as the stream tells them, against what can be read."""
     if final.is_halted:
         return []
+    compared("contents")
     problems = []
     readable = set(final.messages) | final.unreadable
     if len(readable) != final.count:
@@ -248,6 +259,7 @@ def check_contents(final: FinalStream) -> list[str]:
 
 def check_whole(final: FinalStream) -> list[str]:
     """Halted, or unreadable in part, although nobody damaged anything."""
+    compared("whole")
     if final.is_halted:
         return [f"whole: {final.name} is halted"]
     return [f"whole: seq {seq} of {final.name} is unreadable" for seq in sorted(final.unreadable)]
@@ -257,6 +269,7 @@ def check_bytes(final: FinalStream) -> list[str]:
     """The size that the stream tells, against nats-server's formula over what can be read."""
     if final.stored_bytes is None or final.is_halted or final.unreadable:
         return []
+    compared("bytes", len(final.messages))
     expected = sum(_stored_bytes(message, final.storage) for message in final.messages.values())
     if expected == final.stored_bytes:
         return []
@@ -274,6 +287,7 @@ def check_removed(history: History, final: FinalStream, removals: Removals) -> l
     """Removed with success, and there again. Not of a halted stream: what it still shows is how it once was."""
     if final.is_halted:
         return []
+    compared("removed", sum(1 for op in history.of("remove", outcome=OK) if op.args["stream"] == final.name))
     by_value = {op.args["value"]: op for op in publishes(history, final.name) if op.outcome in (OK, INFO)}
     problems = []
     for seq, message in sorted(final.messages.items()):

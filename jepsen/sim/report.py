@@ -9,6 +9,7 @@ from collections import Counter
 
 import structlog
 
+from jepsen.checker.tally import CHECKERS
 from jepsen.history import NEVER_NS
 from jepsen.sim.run import Report
 
@@ -31,6 +32,8 @@ class Totals:
         self.faults: Counter[str] = Counter()
         self.nodes: Counter[int] = Counter()
         self.matrix: Counter[tuple[str, str]] = Counter()
+        self.checks: Counter[str] = Counter()
+        self.workloads: Counter[str] = Counter()
         self.failed: list[Report] = []
         self.virtual_s = 0.0
         self._elsewhere_s = 0.0
@@ -60,6 +63,9 @@ class Totals:
         self.faults.update({f"link: {name}": count for name, count in report.link_counts.items()})
         self.faults.update({f"end by {name}": count for name, count in report.deaths.items()})
         self.matrix.update(report.matrix)
+        self.checks.update(report.checks)
+        self.workloads.update(report.workloads)
+        self.counts["most"] = max(self.counts["most"], report.operations)
         if report.problems:
             self.failed.append(report)
 
@@ -67,7 +73,8 @@ class Totals:
         """Print it."""
         counts, cpu_s = self.counts, time.process_time() - self._cpu_s + self._elsewhere_s
         print(
-            f"{counts['seeds']} seeds, {counts['operations']} operations, {counts['acks']} publishes acknowledged, "
+            f"{counts['seeds']} seeds, {counts['operations']} operations (at most {counts['most']} in one), "
+            f"{counts['acks']} publishes acknowledged, "
             f"{counts['unknown']} unknown, {counts['lost']} lost, {counts['starts']} starts, "
             f"{counts['damaged']} damages"
         )
@@ -80,6 +87,8 @@ class Totals:
         )
         if self.faults:
             print("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items())))
+        print("workloads: " + ", ".join(f"{name} {count}" for name, count in sorted(self.workloads.items())))
+        print("compared: " + ", ".join(f"{name} {self.checks[name]}" for name in CHECKERS))
         if matrix:
             for line in matrix_lines(self.matrix):
                 print(line)

@@ -13,6 +13,7 @@ from jepsen.checker.live import check_live
 from jepsen.checker.raft import check_raft
 from jepsen.checker.replicas import check_hashes, check_nodes
 from jepsen.checker.stream import check_whole
+from jepsen.checker.tally import tallied
 from jepsen.history import History, Seen
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
@@ -51,6 +52,8 @@ class Report:
     link_counts: dict[str, int] = field(default_factory=dict)
     matrix: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(fault, transition) → how often the transition was seen while the fault was in effect."""
+    checks: Counter[str] = field(default_factory=Counter)
+    """How much each checker has compared."""
     damage: list[str] = field(default_factory=list)
     events: int = 0
     """Strikes and damages in the plan, before any were left out."""
@@ -112,7 +115,7 @@ def conduct(run: Run) -> None:
     """Run it to its end, and write its report."""
     world, report, loop = run.world, run.report, run.loop
     try:
-        with guarded(loop):
+        with guarded(loop), tallied(report.checks):
             world.run(run.main())
     except SimSpin as spin:
         report.problems.append(f"spin: {spin}")
@@ -193,7 +196,7 @@ class Run:
             history=self.history,
             rng=Random(rng.getrandbits(64)),
             connect=world.connect,
-            is_over=lambda: self.is_over,
+            ends=lambda: self.is_over,
             pace_s=plan.pace_s,
             publishes_max=plan.publishes_max,
             clocks_jump=plan.clocks_jump,

@@ -18,6 +18,7 @@ class Acks:
 
     def __init__(self, setting: Setting, name: str = "G") -> None:
         self.setting, self.name = setting, name
+        setting.to_settle.add(name)
         rng = setting.rng
         self.policy = rng.choice(("explicit", "explicit", "all"))
         self.is_push = self.policy == "explicit" and rng.random() < 0.3
@@ -47,6 +48,8 @@ class Acks:
         publisher = Publisher(setting, self.name, client, process)
         while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, 10)):
+                if setting.is_over():
+                    break
                 publisher.begin(f"{self.name}.x", publisher.value(), {})
             await publisher.below(10)
             await pause(setting)

@@ -56,6 +56,8 @@ class Append:
         publisher = Publisher(setting, self.name, client, process)
         while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, window)):
+                if setting.is_over():
+                    break
                 publisher.begin(setting.rng.choice(self.subjects), publisher.value(), {})
             await publisher.below(window)
             await client.drain()

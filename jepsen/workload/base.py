@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
+from jepsen.checker.tally import compared
 from jepsen.history import FinalStream, History, Operation, Seen, payload
 from jepsen.sim.client import ApiFailure, Client, Msg, NoResponders, NotSent, Unknown
 
@@ -30,8 +31,8 @@ class Setting:
     history: History
     rng: Random
     connect: Callable[[str], Awaitable[Client]]
-    is_over: Callable[[], bool]
-    """Whether clients should come to an end."""
+    ends: Callable[[], bool]
+    """Whether the run's time has come."""
     pace_s: float = 0.02
     """Mean pause between two operations of one process."""
     payload_bytes_max: int = 400
@@ -42,11 +43,25 @@ class Setting:
     """Reads from the disk fail now and then: what is stored may be unreadable for a while, and say so."""
     is_damaged: bool = False
     """Stored bytes were destroyed on purpose: what was lost must be named, and may not be served."""
+    operations_max: int = 1_400
+    """Operations after which clients come to an end; what is left to acknowledge counts, twice."""
+    is_spent: bool = False
     next_process: int = 0
     published: dict[str, int] = field(default_factory=dict)
     """Publishes so far, by stream."""
+    to_settle: set[str] = field(default_factory=set)
+    """Streams of which every message is acknowledged in the end."""
+    settled: int = 0
+    """Acknowledgements confirmed so far."""
     problems: list[str] = field(default_factory=list)
     """What workloads noticed while running."""
+
+    def is_over(self) -> bool:
+        """Whether clients should come to an end."""
+        if not self.is_spent:
+            left = sum(self.published.get(stream, 0) for stream in self.to_settle) - self.settled
+            self.is_spent = len(self.history.operations) + 2 * max(0, left) >= self.operations_max
+        return self.is_spent or self.ends()
 
 
 class Workload(Protocol):
@@ -295,6 +310,7 @@ async def drain(client: Client, final: FinalStream) -> list[str]:
             seq = int(message.reply.split(".")[-4])
             got[seq] = message.data
             order.append(seq)
+    compared("drain", pending)
     problems = []
     if order != sorted(order):
         problems.append(f"drain: {final.name} was delivered out of order")

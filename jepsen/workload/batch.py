@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from jepsen.checker import stream as checks
+from jepsen.checker.tally import compared
 from jepsen.history import OK, FinalStream, History, payload, value_of
 from jepsen.sim.client import Client, NoResponders, NotSent
 from jepsen.workload.base import Setting, conclude, drain, idle, pause, read_stream
@@ -77,6 +78,7 @@ def check_batches(history: History, final: FinalStream) -> list[str]:
     found: dict[str, list[tuple[int, int]]] = {}
     problems = []
     tried = {op.args["batch"]: op for op in history.of("batch") if op.args["stream"] == final.name}
+    compared("batch", len(tried))
     for seq, message in sorted(final.messages.items()):
         batch, _, number = (value_of(message.data) or "?.0").rpartition(".")
         if batch not in tried:

@@ -44,6 +44,7 @@ class Consumer:
             if sync:
                 await self.client.request(message.reply, words[how], timeout_s=3.0)
                 operation.ok()
+                self.setting.settled += 1
                 return True
             self.client.publish(message.reply, words[how])
             operation.info("not confirmed")

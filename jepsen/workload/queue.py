@@ -18,6 +18,7 @@ class WorkQueue:
 
     def __init__(self, setting: Setting, name: str = "C") -> None:
         self.setting, self.name = setting, name
+        setting.to_settle.add(name)
         rng = setting.rng
         self.groups = [f"w{number}" for number in range(rng.randint(1, 3))]
         self.ack_wait_ns = rng.choice((500_000_000, 2_000_000_000, 4_000_000_000))
@@ -53,6 +54,8 @@ class WorkQueue:
         publisher = Publisher(setting, self.name, client, process)
         while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, 20)):
+                if setting.is_over():
+                    break
                 subject = f"{self.name}.{setting.rng.choice(self.groups)}.{setting.rng.randrange(5)}"
                 publisher.begin(subject, publisher.value(), {})
             await publisher.below(10)

@@ -41,6 +41,8 @@ class Removal:
         publisher = Publisher(setting, self.name, client, process)
         while publisher.may_go_on:
             for _ in range(setting.rng.randint(1, 10)):
+                if setting.is_over():
+                    break
                 publisher.begin(setting.rng.choice(self.subjects), publisher.value(), {})
             await publisher.below(10)
             await pause(setting)
