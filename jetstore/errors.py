@@ -1,4 +1,4 @@
-"""The exception tree. Five families, never mixed.
+"""The exception tree. Six families, never mixed.
 
 ::
 
@@ -12,6 +12,7 @@
     │   ├── ReadBackFailed   what was just written cannot be read: it does not count, what was before does
     │   ├── DiskPoisoned     a failed write or sync: final for the node, never retried
     │   └── StoreLocked      another process holds the store
+    ├── ArchiveError         what is wrong with a stream's archive: nothing of it is taken
     ├── IndexDoubt           a derived index cannot prove its answer: its owner rebuilds it from the log
     └── Corruption           bytes that are not what was written: carries file, offset, expected, actual
         └── FormatUnknown    a version or kind this build does not know: refused, never guessed
@@ -67,6 +68,10 @@ class DiskPoisoned(OperatingError):
 
 class StoreLocked(OperatingError):
     """Another live process holds this store directory."""
+
+
+class ArchiveError(JetstoreError):
+    """Bytes that a client sent to make a stream of are no archive, or not one that can be taken. Said to the client."""
 
 
 class IndexDoubt(JetstoreError):

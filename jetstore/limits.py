@@ -110,6 +110,16 @@ class Limits:
     read_cache_bytes: int = 32 * MIB
     """Decoded frames and footers kept in memory over all streams."""
 
+    # -- archives of streams --------------------------------------------------------------------------------------
+    snapshots_max: int = 8
+    """Snapshots being sent at once; above: refused with 10023."""
+    restores_max: int = 8
+    """Restores under way at once; above: refused with 10023."""
+    restore_queue_bytes: int = 8 * MIB
+    """Chunks of one restore that wait to be read; above: the restore fails (clients wait for each chunk's answer)."""
+    archive_consumer_bytes: int = 16 * MIB
+    """State of one consumer in an archive, and of all of them while a restore keeps them; above: refused."""
+
     # -- links between nodes --------------------------------------------------------------------------------------
     link_frame_bytes: int = MIB
     """One frame of a raft link. A single larger message (one entry ≤ ``record_bytes_max``) gets a frame of its own."""

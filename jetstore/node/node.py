@@ -22,6 +22,7 @@ from jetstore.limits import Limits
 from jetstore.meta.state import MetaState
 from jetstore.model.api_errors import api_error
 from jetstore.node.assignments import Assignments, founding_record, recovery_problem, reset_record
+from jetstore.node.backup.backups import Backups
 from jetstore.node.cluster_health import cluster_problem
 from jetstore.node.compactor import Compactor
 from jetstore.node.group import Group, Replication
@@ -112,6 +113,7 @@ class Node:
         self.meta: MetaGroup
         """Opened by ``start``."""
         self.meta_lock = asyncio.Lock()
+        self.backups = Backups(self)
         self.poisoned_by: BaseException | None = None
         self.is_stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -194,6 +196,7 @@ class Node:
         """Stop at once, answering nothing more."""
         self.commit.stop()
         self.lag.stop()
+        self.backups.stop()
         for group in self.streams.values():
             group.stop()
         if hasattr(self, "meta"):

@@ -87,6 +87,9 @@ class Outlet(Protocol):
     def has_interest(self, target: bytes, queue: bytes = b"") -> bool:
         """Whether somebody subscribes to ``target`` (in that queue group, if one is named)."""
 
+    def has_literal_interest(self, target: bytes) -> bool:
+        """Whether somebody subscribes to exactly ``target``; a pattern that matches it does not count."""
+
     def pending_bytes(self, target: bytes) -> int:
         """Most unsent output of any connection that subscribes to ``target``."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
 from jetstore.errors import Corruption, NotNow
@@ -26,12 +27,14 @@ from jetstore.model.infos import (
     ConsumerInfo,
     PauseState,
     StreamInfo,
+    StreamState,
 )
 from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
 from jetstore.model.server_limits import ServerLimits
 from jetstore.model.source_checks import follow_origin
 from jetstore.model.stream import StorageType, StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
+from jetstore.node.backup.snapshot import SnapshotRequest
 from jetstore.node.cluster_api import ClusterApi
 from jetstore.node.cluster_info import stream_cluster
 from jetstore.node.node import Node
@@ -189,6 +192,20 @@ class StreamsApi:
     def _shown(self, group: StreamGroup, request: StreamInfoRequest) -> StreamInfo:
         info = group.info(request)
         return info if self._node.cluster is None else replace(info, cluster=stream_cluster(self._node, group))
+
+    def require_stream(self, name: str) -> None:
+        """10059 unless there is such a stream."""
+        self._group(name)
+
+    async def snapshot_stream(
+        self, name: str, request: SnapshotRequest, client: dict[str, Any]
+    ) -> tuple[StreamConfig, StreamState]:
+        """Send it as an archive; its configuration and counters. Any: JSON values."""
+        group = self._group(name)
+        await _confirm(group)
+        config = group.require_serving().config
+        assert config is not None
+        return config, self._node.backups.start_snapshot(group, request, client)
 
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:
         """How many messages were removed."""

@@ -69,7 +69,9 @@ class ApiHandler:
         self._limits = limits
         self._client_info = client_info
         self._is_system = is_system
-        self._backend = Backend(node, clock, dice, server_name, server_limits or ServerLimits(), self.stats, is_strict)
+        self._backend = Backend(
+            node, clock, dice, server_name, server_limits or ServerLimits(), self.stats, client_info, is_strict
+        )
         self._lanes: dict[str, deque[tuple[Endpoint, Request]]] = {}
         self._direct: deque[Request] = deque()
         self._waiting = 0

@@ -14,12 +14,13 @@ serialised path, by calling ``stream_checks.admit_create`` / ``admit_update`` an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
-from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, StreamInfo
+from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, StreamInfo, StreamState
 from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
 from jetstore.model.stream import Placement, StreamConfig
+from jetstore.node.backup.snapshot import SnapshotRequest
 from jetstore.store.ports import Message
 
 
@@ -71,6 +72,17 @@ class JetStreamNode(Protocol):
 
         ``deleted_details`` fills ``state.deleted``. A ``subjects_filter`` fills ``subjects_total`` and, in
         ``state.subjects``, the page of at most 100,000 from ``offset`` (sorted by subject).
+        """
+
+    def require_stream(self, name: str) -> None:
+        """10059 unless there is such a stream, 10008 where that cannot be said."""
+
+    async def snapshot_stream(
+        self, name: str, request: SnapshotRequest, client: dict[str, Any]
+    ) -> tuple[StreamConfig, StreamState]:
+        """Send the stream as an archive, from the loop's next turn on; its configuration and counters as of now.
+
+        ``client`` is who asked, as advisories show it. 10064 if it cannot be; 10023: too many at once.
         """
 
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:

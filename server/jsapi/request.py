@@ -47,6 +47,8 @@ class Backend:
     server_name: str
     server_limits: ServerLimits
     api_stats: Callable[[], ApiStats]
+    client_info: Callable[[object], JsonDict]
+    """Who a client is, as advisories show it."""
     is_strict: bool = True
     """Unknown fields in requests are errors."""
 

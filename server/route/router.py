@@ -425,6 +425,14 @@ class Router:
             return bool(match.plain or match.queues or match.internal)
         return any(name == queue for name, _ in match.queues)
 
+    def has_literal_interest(self, target: bytes) -> bool:
+        """Whether somebody subscribes to exactly ``target``; of other accounts, to what it is there."""
+        match = self.sublist.match(target)
+        if any(there.has_literal_interest(subject) for there, subject in self._beyond(match, target)):
+            return True
+        members = [member for _, group in match.queues for member in group]
+        return any(each.subject == target for each in (*match.plain, *members, *match.internal))
+
     def _sinks(self, target: bytes) -> list[Sink]:
         match = self.sublist.match(target)
         sinks = [subscription.sink for subscription in match.plain]

@@ -68,7 +68,7 @@ def test_every_header_that_works_is_known_to_the_code() -> None:
 
 
 def test_every_advisory_that_works_is_told_somewhere() -> None:
-    paths = [*(ROOT / "jetstore" / "node").glob("*.py"), *(ROOT / "server" / "jsapi").glob("*.py")]
+    paths = [*(ROOT / "jetstore" / "node").rglob("*.py"), *(ROOT / "server" / "jsapi").glob("*.py")]
     code = "".join(path.read_text() for path in sorted(paths))
     for name, state in section("Advisories").items():
         kind = name.rpartition(".")[2]

@@ -1,0 +1,88 @@
+"""``Backups``: the snapshots and restores under way on one node, their number bounded, and what is told about them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jetstore.errors import ArchiveError
+from jetstore.model.api_errors import api_error
+from jetstore.model.infos import StreamState, stream_state_json
+from jetstore.model.times import format_time
+from jetstore.node.advisories import StreamAdvisories, nuid
+from jetstore.node.backup.snapshot import SnapshotRequest, SnapshotSession
+
+if TYPE_CHECKING:
+    from jetstore.node.node import Node
+    from jetstore.node.stream_group import StreamGroup
+
+log = structlog.get_logger(__name__)
+
+Client = dict[str, Any]
+"""Who asked, as advisories show it. Any: JSON values."""
+
+
+class Backups:
+    """Starts sessions and owns them. ``stop`` ends all at once."""
+
+    def __init__(self, node: Node) -> None:
+        """Nothing is under way."""
+        self._node = node
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._snapshots = 0
+
+    def stop(self) -> None:
+        """End everything where it is. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._node.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("backup failed", error=repr(error), exc_info=error)
+
+    def _advisories(self, stream: str) -> StreamAdvisories:
+        node = self._node
+        return StreamAdvisories(node.outlet, node.clock, node.parts.rng, stream)
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------
+
+    def start_snapshot(self, group: StreamGroup, request: SnapshotRequest, client: Client) -> StreamState:
+        """Send the stream as of now, from the loop's next turn on; its counters. Raises ``ApiError``."""
+        node = self._node
+        if self._snapshots >= node.limits.snapshots_max:
+            raise api_error("JSInsufficientResourcesErr")
+        try:
+            session = SnapshotSession(node, group, request, nuid(node.parts.rng))
+        except ArchiveError as error:
+            raise api_error("JSStreamSnapshotErrF", err=error) from None
+        self._snapshots += 1
+        self._own(self._snapshot(group.name, session, client))
+        return session.state
+
+    async def _snapshot(self, stream: str, session: SnapshotSession, client: Client) -> None:
+        clock = self._node.clock
+        start_ns = clock.wall_ns()
+        advisories = self._advisories(stream)
+        try:
+            state = stream_state_json(session.state)
+            advisories.tell("SNAPSHOT_CREATE", "snapshot_create", state=state, client=client)
+            reason = await session.run()
+        finally:
+            self._snapshots -= 1
+        end_ns = clock.wall_ns()
+        fields: dict[str, Any] = {"start": format_time(start_ns), "end": format_time(end_ns), "client": client}
+        if reason:
+            fields["error"] = reason
+            log.warning("snapshot failed", stream=stream, reason=reason)
+        else:
+            log.info("snapshot complete", stream=stream, bytes=session.state.bytes)
+        advisories.tell("SNAPSHOT_COMPLETE", "snapshot_complete", **fields)
