@@ -40,13 +40,35 @@ class StreamAssignment:
     """(node id, incarnation) of its first voters 1, 2, …; () = the one node of a standalone server."""
     placement: Placement = field(default_factory=Placement)
     """Who holds it, and is to."""
+    is_restoring: bool = False
+    """It is being made from an archive: nobody sees it, and it goes if whoever makes it does."""
 
 
 def encode_create(
-    name: str, config: dict[str, Any], now_ns: Nanos, uid: GroupUid, members: Sequence[tuple[str, int]] = ()
+    name: str,
+    config: dict[str, Any],
+    now_ns: Nanos,
+    uid: GroupUid,
+    members: Sequence[tuple[str, int]] = (),
+    *,
+    is_restoring: bool = False,
 ) -> bytes:
-    """Entry that creates a stream under ``uid``, which must be the state's ``next_uid`` or later."""
-    return _encode(op="create", name=name, config=config, now_ns=now_ns, uid=uid, members=members)
+    """Entry that creates a stream under ``uid``, which must be the state's ``next_uid`` or later.
+
+    ``is_restoring``: for whoever makes it from an archive, until ``encode_restored`` or ``encode_abandoned``.
+    """
+    more = {"restoring": True} if is_restoring else {}
+    return _encode(op="create", name=name, config=config, now_ns=now_ns, uid=uid, members=members, **more)
+
+
+def encode_restored(stream: StreamAssignment) -> bytes:
+    """Entry that says that everything of an archive is in the stream: from now on it is one like any other."""
+    return _encode(op="restored", name=stream.name, uid=stream.uid)
+
+
+def encode_abandoned(stream: StreamAssignment) -> bytes:
+    """Entry that deletes a stream that is being made from an archive, if it still is."""
+    return _encode(op="abandoned", name=stream.name, uid=stream.uid)
 
 
 def founded_by(data: bytes) -> tuple[GroupUid, tuple[Member, ...]] | None:
@@ -154,6 +176,8 @@ class MetaState:
             case "delete":
                 self.unsettled.pop(request["name"], None)
                 return self.streams.pop(request["name"], None) or api_error("JSStreamNotFoundErr")
+            case "restored" | "abandoned":
+                return self._restored(request)
             case "admit":
                 return self._admit(request)
             case "dismiss":
@@ -187,9 +211,21 @@ class MetaState:
             self.applied_index,
             members,
             Placement.founding(members, self.applied_index),
+            request.get("restoring", False),
         )
         self.streams[name] = assignment
         return assignment
+
+    def _restored(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
+        """A stream that is being made from an archive is complete, or goes."""
+        old = self.streams.get(request["name"])
+        if old is None or old.uid != request["uid"] or not old.is_restoring:
+            return api_error("JSStreamNotFoundErr")
+        if request["op"] == "abandoned":
+            self.unsettled.pop(old.name, None)
+            return self.streams.pop(old.name)
+        self.streams[old.name] = replace(old, is_restoring=False)
+        return self.streams[old.name]
 
     def _update(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
         old = self.streams.get(request["name"])
@@ -277,6 +313,7 @@ class MetaState:
                     "created_index": s.created_index,
                     "members": s.members,
                     **({"placement": s.placement.to_json()} if s.placement.version > 1 else {}),
+                    **({"restoring": True} if s.is_restoring else {}),
                 }
                 for s in sorted(self.streams.values(), key=lambda s: s.uid)
             ],
@@ -320,6 +357,7 @@ class MetaState:
                     created,
                     members,
                     placement,
+                    s.get("restoring", False),
                 )
             )
         return state

@@ -11,13 +11,14 @@ means that the older one's promises are void: its data go, and the group begins 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from jetstore.errors import Corruption, NotNow
 from jetstore.meta.placement import Member
-from jetstore.meta.state import MetaState, StreamAssignment, encode_skip
+from jetstore.meta.state import MetaState, StreamAssignment, encode_abandoned, encode_skip
 from jetstore.model.stream import StreamConfig
 from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import MEMBER, Group, Replication
@@ -57,6 +58,8 @@ class Assignments:
         """Groups that wait for their new founding record."""
         self._tombstones: set[GroupUid] = set()
         """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
+        self._given_up: set[tuple[GroupUid, Term]] = set()
+        """Streams half made from archives whose end this node has proposed, leading in this term."""
         self._is_following = False
         """The metadata was current once since start: groups come and go with it."""
 
@@ -127,6 +130,22 @@ class Assignments:
                     self._entomb(uid)
         for group in self.streams.values():
             self.bring_config_up(group)
+            if group.is_restoring and not assigned[group.name].is_restoring:
+                group.restored()
+        self.give_up_restores()
+
+    def give_up_restores(self) -> None:
+        """Streams made from archives whose maker is gone: whoever leads the metadata deletes them."""
+        meta = self._meta
+        if not meta.core.is_leader:
+            return
+        for assignment in meta.machine.streams.values():
+            key = assignment.uid, meta.core.term
+            is_mine = assignment.uid in self._node.backups.restoring
+            if assignment.is_restoring and not is_mine and key not in self._given_up:
+                with suppress(NotNow):
+                    meta.propose_with(encode_abandoned(assignment), None)
+                    self._given_up.add(key)
 
     def found(self, uid: GroupUid, members: tuple[Member, ...]) -> list[Record]:
         """The founding record of this node's member of a group that gets new members (``MetaGroup.found``)."""
@@ -280,16 +299,22 @@ class Assignments:
             replication=self._replication(assignment),
         )
         group.on_led = self._led
+        group.is_restoring = assignment.is_restoring
         leaders = node.leaders
         if leaders is not None:
             group.on_quorum_lost = leaders.lost
             group.delivery.on_created = lambda consumer: leaders.created(group, consumer)
-        group.find_stream = self.streams.get
+        group.find_stream = self.find_stream
         if node.behind is not None:
             group.on_damage = node.behind.damaged
         self.streams[assignment.name] = group
         node.storage.add(group)
         return group
+
+    def find_stream(self, name: str) -> StreamGroup | None:
+        """A stream of this node that can be copied from."""
+        group = self.streams.get(name)
+        return None if group is None or group.is_restoring else group
 
     def _replication(self, assignment: StreamAssignment) -> Replication | None:
         cluster = self._node.cluster

@@ -19,6 +19,7 @@ from jetstore.model.stream import RetentionPolicy, StreamSource
 from jetstore.model.transforms import SubjectTransform
 from jetstore.store.ports import Columns, Frame, Message
 from jetstore.stream import headers
+from jetstore.stream.apply_sourced import ANY_ORIGIN
 from jetstore.stream.entries import SourcedHead, encode_sourced
 from jetstore.stream.outcomes import SourcedOutcome
 from jetstore.stream.subjects import filter_of
@@ -181,7 +182,7 @@ class _Copier:
         """The last sequence of the origin that needs no more copying."""
         stream = self.group.stream
         known = stream.origins.get(self.key)
-        if known is not None and known[0] == origin.uid:
+        if known is not None and known[0] in (origin.uid, ANY_ORIGIN):
             return known[1]
         if self.is_mirror and stream.contents.last_seq:
             return stream.contents.last_seq

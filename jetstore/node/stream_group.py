@@ -130,6 +130,8 @@ class StreamGroup(Group):
         """The last one in which this member led and served."""
         self.on_damage: Callable[[StreamGroup], None] | None = None
         """Called when stored messages turn out to be unreadable."""
+        self.is_restoring = False
+        """It is being made from an archive: it takes no publishes, delivers nothing and removes nothing."""
         self.config_proposed = 0
         """Version of the configuration that was proposed while leading."""
         self._config_waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -202,11 +204,21 @@ class StreamGroup(Group):
         """Subscribe to the stream's subjects and start delivering."""
         self._served_term = self.core.term
         self.clock.raise_to(_newest_time_ns(self.stream))
+        if not self.is_restoring:
+            self._begin()
+        if self.on_led is not None:
+            self.on_led(self)
+
+    def _begin(self) -> None:
         self._subscribe()
         self.delivery.start()
         self._schedule_expiry()
-        if self.on_led is not None:
-            self.on_led(self)
+
+    def restored(self) -> None:
+        """All of the archive is in it: from now on it is a stream like any other."""
+        self.is_restoring = False
+        if self.serves and not self.is_faulty:
+            self._begin()
 
     def note_damage(self, error: Corruption) -> None:
         """Stored messages turned out to be unreadable: say so once, and in the health of the node from then on."""
@@ -248,7 +260,8 @@ class StreamGroup(Group):
 
     def announce_fault(self) -> None:
         """Apply stands still: take the stream's subjects all the same, to answer every publish with 10008."""
-        self._subscribe()
+        if not self.is_restoring:
+            self._subscribe()
 
     def replace_machine(self, machine: Any) -> None:  # Any: a Stream over a CheckpointedLog and a LayeredIndex
         """Go on with a stream that was installed in place of this one."""
@@ -261,7 +274,7 @@ class StreamGroup(Group):
         self.damage.clear()
         self._subscribed_version = -1
         self._expiring = False
-        if self.serves:
+        if self.serves and not self.is_restoring:
             self.delivery.start()
         self.after_apply()
 
@@ -325,6 +338,8 @@ class StreamGroup(Group):
             for version, waiter in self._config_waiters:
                 if version <= self.stream.config_version and not waiter.done():
                     waiter.set_result(None)
+        if self.is_restoring:
+            return
         if self._subscribed_version != self.stream.config_version and (self.is_faulty or self.serves):
             self._subscribe()  # with a fault, too: what was applied up to it says which publishes are to be refused
         if self.serves and not self.is_faulty:

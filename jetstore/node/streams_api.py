@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
-from jetstore.errors import Corruption, NotNow
+from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
 from jetstore.model.api_errors import api_error
@@ -43,6 +43,9 @@ from jetstore.store.ports import Message
 from jetstore.stream.entries import encode_delete as encode_delete_message
 from jetstore.stream.entries import encode_purge
 
+_ROOM = (10027, 10028, 10047, 10113, 10122)
+"""Codes of refusals for want of room: a restore is told them at once, and as they are."""
+
 
 class StreamsApi:
     """One account's streams and consumers on a standalone node."""
@@ -64,7 +67,14 @@ class StreamsApi:
             if name in self._node.lost or not self._node.meta.serves:  # elsewhere it may exist
                 raise api_error("JSClusterNotAvailErr")
             raise api_error("JSStreamNotFoundErr")
+        if group.is_restoring:
+            raise api_error("JSStreamNotFoundErr")
         return group
+
+    def _is_restoring(self, name: str) -> bool:
+        """Whether it is there, but nobody may see it."""
+        assignment = self._node.meta.machine.streams.get(name)
+        return assignment is not None and assignment.is_restoring
 
     def _configs(self) -> dict[str, StreamConfig]:
         """Desired configurations of all streams, lost ones included: their subjects stay taken."""
@@ -116,26 +126,71 @@ class StreamsApi:
         node = self._node
         self._require_meta()
         async with node.meta_lock:
+            if self._is_restoring(config.name):
+                raise api_error("JSStreamNameExistErr")
             config = follow_origin(config, self._configs())
             if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
                 return self._info(self._group(config.name))
-            if len(self._configs()) >= node.limits.streams_max:
-                raise api_error("JSMaximumStreamsLimitErr")
-            refusal = node.admission()
-            if refusal is not None:
-                raise refusal
-            entry = meta_entries.encode_create(
-                config.name,
-                config.to_json(),
-                node.clock.wall_ns(),
-                node.meta.machine.next_uid,
-                node.members_for(config.num_replicas),
-            )
-            assignment = await node.meta.call(entry)
-            group = self._group(config.name)
-            await group.configured(assignment.version)
+            group = await self._add(config)
         group.advisories.tell("CREATED", "stream_action", action="create")
         return self._shown(group, StreamInfoRequest())
+
+    async def _add(self, config: StreamConfig, *, is_restoring: bool = False) -> StreamGroup:
+        """Create an admitted stream; holding ``meta_lock``."""
+        node = self._node
+        if len(self._configs()) >= node.limits.streams_max:
+            raise api_error("JSMaximumStreamsLimitErr")
+        refusal = node.admission()
+        if refusal is not None:
+            raise refusal
+        uid = node.meta.machine.next_uid
+        members = node.members_for(config.num_replicas)
+        if is_restoring:
+            node.backups.restoring.add(uid)
+        try:
+            assignment = await node.meta.call(
+                meta_entries.encode_create(
+                    config.name, config.to_json(), node.clock.wall_ns(), uid, members, is_restoring=is_restoring
+                )
+            )
+            group = node.streams.get(config.name)
+            if group is None:
+                raise api_error("JSClusterNotAvailErr")
+            await group.configured(assignment.version)
+        except BaseException:
+            node.backups.restoring.discard(uid)
+            node.assignments.give_up_restores()
+            raise
+        return group
+
+    async def restore_stream(self, config: StreamConfig, client: dict[str, Any]) -> bytes:
+        """The subject that takes the archive. What nats-server finds out at the end is refused there. Any: JSON."""
+        self._require_meta()
+        others = {name: other for name, other in self._configs().items() if name != config.name}
+        try:
+            admit_create(config, others, self._account_limits, self._server_limits)
+        except ApiError as error:
+            if error.err_code in _ROOM:
+                raise
+        if config.name in self._node.meta.machine.streams:
+            raise api_error("JSStreamNameExistRestoreFailedErr")
+        return self._node.backups.start_restore(config.name, lambda: self._open_restored(config), client)
+
+    async def _open_restored(self, config: StreamConfig) -> StreamGroup:
+        """The new stream, which nobody sees. Raises ``ApiError``."""
+        self._require_meta()
+        try:
+            async with self._node.meta_lock:
+                if config.name in self._node.meta.machine.streams:
+                    raise api_error("JSStreamNameExistRestoreFailedErr")
+                config = follow_origin(config, self._configs())
+                admit_create(config, self._configs(), self._account_limits, self._server_limits)
+                return await self._add(config, is_restoring=True)
+        except ApiError as error:
+            if error.err_code in (*_ROOM, 10008, 10023, 10130):
+                raise
+            text = f"error adding stream: {error.description} ({error.err_code})"
+            raise api_error("JSStreamRestoreErrF", err=text) from None
 
     async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
         """Replace the configuration."""
@@ -166,7 +221,7 @@ class StreamsApi:
         node = self._node
         self._require_meta()
         async with node.meta_lock:
-            if name not in node.meta.machine.streams:
+            if name not in node.meta.machine.streams or self._is_restoring(name):
                 raise api_error("JSStreamNotFoundErr")
             group = node.streams.get(name)
             await node.meta.call(meta_entries.encode_delete(name))
@@ -177,7 +232,7 @@ class StreamsApi:
         """All streams' configurations, sorted by name."""
         self._require_meta()
         configs = self._configs()
-        return [configs[name] for name in sorted(configs)]
+        return [configs[name] for name in sorted(configs) if not self._is_restoring(name)]
 
     async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
         """Info after everything acknowledged before the call."""
@@ -237,7 +292,8 @@ class StreamsApi:
     def is_direct_readable(self, name: str) -> bool:
         """Whether the stream exists here and has ``allow_direct``."""
         group = self._node.streams.get(name)
-        return group is not None and group.stream.config is not None and group.stream.config.allow_direct
+        config = group.stream.config if group is not None and not group.is_restoring else None
+        return config is not None and config.allow_direct
 
     async def direct_get(self, name: str, request: MessageGet) -> Message:
         """The one selected message; 10037 if there is none. As this member knows it: leadership is not confirmed."""

@@ -22,13 +22,16 @@ from jetstore.stream.ttl import SECOND_NS
 if TYPE_CHECKING:
     from jetstore.stream.stream import Stream
 
+ANY_ORIGIN = 0
+"""In place of an origin's group: the position comes from an archive, and counts in whatever has the name."""
+
 
 def apply_sourced(stream: Stream, head: SourcedHead, frames: Sequence[Frame]) -> SourcedOutcome:
     """Store the messages as far as there is room; how many were taken."""
     known = stream.origins.get(head.key)
     if head.key not in stream.settings.origin_keys or stream.settings.sealed:
         return SourcedOutcome(0)
-    if known is not None and known[0] == head.origin_uid and head.seqs[0] <= known[1]:
+    if known is not None and known[0] in (head.origin_uid, ANY_ORIGIN) and head.seqs[0] <= known[1]:
         return SourcedOutcome(0)  # an earlier leader's entry brought these
     taken = _mirror(stream, head, frames) if head.key == MIRROR_KEY else _source(stream, frames)
     if taken:

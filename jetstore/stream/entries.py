@@ -5,6 +5,7 @@ Publishes are binary, because they are many::
     PUBLISH = kind:u8 flags:u8 time_ns:i64 frame-run        (little-endian; frame-run as in docs/format/segment.md)
     BATCH   = the same, stored as a whole or not at all
     SOURCED = kind:u8 flags:u8 time_ns:i64 length:u32 json frame-run
+    RESTORED = the same
 
 The rest is rare and JSON. Entries of consumers carry what ``jetstore.consumer.entries`` wrote. An unknown kind or flag
 stops the group (``FormatUnknown``): it is never guessed. Source: ``docs/format/entries.md``.
@@ -40,6 +41,7 @@ class EntryKind(IntEnum):
     EXPIRE = 5
     BATCH = 6
     SOURCED = 7
+    RESTORED = 8
     CONSUMER_SET = 16
     CONSUMER_DELETE = 17
     DELIVERED = 18
@@ -78,6 +80,18 @@ class SourcedHead(NamedTuple):
     seqs: list[int]
 
 
+class RestoredHead(NamedTuple):
+    """What an archive had: the first sequence of every frame, then what comes behind the messages."""
+
+    seqs: list[int]
+    last_seq: int = 0
+    """The sequences up to here are given to nothing behind the frames; 0 = none."""
+    consumers: Sequence[dict[str, Any]] = ()
+    """Heads of ``ConsumerState`` without a cursor, or rows for those that are there (``apply_restored``)."""
+    is_last: bool = False
+    """There is nothing more."""
+
+
 def entry_kind(data: bytes) -> EntryKind:
     """The kind of an entry. Raises ``FormatUnknown``."""
     if not data:
@@ -112,20 +126,39 @@ def publish_time_ns(data: bytes) -> int:
 
 def encode_sourced(time_ns: int, head: SourcedHead, frames: Sequence[Frame]) -> bytes:
     """Messages copied from another stream, at the leader's time."""
-    line = json.dumps(head._asdict(), ensure_ascii=False, separators=(",", ":")).encode()
-    start = _PUBLISH_HEAD.pack(EntryKind.SOURCED, 0, time_ns) + len(line).to_bytes(4, "little")
-    return start + line + encode_frame_run(frames)
+    return _encode_headed(EntryKind.SOURCED, time_ns, head._asdict(), frames)
 
 
 def decode_sourced(data: bytes) -> tuple[int, SourcedHead, list[Frame]]:
     """Time, head and frames, every body verified. Raises ``Corruption`` or ``FormatUnknown``."""
+    time_ns, fields, frames = _decode_headed(data, set(SourcedHead._fields))
+    return time_ns, SourcedHead(**fields), frames
+
+
+def encode_restored(time_ns: int, head: RestoredHead, frames: Sequence[Frame]) -> bytes:
+    """A part of an archive, at the leader's time."""
+    return _encode_headed(EntryKind.RESTORED, time_ns, head._asdict(), frames)
+
+
+def decode_restored(data: bytes) -> tuple[int, RestoredHead, list[Frame]]:
+    """Time, head and frames, every body verified. Raises ``Corruption`` or ``FormatUnknown``."""
+    time_ns, fields, frames = _decode_headed(data, set(RestoredHead._fields))
+    return time_ns, RestoredHead(**fields), frames
+
+
+def _encode_headed(kind: EntryKind, time_ns: int, head: dict[str, Any], frames: Sequence[Frame]) -> bytes:
+    line = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    start = _PUBLISH_HEAD.pack(kind, 0, time_ns) + len(line).to_bytes(4, "little")
+    return start + line + encode_frame_run(frames)
+
+
+def _decode_headed(data: bytes, names: set[str]) -> tuple[int, dict[str, Any], list[Frame]]:
     at = _PUBLISH_HEAD.size + 4
     if len(data) < at:
         raise Corruption("entry of copied messages shorter than its head", file="entry", offset=0, actual=len(data))
     time_ns = publish_time_ns(data)
     end = at + int.from_bytes(data[at - 4 : at], "little")
-    fields = _decode(b" " + data[at:end], set(SourcedHead._fields))
-    return time_ns, SourcedHead(**fields), decode_frame_run(memoryview(data)[end:])
+    return time_ns, _decode(b" " + data[at:end], names), decode_frame_run(memoryview(data)[end:])
 
 
 def encode_config(version: int, created_ns: int, config: StreamConfig) -> bytes:

@@ -47,6 +47,13 @@ class SourcedOutcome:
 
 
 @dataclass(slots=True)
+class RestoredOutcome:
+    """A part of an archive was taken; the stream stands at ``last_seq``."""
+
+    last_seq: int
+
+
+@dataclass(slots=True)
 class ConfigOutcome:
     """A configuration was taken, or it was older than the one in effect (``is_stale``)."""
 
@@ -102,6 +109,7 @@ Outcome: TypeAlias = (
     PublishOutcome
     | BatchOutcome
     | SourcedOutcome
+    | RestoredOutcome
     | ConfigOutcome
     | PurgeOutcome
     | DeleteOutcome

@@ -20,6 +20,7 @@ from jetstore.store.running_hash import RunningHash
 from jetstore.stream import checkpoint, entries, logical, reads, removals, retention
 from jetstore.stream.apply_batch import apply_batch
 from jetstore.stream.apply_publish import apply_publish
+from jetstore.stream.apply_restored import apply_restored
 from jetstore.stream.apply_sourced import apply_sourced
 from jetstore.stream.contents import Contents
 from jetstore.stream.dedupe import Dedupe
@@ -116,6 +117,10 @@ class Stream:
             self.logged_ns, head, frames = entries.decode_sourced(data)
             self.is_torn = True
             return apply_sourced(self, head, frames)
+        if kind is EntryKind.RESTORED:
+            self.logged_ns, part, frames = entries.decode_restored(data)
+            self.is_torn = True
+            return apply_restored(self, part, frames)
         if kind is EntryKind.CONFIG:
             config = entries.decode_config(data)
             self.is_torn = True

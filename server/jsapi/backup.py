@@ -6,7 +6,9 @@ from pydantic import BaseModel
 
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import stream_state_json
-from jetstore.model.json import Int
+from jetstore.model.json import Int, Time, Uint64
+from jetstore.model.stream import StreamConfig
+from jetstore.model.stream_checks import checked_stream
 from jetstore.model.subjects import is_valid_literal
 from jetstore.node.backup.snapshot import SnapshotRequest
 from server.jsapi.request import Backend, JsonDict, Request, require_body
@@ -30,3 +32,44 @@ async def snapshot_stream(backend: Backend, request: Request) -> JsonDict:
     wanted = SnapshotRequest(asked.deliver_subject, asked.no_consumers, asked.chunk_size, asked.window_size)
     config, state = await backend.node.snapshot_stream(request.names[0], wanted, backend.client_info(request.client))
     return {"config": config.to_json(), "state": stream_state_json(state)}
+
+
+class _Lost(BaseModel):
+    msgs: tuple[Uint64, ...] = ()
+    bytes: Uint64 = 0
+
+
+class StreamState(BaseModel):
+    """A request's ``state``: it must be one, and the archive's own counts. Named as Go's type, for the refusals."""
+
+    messages: Uint64 = 0
+    bytes: Uint64 = 0
+    first_seq: Uint64 = 0
+    first_ts: Time = 0
+    last_seq: Uint64 = 0
+    last_ts: Time = 0
+    num_subjects: Int = 0
+    num_deleted: Int = 0
+    deleted: tuple[Uint64, ...] = ()
+    lost: _Lost = _Lost()
+    consumer_count: Int = 0
+
+
+class _RestoreRequest(BaseModel):
+    config: StreamConfig = StreamConfig()
+    state: StreamState = StreamState()
+
+
+async def restore_stream(backend: Backend, request: Request) -> JsonDict:
+    """STREAM.RESTORE: the subject that takes the archive's chunks."""
+    require_body(request.body)
+    asked = _RestoreRequest(**backend.decode(_RestoreRequest, request.body, "JSApiStreamRestoreRequest"))
+    name = request.names[0]
+    config = asked.config if asked.config.name else asked.config.model_copy(update={"name": name})
+    if config.name != name:
+        raise api_error("JSStreamMismatchErr")
+    if "/" in name or "\\" in name:
+        raise api_error("JSStreamNameContainsPathSeparatorsErr")
+    checked = checked_stream(config, server=backend.server_limits, is_create=False)
+    subject = await backend.node.restore_stream(checked, backend.client_info(request.client))
+    return {"deliver_subject": subject.decode()}

@@ -85,6 +85,9 @@ class JetStreamNode(Protocol):
         ``client`` is who asked, as advisories show it. 10064 if it cannot be; 10023: too many at once.
         """
 
+    async def restore_stream(self, config: StreamConfig, client: dict[str, Any]) -> bytes:
+        """The subject that takes an archive of a new stream, in chunks. 10130: the name is taken; 10023: too many."""
+
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:
         """How many messages were removed. 10109 sealed, 10110 deny_purge."""
 

@@ -14,7 +14,7 @@ from jetstore.model.api_errors import api_error
 from jetstore.model.infos import account_info_json
 from jetstore.model.times import ZERO_TIME
 from server.jsapi import backup, clustering, consumers, messages, streams
-from server.jsapi.request import Backend, JsonDict, Request, require_body
+from server.jsapi.request import Backend, JsonDict, Request
 
 PREFIX: Final = "$JS.API."
 Handler = Callable[[Backend, Request], Awaitable[JsonDict | None]]
@@ -44,11 +44,6 @@ async def _needs_cluster(_backend: Backend, _request: Request) -> JsonDict:
     raise api_error("JSClusterRequiredErr")
 
 
-async def _restore(_backend: Backend, request: Request) -> JsonDict:
-    require_body(request.body)
-    raise api_error("JSStreamRestoreErrF", err="stream restore is not supported by this version of jetstore")
-
-
 _PAGING: Final = {"total": 0, "offset": 0, "limit": 0}
 
 TABLE: Final[tuple[Endpoint, ...]] = (
@@ -63,7 +58,7 @@ TABLE: Final[tuple[Endpoint, ...]] = (
     Endpoint("STREAM.MSG.GET", "stream_msg_get", messages.get_message, 1, 1, audits_success=False),
     Endpoint("STREAM.MSG.DELETE", "stream_msg_delete", messages.delete_message, 1, 1),
     Endpoint("STREAM.SNAPSHOT", "stream_snapshot", backup.snapshot_stream, 1, 1),
-    Endpoint("STREAM.RESTORE", "stream_restore", _restore, 1, 1, {"deliver_subject": ""}),
+    Endpoint("STREAM.RESTORE", "stream_restore", backup.restore_stream, 1, 1, {"deliver_subject": ""}),
     Endpoint("STREAM.LEADER.STEPDOWN", "stream_leader_stepdown", clustering.step_down_stream, 1, 1),
     Endpoint("STREAM.PEER.REMOVE", "stream_remove_peer", clustering.remove_peer, 1, 1),
     Endpoint("STREAM.PEER.EVACUATE", "stream_evacuate_peer", clustering.remove_peer, 1, 1),

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jetstore.errors import ArchiveError
-from jetstore.model.api_errors import api_error
-from jetstore.model.infos import StreamState, stream_state_json
+from jetstore.errors import ApiError, ArchiveError
+from jetstore.model.api_errors import api_error, error_json
+from jetstore.model.infos import StreamState, stream_info_json, stream_state_json
+from jetstore.model.json import encode
+from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.times import format_time
 from jetstore.node.advisories import StreamAdvisories, nuid
+from jetstore.node.backup.restore import OpenStream, RestoreSession
 from jetstore.node.backup.snapshot import SnapshotRequest, SnapshotSession
+from jetstore.types import GroupUid
 
 if TYPE_CHECKING:
     from jetstore.node.node import Node
@@ -33,6 +37,9 @@ class Backups:
         self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
         self._snapshots = 0
+        self._restores: set[str] = set()
+        self.restoring: set[GroupUid] = set()
+        """Streams that are being made from archives here: the metadata keeps them for as long."""
 
     def stop(self) -> None:
         """End everything where it is. Idempotent."""
@@ -86,3 +93,50 @@ class Backups:
         else:
             log.info("snapshot complete", stream=stream, bytes=session.state.bytes)
         advisories.tell("SNAPSHOT_COMPLETE", "snapshot_complete", **fields)
+
+    # -- restores -----------------------------------------------------------------------------------------------------
+
+    def start_restore(self, name: str, open_stream: OpenStream, client: Client) -> bytes:
+        """The subject that takes the archive's chunks. Raises ``ApiError``."""
+        node = self._node
+        if name in self._restores:
+            raise api_error("JSStreamNameExistRestoreFailedErr")
+        if len(self._restores) >= node.limits.restores_max:
+            raise api_error("JSInsufficientResourcesErr")
+        subject = f"$JS.SNAPSHOT.RESTORE.{name}.{nuid(node.parts.rng)}".encode()
+        session = RestoreSession(node, name, subject, open_stream)
+        self._restores.add(name)
+        self._own(self._restore(name, session, client))
+        return subject
+
+    async def _restore(self, name: str, session: RestoreSession, client: Client) -> None:
+        clock = self._node.clock
+        start_ns = clock.wall_ns()
+        advisories = self._advisories(name)
+        try:
+            advisories.tell("RESTORE_CREATE", "restore_create", client=client)
+            result = await session.run()
+        finally:
+            self._restores.discard(name)
+        if result is None:
+            return
+        made, reply = result
+        end_ns = clock.wall_ns()
+        body: dict[str, Any] = {"type": "io.nats.jetstream.api.v1.stream_create_response"}
+        if isinstance(made, ApiError):
+            body["error"] = error_json(made)
+            log.warning("restore failed", stream=name, bytes=session.bytes, reason=made.description)
+        else:
+            body |= stream_info_json(made.info(StreamInfoRequest()), end_ns, dynamic_metadata=True)
+            log.info("restore complete", stream=name, bytes=session.bytes)
+            advisories.tell("CREATED", "stream_action", action="create")
+        advisories.tell(
+            "RESTORE_COMPLETE",
+            "restore_complete",
+            start=format_time(start_ns),
+            end=format_time(end_ns),
+            bytes=session.bytes,
+            client=client,
+        )
+        if reply:
+            self._node.outlet.publish([reply], (), [encode(body)])

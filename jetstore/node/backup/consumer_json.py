@@ -20,6 +20,8 @@ from jetstore.model.json import DecodeError, JsonObject, decode_fields, encode, 
 
 _SEQ_MAX = 2**63 - 1
 OWN_FIELD = "jetstore"
+SKIP_MAX = 50_000
+"""Last messages per subject that are still to come, in an archive; a consumer with more goes on like any other."""
 
 
 class TakenConsumer(NamedTuple):
@@ -70,7 +72,7 @@ def encode_consumer(taken: TakenConsumer) -> bytes:
         state["redelivered"] = again
     made = {"config": head["config"], "state": state}
     _, _, skip_until, steps = head["cursor"]
-    if steps:
+    if 0 < len(steps) <= SKIP_MAX:
         made[OWN_FIELD] = {"skip_until": skip_until, "skip": steps}
     return encode(made)
 
@@ -112,7 +114,7 @@ def decode_consumer(name: str, content: bytes) -> ReadConsumer:
         raise ArchiveError(f'failed to decode consumer "{name}" state: {error}') from None
     if ack_floor[0] > delivered[0] or ack_floor[1] > delivered[1]:
         raise ArchiveError(f'failed to set consumer "{name}" state: bad ack floor')
-    if sum(skip) > max(skip_until, 0) or 0 in skip:
+    if sum(skip) > skip_until or 0 in skip or len(skip) > SKIP_MAX:
         raise ArchiveError(f'failed to set consumer "{name}" state: bad place among the last messages per subject')
     waiting = {seq for seq, *_ in pending}
     exhausted = [

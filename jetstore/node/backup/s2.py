@@ -28,6 +28,8 @@ WRITE_BYTES: Final = 64 * 1024
 OPERATIONS_A_STEP: Final = 4_096
 _COMPRESSED, _PLAIN, _IDENTIFIER = 0x00, 0x01, 0xFF
 _SKIPPABLE: Final = 0x80
+_CORRUPT: Final = "s2: corrupt input"
+"""What nats-server says of such bytes."""
 
 
 def masked_crc(data: bytes | bytearray | memoryview) -> int:
@@ -81,21 +83,21 @@ class S2Reader:
             if kind in (_COMPRESSED, _PLAIN):
                 yield from _content(kind, body)
             elif kind == _IDENTIFIER and body not in _MAGICS:
-                raise ArchiveError("not an S2 stream")
+                raise ArchiveError(f"{_CORRUPT}: not an S2 stream")
         del waiting[:at]
 
     def _check_head(self, kind: int, size: int) -> None:
         if not self._has_magic:
             if kind != _IDENTIFIER or size != len(_MAGICS[0]):
-                raise ArchiveError("not an S2 stream")
+                raise ArchiveError(f"{_CORRUPT}: not an S2 stream")
             self._has_magic = True
         elif kind in (_COMPRESSED, _PLAIN):
             if not 4 < size <= CHUNK_BYTES_MAX:
-                raise ArchiveError(f"an S2 chunk of {size} bytes")
+                raise ArchiveError(f"{_CORRUPT}: a chunk of {size} bytes")
         elif kind < _SKIPPABLE:
-            raise ArchiveError(f"an S2 chunk of unknown kind {kind}")
+            raise ArchiveError(f"{_CORRUPT}: a chunk of unknown kind {kind}")
         elif size > CHUNK_BYTES_MAX:
-            raise ArchiveError(f"an S2 chunk of {size} bytes")
+            raise ArchiveError(f"{_CORRUPT}: a chunk of {size} bytes")
 
 
 def _content(kind: int, body: bytes) -> Iterator[bytes | bytearray]:
@@ -105,13 +107,13 @@ def _content(kind: int, body: bytes) -> Iterator[bytes | bytearray]:
     if kind == _PLAIN:
         content = body[4:]
         if len(content) > BLOCK_BYTES_MAX:
-            raise ArchiveError(f"an S2 block of {len(content)} bytes")
+            raise ArchiveError(f"{_CORRUPT}: a block of {len(content)} bytes")
     else:
         for content in decode_block(body, 4):
             if not content:
                 yield content
     if masked_crc(content) != expected:
-        raise ArchiveError("checksum of an S2 block")
+        raise ArchiveError(f"{_CORRUPT}, crc mismatch")
     yield content
 
 
@@ -119,7 +121,7 @@ def decode_block(source: bytes, at: int) -> Iterator[bytearray]:
     """Decode one block: empty pieces now and then, and at last its content. Raises ``ArchiveError``."""
     size, at = _uvarint(source, at)
     if not 0 < size <= BLOCK_BYTES_MAX:
-        raise ArchiveError(f"an S2 block of {size} bytes")
+        raise ArchiveError(f"{_CORRUPT}: a block of {size} bytes")
     made = bytearray()
     offset = 0
     end = len(source)
@@ -139,7 +141,7 @@ def decode_block(source: bytes, at: int) -> Iterator[bytearray]:
                         length = int.from_bytes(source[at : at + width], "little") + 1
                         at += width
                     if at + length > end:
-                        raise ArchiveError("an S2 literal beyond its block")
+                        raise ArchiveError(f"{_CORRUPT}: a literal beyond its block")
                     made += source[at : at + length]
                     at += length
                     continue
@@ -153,7 +155,7 @@ def decode_block(source: bytes, at: int) -> Iterator[bytearray]:
                         width = length - 4
                         length = int.from_bytes(source[at : at + width], "little") + (4, 256, 65_536)[width - 1]
                         if at + width > end:
-                            raise ArchiveError("an S2 block is cut off")
+                            raise ArchiveError(f"{_CORRUPT}: a block is cut off")
                         at += width
                     length += 4
                 else:
@@ -163,7 +165,7 @@ def decode_block(source: bytes, at: int) -> Iterator[bytearray]:
                     at += 1 + width
                 start = len(made) - offset
                 if offset <= 0 or start < 0 or at > end or len(made) + length > size:
-                    raise ArchiveError("an S2 copy from outside its block")
+                    raise ArchiveError(f"{_CORRUPT}: a copy from outside its block")
                 if offset >= length:
                     made += made[start : start + length]
                 else:
@@ -173,9 +175,9 @@ def decode_block(source: bytes, at: int) -> Iterator[bytearray]:
             if at < end:
                 yield pause
     except IndexError:
-        raise ArchiveError("an S2 block is cut off") from None
+        raise ArchiveError(f"{_CORRUPT}: a block is cut off") from None
     if len(made) != size:
-        raise ArchiveError(f"an S2 block of {len(made)} bytes instead of {size}")
+        raise ArchiveError(f"{_CORRUPT}: a block of {len(made)} bytes instead of {size}")
     yield made
 
 
@@ -188,4 +190,4 @@ def _uvarint(source: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-    raise ArchiveError("length of an S2 block")
+    raise ArchiveError(f"{_CORRUPT}: length of a block")
