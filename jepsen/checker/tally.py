@@ -18,6 +18,7 @@ CHECKERS = (
     "contents",
     "bytes",
     "removed",
+    "limit",
     "drain",
     "wq",
     "redelivered",

@@ -18,7 +18,7 @@ from jepsen.history import History, Seen
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
 from jepsen.sim.machine import Machine, Serve
-from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan, join_workload
+from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan, join_workloads
 from jepsen.sim.recorder import Recorder
 from jepsen.sim.server import serve_node
 from jepsen.sim.spin import SimSpin, guarded
@@ -92,7 +92,7 @@ def run_seed(
     rng = Random(seed)
     plan = draw_plan(rng, nodes=nodes, workloads=workloads, faults=faults, damage=damaged, is_small=is_small)
     if not workloads:
-        plan = join_workload(plan, seed)
+        plan = join_workloads(plan, seed)
     world = World(
         Random(rng.getrandbits(64)),
         nodes=nodes,

@@ -144,6 +144,21 @@ def _no_limits(patch: Patch) -> None:
     patch.setattr("jetstore.stream.retention.enforce_limits", lambda stream, overfull: 0)
 
 
+def _lazy_limits(patch: Patch) -> None:
+    honest = Stream._apply_config
+
+    def apply_config(stream: Stream, entry: Any) -> Any:
+        with pytest.MonkeyPatch.context() as within:
+            _no_limits(within)
+            return honest(stream, entry)
+
+    patch.setattr(Stream, "_apply_config", apply_config)
+
+
+def _no_age(patch: Patch) -> None:
+    patch.setattr(Contents, "seq_at_time", lambda contents, time_ns: contents.first_seq)
+
+
 def _take_apart(patch: Patch) -> None:
     def torn(stream: Stream, frames: Sequence[Frame]) -> BatchOutcome | ApiError:
         columns = frame_columns(frames[-1])
@@ -218,7 +233,9 @@ DEFECTS = (
         "one machine ignores deletes", "S6", _ignore_deletes, ("I",), frozenset(["lost-on-node", "removed", "contents"])
     ),
     Defect("after a purge sequences begin anew", "S7", _count_anew, ("I",), frozenset(["dup-seq", "gap", "order"])),
-    Defect("limits are not enforced", "S8", _no_limits, ("I",), frozenset(["limit"]), seed=70),
+    Defect("limits are not enforced", "S8", _no_limits, ("K",), frozenset(["limit"])),
+    Defect("messages do not get too old", "S8", _no_age, ("K",), frozenset(["limit"])),
+    Defect("a lowered limit waits for the next message", "S8", _lazy_limits, ("K",), frozenset(["limit"])),
     Defect("the last message of a batch is not stored", "S9", _take_apart, ("E",), frozenset(["batch"])),
     Defect("some deletes are confirmed and not done", "S10", _deletes_come_back, ("I",), frozenset(["removed"])),
     Defect(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jepsen.checker import consumer, stream
+from jepsen.checker.limits import check_limits
 from jepsen.checker.linearizable import Step, check_register
 from jepsen.checker.live import check_live
 from jepsen.checker.stream import Removals
@@ -475,3 +476,29 @@ def test_operations_end_once_and_print_in_one_line() -> None:
         operation.fail("again")
     assert "\n" not in operation.line()
     assert run.history.counts() == {"publish:ok": 1}
+
+
+def test_limits_are_those_in_force_when_the_question_was_answered() -> None:
+    now = [0]
+    history = History(lambda: now[0])
+
+    def at(begin: int, end: int, f: str, **facts: int) -> None:
+        now[0] = begin
+        is_info = f == "stream_info"
+        operation = history.begin(1, f, stream="K", **({} if is_info else facts))
+        now[0] = end
+        operation.ok(**(facts if is_info else {}))
+
+    at(0, 1, "stream_info", max_msgs=5)
+    at(2, 6, "stream_update", max_msgs=20)
+    at(3, 4, "stream_info", max_msgs=20)  # it may be in force already
+    at(7, 8, "stream_update", max_msgs=5)
+    at(9, 10, "stream_info", max_msgs=5)
+    assert check_limits(history, "K", {"max_msgs": 5}) == []
+    at(11, 12, "stream_info", max_msgs=6)
+    assert len(check_limits(history, "K", {"max_msgs": 5})) == 1
+    assert check_limits(history, "K", {"max_msgs": 5}, removes=False) == []
+    now[0] = 13
+    history.begin(1, "stream_update", stream="K", max_msgs=20).info("lost")  # from then on nobody knows
+    at(14, 15, "stream_info", max_msgs=20)
+    assert len(check_limits(history, "K", {"max_msgs": 5})) == 1
