@@ -148,6 +148,11 @@ class Limits:
     bulk_window_bytes: int = 4 * MIB
     """Bytes of one stream that its reader has not taken yet; at the bound the sending handler waits."""
 
+    peer_interest_max: int = 500_000
+    """Subscriptions of one other node that are remembered; above: the others there get nothing from here, logged."""
+    peer_unsent_bytes_max: int = 64 * MIB
+    """Messages that wait for one other node; above: dropped and counted (a publish is then never acknowledged)."""
+
     # -- scrub ----------------------------------------------------------------------------------------------------
     scrub_bytes_per_s: int = 8 * MIB
     """Stored bytes read again in the background, at most; 0 = never."""

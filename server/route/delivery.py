@@ -66,12 +66,18 @@ class Delivery:
             taken = max(taken, self.to_queue(members, columns, publisher, target))
         return taken
 
+    def to_plain(
+        self, plain: Sequence[Subscription], columns: Columns, publisher: Sink | None, target: bytes = b""
+    ) -> int:
+        """Each of these gets a copy; how many from the start somebody took."""
+        return max((self._give(subscription, columns, publisher, target) for subscription in plain), default=0)
+
     def to_queue(
         self, members: Sequence[Subscription], columns: Columns, publisher: Sink | None, target: bytes = b""
     ) -> int:
         """One member a message, chosen at random; how many from the start somebody took."""
         count = len(columns.payloads)
-        members = [member for member in members if _is_eligible(member, publisher)]
+        members = [member for member in members if is_eligible(member, publisher)]
         if not members:
             return 0
         if count == 1 or any(_is_special(member) for member in members):
@@ -168,7 +174,7 @@ class Delivery:
                 client.send(format_messages(own[0].sid, [reply], (), [len(status)], [status]))
 
 
-def _is_eligible(member: Subscription, publisher: Sink | None) -> bool:
+def is_eligible(member: Subscription, publisher: Sink | None) -> bool:
     sink = member.sink
     return not member.is_closed and sink is not None and not sink.is_closed and (sink is not publisher or sink.echo)
 

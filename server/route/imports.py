@@ -175,6 +175,8 @@ class ReplyTable:
     def __init__(self, rng: Random, now_s: Callable[[], float]) -> None:
         self._rng = rng
         self._now_s = now_s
+        self.place = b""
+        """Names this node in reply subjects, so that answers given on others come here; "" = there are no others."""
         self._waiting: dict[bytes, tuple[Router, bytes, AnswerRule, float]] = {}
         self._count = 0
 
@@ -192,7 +194,8 @@ class ReplyTable:
             del waiting[first]
         self._count += 1
         letters = bytes(self._rng.choices(_ALPHABET, k=8))
-        subject = b"%b%b.%d" % (REPLY_PREFIX, letters, self._count)
+        place = self.place + b"." if self.place else b""
+        subject = b"%b%b%b.%d" % (REPLY_PREFIX, place, letters, self._count)
         waiting[subject] = (home, reply, rule, now_s + rule.wait_s)
         return subject
 

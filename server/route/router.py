@@ -19,6 +19,8 @@ from server.protocol import reasons
 from server.route.delivery import Columns, Delivery, filters
 from server.route.imports import REPLY_PREFIX, ReplyTable, ServiceImport, StreamImport
 from server.route.mappings import Mappings
+from server.route.peer_frames import Run
+from server.route.remote import Outbound, Reach, has_queue
 from server.route.sublist import Match, Sublist
 from server.route.subscription import Sink, Subscription
 from server.route.watch import InterestWatch
@@ -75,6 +77,11 @@ class Router:
         self.depth = 0
         """Accounts that the request at hand has come through."""
         self._answers: Subscription | None = None
+        self.reach: Reach | None = None
+        """The way to other nodes; None: there are none, and no subscription is remote."""
+        self.serve_requests: Callable[[Inbound, int], None] = lambda batch, hops: None
+        """Takes requests of the JetStream API that other nodes pass on, with how many have; the server sets it."""
+        self._unshared: frozenset[bytes] = frozenset()
         self.flush_output: Callable[[], None] = lambda: None
         """Gives what connections have collected to the network; the server sets it."""
 
@@ -206,6 +213,8 @@ class Router:
         """Everybody gets a run of one match; the client gets 503s for what nobody took. How many somebody took."""
         count = len(columns.payloads)
         taken = 0
+        if match.remotes:
+            return self._deliver_everywhere(client, match, columns)
         if match.bridges and count > 1:
             return self._deliver_one_by_one(client, match, columns)
         if match.plain or match.queues:
@@ -214,6 +223,23 @@ class Router:
             taken = self._delivery.to_clients(match, columns, client)
         if match.internal:
             self._to_handlers(match, columns, client)
+            taken = count
+        if match.bridges:
+            taken = max(taken, self._over_bridges(match, columns, client))
+        if taken < count and client is not None and client.no_responders:
+            self._delivery.no_responders(client, columns.part(taken, count))
+        return taken
+
+    def _deliver_everywhere(self, client: Sink | None, match: Match, columns: Columns) -> int:
+        """The same where somebody on another node gets it, too."""
+        count, reach = len(columns.payloads), self.reach
+        if count > 1 and (match.bridges or filters(match)):
+            return self._deliver_one_by_one(client, match, columns)
+        assert reach is not None
+        taken = reach.to_all(match, columns, client)
+        handlers = [sub for sub in match.internal if not (sub.is_refusal and reach.is_led_elsewhere(match, sub))]
+        if handlers:
+            self._to_handlers(match if len(handlers) == len(match.internal) else Match(handlers), columns, client)
             taken = count
         if match.bridges:
             taken = max(taken, self._over_bridges(match, columns, client))
@@ -234,6 +260,38 @@ class Router:
         finally:
             self.depth -= 1
         return taken
+
+    # -- between nodes ----------------------------------------------------------------------------------------------
+
+    def join(self, outbound: Outbound, *, is_system: bool, unshared: frozenset[bytes]) -> None:
+        """There are other nodes. ``unshared``: what handlers here subscribe to for this node alone."""
+        self.reach = Reach(self.account, self.sublist, self._delivery, self.rng, outbound, is_system)
+        self._unshared = unshared
+
+    def arrived(self, run: Run) -> None:
+        """Messages of another node for whoever subscribes here."""
+        assert self.reach is not None
+        if run.is_api:
+            self.serve_requests(self.reach.inbound(run.columns), run.hops)
+        else:
+            self.reach.arrived(run, self._serve)
+
+    def _serve(self, match: Match, run: Run, batch: Inbound) -> None:
+        """Handlers here that another node meant, and answers to other accounts."""
+        for subscription in match.internal:
+            is_meant = subscription.subject in run.patterns or (run.is_plain and not run.patterns)
+            if (
+                is_meant
+                and not subscription.is_closed
+                and subscription.handler is not None
+                and subscription.subject not in self._unshared
+            ):
+                subscription.handler.on_messages(batch)
+        for subscription in match.bridges:
+            if subscription.subject in run.patterns and not subscription.is_closed and subscription.bridge is not None:
+                for at in range(len(batch.payloads)):
+                    part = Columns(batch.subjects, batch.replies, batch.header_lens, batch.payloads).part(at, at + 1)
+                    subscription.bridge.forward(self, None, part)
 
     # -- between accounts -------------------------------------------------------------------------------------------
 
@@ -258,7 +316,8 @@ class Router:
     def expect_answers(self) -> None:
         """Services here are asked from other accounts."""
         if self._answers is None:
-            self._answers = Subscription(REPLY_PREFIX + b">", bridge=self.replies)
+            place = self.replies.place
+            self._answers = Subscription(REPLY_PREFIX + (place + b".>" if place else b">"), bridge=self.replies)
             self.add(self._answers)
 
     def _to_handlers(self, match: Match, columns: Columns, client: Sink | None) -> None:
@@ -368,7 +427,7 @@ class Router:
                 return
         elif match.is_empty:
             return
-        elif len(match.plain) == 1 and not (match.queues or match.internal or match.bridges):
+        elif len(match.plain) == 1 and not (match.queues or match.internal or match.bridges or match.remotes):
             subscription = match.plain[0]
             if not subscription.max_messages and subscription.shadow is None:
                 self._delivery.acks(subscription, format_pub_acks(name, replies, subscription.sid, seqs), len(replies))
@@ -398,6 +457,8 @@ class Router:
         if match.is_empty or not payloads:
             return 0
         columns = Columns(subjects, replies, header_lens, payloads)
+        if match.remotes and self.reach is not None:
+            return self._deliver_stored_everywhere(match, target, columns, queue)
         if queue:
             for name, members in match.queues:
                 if name == queue:
@@ -411,6 +472,19 @@ class Router:
             taken = max(taken, router.deliver(there, subjects, replies, header_lens, payloads, queue))
         return taken
 
+    def _deliver_stored_everywhere(self, match: Match, target: bytes, columns: Columns, queue: bytes) -> int:
+        """The same where somebody on another node subscribes to ``target``."""
+        assert self.reach is not None
+        if queue:
+            return self.reach.to_queue(match, queue, columns, target)
+        taken = self.reach.to_all(match, columns, None, target)
+        if match.internal:
+            self._to_handlers(match, columns, None)
+            taken = len(columns.payloads)
+        for router, there in self._beyond(match, target):
+            taken = max(taken, router.deliver(there, *columns))
+        return taken
+
     def _beyond(self, match: Match, target: bytes) -> list[tuple[Router, bytes]]:
         """Where in other accounts messages to ``target`` go."""
         found = [subscription.bridge.resolve(target) for subscription in match.bridges if subscription.bridge]
@@ -422,8 +496,8 @@ class Router:
         if match.bridges and any(there.has_interest(subject) for there, subject in self._beyond(match, target)):
             return True
         if not queue:
-            return bool(match.plain or match.queues or match.internal)
-        return any(name == queue for name, _ in match.queues)
+            return bool(match.plain or match.queues or match.internal or match.remotes)
+        return any(name == queue for name, _ in match.queues) or has_queue(match, queue)
 
     def has_literal_interest(self, target: bytes) -> bool:
         """Whether somebody subscribes to exactly ``target``; of other accounts, to what it is there."""
@@ -444,11 +518,23 @@ class Router:
 
     def pending_bytes(self, target: bytes) -> int:
         """Most unsent output of any connection that subscribes to ``target``."""
-        return max((sink.pending_bytes() for sink in self._sinks(target)), default=0)
+        pending = max((sink.pending_bytes() for sink in self._sinks(target)), default=0)
+        if self.reach is not None:
+            outbound = self.reach.outbound
+            for node_id in self.reach.nodes(self.sublist.match(target)):
+                pending = max(pending, outbound.pending_bytes(node_id))
+        return pending
 
     def when_writable(self, target: bytes, callback: Callable[[], None]) -> None:
         """Call back once, soon after the fullest of the connections behind ``target`` can take more."""
         sinks = self._sinks(target)
+        if self.reach is not None:
+            outbound = self.reach.outbound
+            slow = {node: outbound.pending_bytes(node) for node in self.reach.nodes(self.sublist.match(target))}
+            slowest = max(slow, key=lambda node: slow[node], default="")
+            if slowest and slow[slowest] > max((sink.pending_bytes() for sink in sinks), default=0):
+                outbound.when_writable(slowest, callback)
+                return
         if sinks:
             max(sinks, key=lambda sink: sink.pending_bytes()).when_writable(callback)
         else:

@@ -13,8 +13,12 @@ Literal subscriptions are a flat dictionary, wildcard ones a trie by token. Thre
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from server.route.subscription import Subscription
+
+if TYPE_CHECKING:
+    from server.route.remote import Plan
 
 _CACHED_SUBJECTS = 16_384
 _CACHED_SHAPES = 16_384
@@ -24,16 +28,19 @@ _DOT = 46
 class Match:
     """The subscriptions that match a subject. Immutable; compared by identity."""
 
-    __slots__ = ("bridges", "internal", "is_empty", "plain", "queues")
+    __slots__ = ("bridges", "internal", "is_empty", "plain", "plan", "queues", "remotes")
 
     def __init__(self, subscriptions: Sequence[Subscription]) -> None:
         """``subscriptions`` in the order they were made."""
         self.plain = tuple(sub for sub in subscriptions if sub.sink is not None and not sub.queue)
         self.bridges = tuple(sub for sub in subscriptions if sub.bridge is not None)
         self.internal = tuple(sub for sub in subscriptions if sub.handler is not None)
+        self.remotes = tuple(sub for sub in subscriptions if sub.remote is not None)
+        self.plan: Plan | None = None
+        """Of whom among the remote ones gets what: made when it is asked for first (``remote.py``)."""
         queues: dict[bytes, list[Subscription]] = {}
         for sub in subscriptions:
-            if sub.queue:
+            if sub.queue and sub.remote is None:
                 queues.setdefault(sub.queue, []).append(sub)
         self.queues = tuple((name, tuple(members)) for name, members in queues.items())
         """Members of one queue name on different patterns are one group."""
@@ -43,7 +50,7 @@ class Match:
     def size(self) -> int:
         """How many they are; a queue group counts with all its members."""
         members = sum(len(members) for _, members in self.queues)
-        return len(self.plain) + len(self.internal) + len(self.bridges) + members
+        return len(self.plain) + len(self.internal) + len(self.bridges) + len(self.remotes) + members
 
 
 NO_MATCH = Match(())
@@ -108,6 +115,8 @@ class Sublist:
         self._interned: dict[tuple[Subscription, ...], Match] = {}
         self.inserts = 0
         self.removes = 0
+        self.observer: Callable[[Subscription, int], None] | None = None
+        """Told of each that comes (+1) and goes (-1), so that other nodes hear of it."""
 
     def __len__(self) -> int:
         return self._count
@@ -129,6 +138,8 @@ class Sublist:
         subscription.order = self._made
         self._count += 1
         self.inserts += 1
+        if self.observer is not None:
+            self.observer(subscription, 1)
         subject = subscription.subject
         if not has_wildcard(subject):
             self._literals.setdefault(subject, {})[subscription] = None
@@ -164,6 +175,8 @@ class Sublist:
         """Take a subscription out. It must be in."""
         self._count -= 1
         self.removes += 1
+        if self.observer is not None:
+            self.observer(subscription, -1)
         subject = subscription.subject
         if not has_wildcard(subject):
             holders = self._literals[subject]
@@ -213,7 +226,7 @@ class Sublist:
         found = self._match_wildcards(subject)
         literal = self._literals.get(subject)
         if literal:
-            merged = [*literal, *found.plain, *found.internal, *found.bridges]
+            merged = [*literal, *found.plain, *found.internal, *found.bridges, *found.remotes]
             for _, members in found.queues:
                 merged += members
             merged.sort(key=_order_of)

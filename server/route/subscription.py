@@ -81,12 +81,26 @@ class Bridge(Protocol):
         """The account and subject where messages on this subject end up; None: nowhere."""
 
 
+class RemoteInterest:
+    """What stands behind a subscription of another node."""
+
+    __slots__ = ("kind", "node_id", "weight")
+
+    def __init__(self, node_id: str, kind: int, weight: int) -> None:
+        self.node_id = node_id
+        self.kind = kind
+        """``peer_frames.Kind``."""
+        self.weight = weight
+        """Of a queue group: how many members are there."""
+
+
 class Subscription:
-    """Interest of a connection (``sink``), the engine (``handler``) or another account (``bridge``) in a pattern."""
+    """Interest of a connection (``sink``), the engine (``handler``), another account (``bridge``) or another node
+    (``remote``) in a pattern."""
 
     __slots__ = (
-        *("bridge", "delivered", "handler", "is_closed", "max_messages", "order", "queue", "shadow", "shadows"),
-        *("sid", "sink", "subject"),
+        *("bridge", "delivered", "handler", "is_closed", "is_refusal", "max_messages", "order", "queue", "remote"),
+        *("shadow", "shadows", "sid", "sink", "subject"),
     )
 
     def __init__(
@@ -97,14 +111,18 @@ class Subscription:
         sink: Sink | None = None,
         handler: InboundHandler | None = None,
         bridge: Bridge | None = None,
+        remote: RemoteInterest | None = None,
     ) -> None:
-        assert (sink is not None) + (handler is not None) + (bridge is not None) == 1
+        assert (sink is not None) + (handler is not None) + (bridge is not None) + (remote is not None) == 1
         self.subject = subject
         self.queue = queue
         self.sid = sid
         self.sink = sink
         self.handler = handler
         self.bridge = bridge
+        self.remote = remote
+        self.is_refusal = handler is not None and getattr(handler, "refuses", False)
+        """Set for a handler that says no to everything: what leads elsewhere goes before it."""
         self.shadow: Shadow | None = None
         """Set where this one stands for another account's."""
         self.shadows: list[Subscription] = []

@@ -48,6 +48,8 @@ class Kind(IntEnum):
     ERROR = 36
     CREDIT = 37
     CANCEL = 38
+    ROUTE = 48
+    """What the front ends of two nodes tell each other: interest and messages. Bulk connections only."""
 
 
 _KINDS = {int(kind): kind for kind in Kind}

@@ -33,6 +33,7 @@ from jetstore.node.link.ports import (
     NotConnected,
     RequestHandler,
     Route,
+    Routing,
     StreamHandler,
 )
 from jetstore.node.link.raft_codec import Sender, decode_raft, encode_raft, message_bytes
@@ -74,6 +75,7 @@ class Links(NodeLinks):
         self.bad_frames = 0
         self.disowned = ""
         """Who refused this disk as an old or cloned one, and why: from then on the node takes part in nothing."""
+        self.routing: Routing | None = None
         self._rng = rng
         self._methods: dict[str, Method] = {}
         self._advertise = options.advertise
@@ -198,6 +200,39 @@ class Links(NodeLinks):
                 frames.append((Kind.RAFT, body))
             peer.messages_out += len(batch)
             link.send(frames)
+
+    # -- what front ends tell each other ----------------------------------------------------------------------------
+
+    def attach_routing(self, routing: Routing) -> None:
+        """From now on ROUTE frames are taken."""
+        self.routing = routing
+        for node_id, peer in sorted(self.peers.items()):
+            if Purpose.BULK in peer.current:
+                routing.up(node_id, wants=True)
+
+    def send_route(self, node_id: str, parts: Sequence[Buffer]) -> None:
+        """Send one frame, in the order of the calls. Nothing happens if there is no connection."""
+        link = self._bulk(node_id)
+        if link is not None:
+            size = sum(map(len, parts))
+            if size > self.body_bytes_max(Purpose.BULK):
+                log.error("a message is larger than a frame may be: not sent", node=node_id, bytes=size)
+                return
+            link.send([(Kind.ROUTE, parts)])
+
+    def route_backlog(self, node_id: str) -> int:
+        """Unsent bytes of the bulk connection to that node."""
+        link = self._bulk(node_id)
+        return link.pending_bytes if link is not None else 0
+
+    def is_route_writable(self, node_id: str) -> bool:
+        """Whether it takes more without being slow; True if there is none."""
+        link = self._bulk(node_id)
+        return link is None or link.is_writable
+
+    def _bulk(self, node_id: str) -> Link | None:
+        peer = self.peers.get(node_id)
+        return peer.current.get(Purpose.BULK) if peer is not None else None
 
     # -- requests and streams -------------------------------------------------------------------------------------
 
@@ -354,6 +389,8 @@ class Links(NodeLinks):
                 return
             peer.current[purpose] = link
             self._retire(peer, current)
+            if purpose is Purpose.BULK and self.routing is not None:
+                self.routing.up(theirs.node_id)
             return
         if current is not None:
             current.abort("the node has connected again")
@@ -366,6 +403,8 @@ class Links(NodeLinks):
             self.handler.on_up(theirs.node_id, theirs)
         else:
             self.handler.on_bulk(theirs.node_id, True)
+            if self.routing is not None:
+                self.routing.up(theirs.node_id)
 
     def _equip(self, link: Link, theirs: Hello) -> None:
         limits = self.limits
@@ -425,6 +464,8 @@ class Links(NodeLinks):
             self.handler.on_down(peer.node_id, reason)
         else:
             self.handler.on_bulk(peer.node_id, False)
+            if self.routing is not None:
+                self.routing.down(peer.node_id)
 
     def _wake_diallers(self) -> None:
         for dialler in self._diallers:
@@ -466,6 +507,8 @@ class Links(NodeLinks):
         """Answers wait for it. Raft links are bounded by dropping, not by waiting."""
         if is_writable and link.server is not None:
             link.server.on_writable()
+            if self.routing is not None and link.theirs is not None and self._bulk(link.theirs.node_id) is link:
+                self.routing.writable(link.theirs.node_id)
 
     # -- receiving (LinkOwner) ------------------------------------------------------------------------------------
 
@@ -476,6 +519,9 @@ class Links(NodeLinks):
             link.server.take(kind, body)
         elif link.client is not None and kind in _TO_CLIENT:
             link.client.take(kind, body)
+        elif kind is Kind.ROUTE and link.purpose is Purpose.BULK and link.theirs is not None:
+            if self.routing is not None:
+                self.routing.take(link.theirs.node_id, body)
         else:
             raise FrameError(f"{kind.name} on a connection for {link.purpose.name if link.purpose else '?'}")
 

@@ -98,6 +98,25 @@ class LinkHandler(Protocol):
         """
 
 
+class Routing(Protocol):
+    """The front end, as the links see it: ROUTE frames go in order, as long as a connection lasts. Must not block."""
+
+    def up(self, node_id: str, *, wants: bool = False) -> None:
+        """Frames can be sent to that node from now on, or go another way than before; what was sent may be lost.
+
+        ``wants``: what came from there until now was not taken, because nobody was attached.
+        """
+
+    def down(self, node_id: str) -> None:
+        """No more."""
+
+    def take(self, node_id: str, body: memoryview) -> None:
+        """A frame, valid during the call. Raises FrameError if it is none."""
+
+    def writable(self, node_id: str) -> None:
+        """What waited in the connection is gone, as good as."""
+
+
 RequestHandler = Callable[[str, bytes], Awaitable[bytes]]
 """(node id of the caller, payload) → answer."""
 StreamHandler = Callable[[str, bytes], AsyncGenerator[bytes, None]]

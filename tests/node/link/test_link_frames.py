@@ -55,6 +55,7 @@ def test_the_numbers_of_the_kinds_are_for_ever() -> None:
     assert {kind.name: kind.value for kind in Kind} == {
         "HELLO": 1, "READY": 2, "REFUSED": 3, "PING": 4, "PONG": 5, "GOODBYE": 6, "RAFT": 16,
         "REQUEST": 32, "RESPONSE": 33, "CHUNK": 34, "END": 35, "ERROR": 36, "CREDIT": 37, "CANCEL": 38,
+        "ROUTE": 48,
     }  # fmt: skip
 
 
