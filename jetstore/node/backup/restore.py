@@ -56,7 +56,9 @@ PART_BYTES: Final = 256 * 1024
 """What goes into one entry, or one message."""
 PARTS_IN_FLIGHT: Final = 4
 ROWS: Final = 4_096
-"""Rows of a consumer's state in one entry."""
+"""Rows of a consumer's state in one entry, of either kind."""
+ROW_BYTES: Final = 256
+"""What one of each takes in an entry, at most."""
 _SEQ_MAX: Final = 2**62
 
 OpenStream = Callable[[], Awaitable["StreamGroup"]]
@@ -349,7 +351,8 @@ class RestoreSession:
             if read.delivered[1] > last_seq:
                 raise ArchiveError(f'failed to set consumer "{read.name}" state: delivered beyond the stream')
             config = existing[read.name] = self._admitted(read, existing)
-            for head in _consumer_heads(read, config, group.now_ns()):
+            rows = min(ROWS, self._node.limits.entry_bytes_max // ROW_BYTES)
+            for head in _consumer_heads(read, config, group.now_ns(), rows):
                 await self._send(RestoredHead([], 0, [head]), [])
             await asyncio.sleep(0)
         await self._send(RestoredHead([], 0, (), is_last=True), [])
@@ -375,13 +378,13 @@ class RestoreSession:
             ) from None
 
 
-def _consumer_heads(read: ReadConsumer, config: ConsumerConfig, now_ns: int) -> list[dict[str, Any]]:
+def _consumer_heads(read: ReadConsumer, config: ConsumerConfig, now_ns: int, rows: int) -> list[dict[str, Any]]:
     """What entries say of it: the first makes it, the others bring more rows. Any: JSON values."""
     pending, exhausted = rows_of(read, config)
     heads: list[dict[str, Any]] = []
     while not heads or pending or exhausted:
-        head: dict[str, Any] = {"name": read.name, "pending": pending[:ROWS], "exhausted": exhausted[:ROWS]}
-        pending, exhausted = pending[ROWS:], exhausted[ROWS:]
+        head: dict[str, Any] = {"name": read.name, "pending": pending[:rows], "exhausted": exhausted[:rows]}
+        pending, exhausted = pending[rows:], exhausted[rows:]
         if not heads:
             head |= {
                 "config": config.to_json(),
