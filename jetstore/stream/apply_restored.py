@@ -50,8 +50,10 @@ def apply_restored(stream: Stream, head: RestoredHead, frames: Sequence[Frame]) 
     contents.skip_to(head.last_seq)
     for consumer in head.consumers:
         _take_consumer(stream, consumer)
-    if head.is_last:
+    if head.is_last and stream.consumers:  # without any, all is kept for those to come, as nats-server does
         retention.remove_unneeded(stream)
+    if contents.last_time_ns < head.last_time_ns <= stream.logged_ns:
+        contents.last_time_ns = head.last_time_ns
     return RestoredOutcome(contents.last_seq)
 
 

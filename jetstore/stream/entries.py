@@ -90,6 +90,8 @@ class RestoredHead(NamedTuple):
     """Heads of ``ConsumerState`` without a cursor, or rows for those that are there (``apply_restored``)."""
     is_last: bool = False
     """There is nothing more."""
+    last_time_ns: int = 0
+    """When the last message was stored that ever was, if none of the archive is newer."""
 
 
 def entry_kind(data: bytes) -> EntryKind:

@@ -143,6 +143,23 @@ def test_blocks_made_of_literals_copies_and_repeats(operations: list[bytes | tup
     assert made == expected
 
 
+@pytest.mark.parametrize("length", [4, 7, 8, 9, 263, 260, 515, 65_795, 65_540, 70_000])
+def test_every_width_of_a_repeat(length: int) -> None:
+    if length < 8:
+        repeat = bytes([length - 4 << 2 | 1, 0])
+    elif length < 260:
+        repeat = bytes([5 << 2 | 1, 0, length - 8])
+    elif length < 65_540:
+        repeat = bytes([6 << 2 | 1, 0]) + (length - 260).to_bytes(2, "little")
+    else:
+        repeat = bytes([7 << 2 | 1, 0]) + (length - 65_540).to_bytes(3, "little")
+    expected = (b"abc" * (length + 7))[: 7 + length]
+    size = len(expected)
+    head = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14])
+    *_, made = s2.decode_block(head + b"\x08abc" + b"\x01\x03" + repeat, 0)
+    assert made == expected
+
+
 def test_an_archive_of_nats_server() -> None:
     data = bytes.fromhex(GOLDEN.read_text())
     found = entries_of([unpacked([data])])

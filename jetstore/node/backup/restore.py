@@ -26,7 +26,7 @@ from jetstore.meta.state import encode_abandoned, encode_restored
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.consumer_checks import admit_consumer, check_consumer_name, checked_consumer
-from jetstore.model.json import DecodeError, Uint64, decode_fields
+from jetstore.model.json import DecodeError, Time, Uint64, decode_fields
 from jetstore.node.backup.archive import ArchiveReader, EntryHead
 from jetstore.node.backup.consumer_json import ReadConsumer, decode_consumer, rows_of
 from jetstore.node.backup.s2 import S2Reader
@@ -70,6 +70,7 @@ class _State(BaseModel):
 
     first_seq: Uint64 = 0
     last_seq: Uint64 = 0
+    last_ts: Time = 0
     consumer_count: Uint64 = 0
 
 
@@ -355,7 +356,7 @@ class RestoreSession:
             for head in _consumer_heads(read, config, group.now_ns(), rows):
                 await self._send(RestoredHead([], 0, [head]), [])
             await asyncio.sleep(0)
-        await self._send(RestoredHead([], 0, (), is_last=True), [])
+        await self._send(RestoredHead([], 0, (), is_last=True, last_time_ns=state.last_ts), [])
         await self._settle(0)
         meta = self._node.meta
         await meta.call(encode_restored(meta.machine.streams[self._name]))
