@@ -51,10 +51,10 @@ SERVE_WAIT_S: Final = 10.0
 """How long the new stream may take to be led from here."""
 SLICE_BYTES: Final = 16 * 1024
 """Of an archive, read between two turns of the event loop."""
-PART_MESSAGES: Final = 256
+PART_MESSAGES: Final = 128
 PART_BYTES: Final = 256 * 1024
 """What goes into one entry, or one message."""
-PARTS_IN_FLIGHT: Final = 4
+PARTS_IN_FLIGHT: Final = 8
 ROWS: Final = 4_096
 """Rows of a consumer's state in one entry, of either kind."""
 ROW_BYTES: Final = 256

@@ -25,7 +25,7 @@ CHUNK_BYTES_MAX: Final = BLOCK_BYTES_MAX + (BLOCK_BYTES_MAX >> 2) + 64
 """A data chunk as it is stored, at most: what a block that does not compress may grow to, and some room."""
 WRITE_BYTES: Final = 64 * 1024
 """What one written chunk holds, at most."""
-OPERATIONS_A_STEP: Final = 4_096
+OPERATIONS_A_STEP: Final = 1_024
 _COMPRESSED, _PLAIN, _IDENTIFIER = 0x00, 0x01, 0xFF
 _SKIPPABLE: Final = 0x80
 _CORRUPT: Final = "s2: corrupt input"
