@@ -15,6 +15,7 @@ from typing import Any
 from jetstore.errors import Corruption, IndexDoubt, JetstoreError
 from jetstore.limits import Limits
 from jetstore.meta.state import MetaState, StreamAssignment
+from jetstore.node.open_store import least_journal_block
 from jetstore.node.opening import GroupFiles
 from jetstore.node.read_only import ReadOnlyVfs
 from jetstore.store.checkpoint_files import GROUPS_DIR, read_heads
@@ -127,7 +128,8 @@ def examine(vfs: Vfs, limits: Limits) -> tuple[StoreReport, GroupFiles]:
         return report, files
     report.notes += wrong
     try:
-        report.journal = read_journal(looking, limits, report.identity.journal_id_bytes, report.identity.journal_lsn)
+        least_lsn = least_journal_block(looking, report.identity)
+        report.journal = read_journal(looking, limits, report.identity.journal_id_bytes, least_lsn)
     except (JetstoreError, OSError) as error:
         report.findings.append(f"journal: {error}")
         return report, files

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from jetstore.errors import Corruption, OperatingError
 from jetstore.limits import Limits
+from jetstore.store.checkpoint_files import newest_journal_block
 from jetstore.store.identity import Identity, open_identity, save_identity
 from jetstore.store.journal.append import Journal
 from jetstore.store.journal.recovery import open_journal
@@ -23,7 +24,8 @@ def open_store(
     to learn from, so it does not found an empty store over a lost one).
     """
     identity, findings = open_identity(vfs, node_name, draw)
-    journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes, identity.journal_lsn)
+    least_lsn = least_journal_block(vfs, identity)
+    journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes, least_lsn)
     recovery.findings[:0] = findings
     if recovery.is_new and identity.journal_born:
         journal.close()
@@ -32,10 +34,21 @@ def open_store(
             file="journal",
             offset=0,
         )
-    # Only now: an older journal has said so of itself, durably, in its new table.
-    identity = replace(identity, journal_born=True, journal_lsn=journal.position.lsn)
+    # Only now: an older journal has said so of itself, durably, in its new table. What the heads named is judged.
+    identity = replace(
+        identity,
+        journal_born=True,
+        journal_lsn=journal.position.lsn,
+        excused_lsn=max(identity.excused_lsn, newest_journal_block(vfs)[0]),
+    )
     save_identity(vfs, identity)
     return journal, recovery, identity
+
+
+def least_journal_block(vfs: Vfs, identity: Identity) -> int:
+    """The block that the journal reaches if it is no older one: what IDENTITY and the groups' heads say."""
+    said, _ = newest_journal_block(vfs)
+    return max(identity.journal_lsn, said if said > identity.excused_lsn else 0)
 
 
 def check_mode(identity: Identity, recovery: JournalRecovery, *, is_clustered: bool) -> None:

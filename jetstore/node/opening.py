@@ -147,7 +147,7 @@ class GroupFiles:
         if copy is None:
             raise Corruption("the newest checkpoint is not readable any more", file=group_dir(uid), offset=0)
         try:
-            write_head(self._vfs, uid, copy.content, is_installed=copy.is_installed)
+            write_head(self._vfs, uid, copy.content, is_installed=copy.is_installed, journal_lsn=copy.journal_lsn)
         except DiskFull:  # then the copy that is there
             self._vfs.fsync_dir(group_dir(uid))
         except ReadBackFailed as error:

@@ -25,8 +25,16 @@ from jetstore.limits import Limits
 from jetstore.meta.state import MetaState, StreamAssignment
 from jetstore.node.examine import StoreReport, examine, verify
 from jetstore.node.mending import MendedStream, mend_stream
+from jetstore.node.open_store import least_journal_block
 from jetstore.node.opening import QUARANTINE_DIR
-from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, head_hash, read_heads
+from jetstore.store.checkpoint_files import (
+    GROUPS_DIR,
+    HeadCopy,
+    group_dir,
+    head_hash,
+    newest_journal_block,
+    read_heads,
+)
 from jetstore.store.identity import note_journal
 from jetstore.store.journal.files import JOURNAL_DIR, file_numbers
 from jetstore.store.journal.recovery import open_journal
@@ -116,7 +124,8 @@ class _Recovery:
         self.done: list[Recovered] = []
         self.journal_bytes = sum(_size(vfs, f"{JOURNAL_DIR}/{name}") for name in _journal_names(vfs))
         known = report.identity
-        self.journal, _ = open_journal(vfs, limits, known.journal_id_bytes, known.journal_lsn, accepts_losses=True)
+        least_lsn = least_journal_block(vfs, known)
+        self.journal, _ = open_journal(vfs, limits, known.journal_id_bytes, least_lsn, accepts_losses=True)
         self.writer = Writer(vfs, self.journal, limits)
 
     def run(self) -> tuple[list[Recovered], list[str]]:
@@ -127,7 +136,7 @@ class _Recovery:
                     self._stream(assignment)
         finally:
             self.writer.close()
-            note_journal(self.vfs, self.journal.position.lsn)
+            note_journal(self.vfs, self.journal.position.lsn, newest_journal_block(self.vfs)[0])
         return self.done, self.remaining
 
     def _write(self, path: str, offset: int, buffers: Any) -> None:

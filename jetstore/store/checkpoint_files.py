@@ -31,8 +31,8 @@ KIND_CHUNK = 2
 KIND_MANIFEST = 3
 FLAG_INSTALLED = 1
 """A head that came from a peer: the group's own journal need not lead up to it."""
-_FRAME = struct.Struct("<8sHHIQQI")
-"""magic, version, kind, flags, group uid, content length, content crc; then the crc of all that; then the content."""
+_FRAME = struct.Struct("<8sHHIQQQI")
+"""magic, version, kind, flags, group uid, content length, journal block, content crc; then the crc of it; the content."""
 _CRC = struct.Struct("<I")
 FRAME_BYTES = _FRAME.size + _CRC.size
 
@@ -45,6 +45,8 @@ class HeadCopy(NamedTuple):
     """``head_hash`` of the content: what its CKPT line carries."""
     is_installed: bool = False
     """It came from a peer."""
+    journal_lsn: int = 0
+    """The journal had a durable block of this number when the copy was written."""
 
 
 def group_dir(uid: GroupUid) -> str:
@@ -78,13 +80,14 @@ def make_group_dir(vfs: Vfs, uid: GroupUid) -> None:
     vfs.fsync_dir(group_dir(uid))
 
 
-def write_head(vfs: Vfs, uid: GroupUid, head: bytes, *, is_installed: bool = False) -> int:
-    """Both copies durable and read back; the head's hash.
+def write_head(vfs: Vfs, uid: GroupUid, head: bytes, *, is_installed: bool = False, journal_lsn: int = 0) -> int:
+    """Both copies durable and read back; the head's hash. ``journal_lsn``: the journal's last durable block.
 
     DiskFull, ReadBackFailed: at least one whole head is there as before.
     """
+    flags = FLAG_INSTALLED if is_installed else 0
     for name in HEAD_NAMES:
-        write_framed(vfs, uid, KIND_HEAD, f"{group_dir(uid)}/{name}", head, FLAG_INSTALLED if is_installed else 0)
+        write_framed(vfs, uid, KIND_HEAD, f"{group_dir(uid)}/{name}", head, flags, journal_lsn)
     return head_hash(head)
 
 
@@ -103,13 +106,13 @@ def read_heads(vfs: Vfs, uid: GroupUid) -> tuple[list[HeadCopy], list[str]]:
         if not vfs.exists(path):
             continue
         try:
-            content, flags = _read_framed(vfs, uid, KIND_HEAD, path)
+            content, flags, journal_lsn = _read_framed(vfs, uid, KIND_HEAD, path)
         except FormatUnknown:
             raise
         except (Corruption, OSError) as error:
             findings.append(str(error))
             continue
-        found.append(HeadCopy(content, head_hash(content), bool(flags & FLAG_INSTALLED)))
+        found.append(HeadCopy(content, head_hash(content), bool(flags & FLAG_INSTALLED), journal_lsn))
     return found, findings
 
 
@@ -122,9 +125,11 @@ def read_chunk(vfs: Vfs, uid: GroupUid, name: str) -> bytes:
         raise Corruption(f"chunk unreadable: {error}", file=path, offset=0) from error
 
 
-def write_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes, flags: int = 0) -> None:
+def write_framed(
+    vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes, flags: int = 0, journal_lsn: int = 0
+) -> None:
     """Replace ``path`` by a framed file: temp, sync, rename, sync of the directory, read back."""
-    frame = _FRAME.pack(MAGIC, VERSION, kind, flags, uid, len(content), crc32c(content))
+    frame = _FRAME.pack(MAGIC, VERSION, kind, flags, uid, len(content), journal_lsn, crc32c(content))
     temp = path + TEMP_SUFFIX
     try:
         handle = vfs.open(temp, create=True)
@@ -159,7 +164,40 @@ def read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> bytes:
     return _read_framed(vfs, uid, kind, path)[0]
 
 
-def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, int]:
+def newest_journal_block(vfs: Vfs) -> tuple[int, str]:
+    """The highest journal block that any head says was durable when it was written, and that head's path; (0, "").
+
+    Reads a few bytes of each; an unreadable copy says nothing (it is a finding when its group is opened).
+    """
+    newest, where = 0, ""
+    for name in vfs.list_dir(GROUPS_DIR) if vfs.exists(GROUPS_DIR) else ():
+        for path in [f"{GROUPS_DIR}/{name}/{head}" for head in HEAD_NAMES]:
+            lsn = _journal_block(vfs, path)
+            if lsn > newest:
+                newest, where = lsn, path
+    return newest, where
+
+
+def _journal_block(vfs: Vfs, path: str) -> int:
+    try:
+        if not vfs.exists(path):
+            return 0
+        handle = vfs.open(path, write=False)
+        try:
+            data = vfs.pread(handle, FRAME_BYTES, 0)
+        finally:
+            vfs.close(handle)
+    except OSError:
+        return 0
+    frame = data[: _FRAME.size]
+    if len(data) < FRAME_BYTES or crc32c(frame) != _CRC.unpack_from(data, _FRAME.size)[0]:
+        return 0
+    magic, version, kind, _, _, _, journal_lsn, _ = _FRAME.unpack(frame)
+    return int(journal_lsn) if (magic, version, kind) == (MAGIC, VERSION, KIND_HEAD) else 0
+
+
+def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, int, int]:
+    """Content, flags, journal block."""
     handle = vfs.open(path, write=False)
     try:
         data = vfs.pread(handle, vfs.size(handle), 0)
@@ -170,7 +208,7 @@ def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, 
     frame = data[: _FRAME.size]
     if crc32c(frame) != _CRC.unpack_from(data, _FRAME.size)[0]:
         raise Corruption("checkpoint frame checksum", file=path, offset=0)
-    magic, version, found_kind, flags, found_uid, length, crc = _FRAME.unpack(frame)
+    magic, version, found_kind, flags, found_uid, length, journal_lsn, crc = _FRAME.unpack(frame)
     if magic != MAGIC or version != VERSION or flags & ~FLAG_INSTALLED:
         raise FormatUnknown("checkpoint file version", file=path, offset=0, expected=VERSION, actual=version)
     if (found_kind, found_uid, length) != (kind, uid, len(data) - FRAME_BYTES):
@@ -184,4 +222,4 @@ def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, 
     content = data[FRAME_BYTES:]
     if crc32c(content) != crc:
         raise Corruption("checkpoint content checksum", file=path, offset=FRAME_BYTES, expected=crc)
-    return content, flags
+    return content, flags, journal_lsn

@@ -53,6 +53,9 @@ class Identity:
     """The nodes that founded the cluster, by name: the metadata group's first voters are 1, 2, … in this order."""
     journal_lsn: int = 0
     """The journal had a durable block of this number: one that ends before is older than what this node promised."""
+    excused_lsn: int = 0
+    """Heads of checkpoints that name a journal block up to this one were judged by at an earlier start: ``journal_lsn``
+    says as much, or the journal was an older one and its own table has said so since."""
 
     @property
     def journal_id_bytes(self) -> bytes:
@@ -119,11 +122,13 @@ def save_identity(vfs: Vfs, identity: Identity) -> None:
             vfs.close(handle)
 
 
-def note_journal(vfs: Vfs, lsn: int) -> None:
+def note_journal(vfs: Vfs, lsn: int, excused_lsn: int = 0) -> None:
     """Remember that the journal has a durable block of this number. OSError from a write or sync is final."""
     identity, _ = read_identity(vfs)
-    if identity is not None and identity.journal_lsn != lsn:
-        save_identity(vfs, replace(identity, journal_lsn=lsn))
+    if identity is not None:
+        noted = replace(identity, journal_lsn=lsn, excused_lsn=max(identity.excused_lsn, excused_lsn))
+        if noted != identity:
+            save_identity(vfs, noted)
 
 
 def _replace(vfs: Vfs, name: str, data: bytes) -> None:

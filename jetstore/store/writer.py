@@ -186,7 +186,8 @@ class Writer:
         self.make_group_dir(uid)
         self.sync([checkpoint_files.segment_path(uid, name) for name in segments])
         checkpoint_files.write_chunks(self.vfs, uid, chunks)
-        return checkpoint_files.write_head(self.vfs, uid, head, is_installed=is_installed)
+        lsn = self.journal.position.lsn  # durable: counted up behind each sync
+        return checkpoint_files.write_head(self.vfs, uid, head, is_installed=is_installed, journal_lsn=lsn)
 
     def write_manifest(self, uid: GroupUid, manifest: bytes, segments: Mapping[str, int]) -> None:
         """These files of received records are durable, then the manifest that names them."""

@@ -67,7 +67,7 @@ def test_journal_version_0() -> None:
 def test_checkpoint_version_0() -> None:
     vfs = SimVfs()
     make_group_dir(vfs, 12)
-    write_head(vfs, 12, b"old head")
+    write_head(vfs, 12, b"old head", journal_lsn=34)
     expected = golden("checkpoint-0")
     assert vfs.peek("groups/12/HEAD.a") == expected == vfs.peek("groups/12/HEAD.b")
     assert [copy.content for copy in read_heads(vfs, 12)[0]] == [b"old head"] * 2
@@ -76,7 +76,7 @@ def test_checkpoint_version_0() -> None:
 def test_identity_version_0() -> None:
     founding = (FoundingNode("näme", "0123456789abcdef", 1),)
     identity = Identity(
-        "näme", "0123456789abcdef", 2, "cluster", 41, "fedcba9876543210", "00ff" * 8, True, founding, 1234
+        "näme", "0123456789abcdef", 2, "cluster", 41, "fedcba9876543210", "00ff" * 8, True, founding, 1234, 1200
     )
     expected = golden("identity-0")
     assert encode(identity) == expected
