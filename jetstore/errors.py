@@ -42,6 +42,10 @@ class NotNow(JetstoreError):
     """No leader, shutting down, or paused: definitely not stored; retry later."""
 
 
+class LedElsewhere(NotNow):
+    """The stream of this name is there, and another node leads it."""
+
+
 class ConfChangeRefused(JetstoreError):
     """A change of a group's members that its configuration does not allow. Nothing was proposed."""
 

@@ -12,14 +12,16 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 import jetstore
 from jetstore.clock import Clock
 from jetstore.limits import Limits
+from jetstore.model.infos import stream_info_json
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
+from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.server_limits import ServerLimits
 from jetstore.node.cluster_info import meta_cluster
 from jetstore.node.group_commit import SYNC_BUCKETS_S
@@ -34,6 +36,7 @@ from server.config.accounts import SYSTEM_ACCOUNT
 from server.config.options import Options
 from server.events import SystemEvents
 from server.jsapi.handler import ApiHandler
+from server.jsapi.table import ANSWERED
 from server.jsapi.without import without_jetstream
 from server.monitor.cluster_ports import ClusterFacts
 from server.monitor.cluster_view import LocalStreams, cluster_counters
@@ -45,11 +48,12 @@ from server.net.options import NetOptions
 from server.protocol.client import ProtocolOptions
 from server.protocol.info import ServerInfo
 from server.route.router import Router
-from server.system import SystemServices
+from server.system import UNSHARED, SystemServices
 
 if TYPE_CHECKING:
     from jetstore.node.cluster import Cluster
     from server.monitor.monitor import Monitor
+    from server.route.peers import Peers
 
 log = structlog.get_logger("server")
 
@@ -95,13 +99,26 @@ class Server:
         self.server_id = make_server_id(world.rng)
         self.server_name = options.server_name or self.server_id
         seed = world.rng.random()
-        self.router = Router(ACCOUNT, Random(seed), world.loop.call_soon, world.loop.time)
+        self.cluster = store.cluster if store is not None else None
+        self.peers: Peers | None = None
+        """Other nodes, as routers know them; None: there are none."""
+        if self.cluster is not None:
+            from server.route.peers import Peers  # as all that is for a cluster: start-up time
+
+            self.peers = Peers(
+                self.cluster.links,
+                world.limits,
+                world.loop.call_soon,
+                system_account=options.system_name,
+                unshared=frozenset([*UNSHARED, *(subject.encode() for subject in ANSWERED)]),
+            )
+        self.router = self._new_router(ACCOUNT, Random(seed))
         self.accounts = Accounts(
             self.router,
             options.accounts,
             options.mappings,
             options.system_account or SYSTEM_ACCOUNT,
-            lambda name: Router(name, Random(f"{seed} {name}"), world.loop.call_soon, world.loop.time),
+            lambda name: self._new_router(name, Random(f"{seed} {name}")),
         )
         self.info = ServerInfo(
             server_id=self.server_id,
@@ -178,6 +195,12 @@ class Server:
                 )
             )
             self.streams = StreamsApi(self.node, world.server_limits, limits)
+            elsewhere = None
+            if self.cluster is not None:
+                from jetstore.node.whereabouts import Whereabouts
+                from server.jsapi.elsewhere import Elsewhere
+
+                elsewhere = Elsewhere(Whereabouts(self.node, self.cluster), self.cluster.links, self._stream_info)
             self.api = ApiHandler(
                 self.streams,
                 home,
@@ -188,11 +211,15 @@ class Server:
                 client_info=self.client_info,
                 server_limits=world.server_limits,
                 is_strict=options.jetstream.is_strict,
+                elsewhere=elsewhere,
+                pass_on=home.pass_on,
             )
+            home.serve_requests = self.api.on_passed_on
             if store.cluster is not None:
+                system = self.accounts[options.system_name].router
                 system_api = ApiHandler(
                     self.streams,
-                    self.accounts[options.system_name].router,
+                    system,
                     world.clock,
                     Random(f"{seed} api {options.system_name}"),
                     world.limits,
@@ -200,7 +227,10 @@ class Server:
                     client_info=self.client_info,
                     is_strict=options.jetstream.is_strict,
                     is_system=True,
+                    elsewhere=elsewhere,
+                    pass_on=system.pass_on,
                 )
+                system.serve_requests = system_api.on_passed_on
                 self._refusals.append(system_api)
             for account in self.accounts:
                 if account.router is not home and not account.is_system:
@@ -223,6 +253,8 @@ class Server:
                 api.start()
         self.system.start()
         self.events.start()
+        if self.cluster is not None and self.peers is not None:
+            self.cluster.links.attach_routing(self.peers)
         options = self.options
         self.port = await self.clients.start(options.host if host is None else host, options.port)
         self.info.host, self.info.port = advertised_address(options, self.port)
@@ -237,6 +269,19 @@ class Server:
             self.monitor = Monitor(self.monitor_source())
             self.http_port = await self.monitor.start(options.http_host or options.host, options.http_port)
         return self.port
+
+    def _new_router(self, account: str, rng: Random) -> Router:
+        loop = self.world.loop
+        router = Router(account, rng, loop.call_soon, loop.time)
+        if self.peers is not None and self.cluster is not None:
+            router.replies.place = self.cluster.identity.node_id.encode()
+            self.peers.attach(router)
+        return router
+
+    async def _stream_info(self, name: str, is_dynamic: bool) -> dict[str, Any]:  # Any: JSON
+        """Of a stream that this node leads, for another one."""
+        info = await self.streams.stream_info(name, StreamInfoRequest())
+        return stream_info_json(info, self.world.clock.wall_ns(), dynamic_metadata=is_dynamic)
 
     async def stop(self) -> None:
         """Take no more clients, answer what is due, make it durable, let the store go."""

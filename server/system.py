@@ -42,6 +42,8 @@ _OWN_PATTERN: Final = b"$SYS.REQ.*.PING.*"
 USER_INFO: Final = b"$SYS.REQ.USER.INFO"
 _USER_PATTERN: Final = b"$SYS.REQ.USER.*"
 """A pattern, so that an account without literal subscriptions stays one (``route/sublist.py``)."""
+UNSHARED: Final = (_OWN_PATTERN, _USER_PATTERN)
+"""Every node answers these to its own clients."""
 
 
 class SystemServices:

@@ -55,6 +55,11 @@ class Ingest:
 
     # -- in -------------------------------------------------------------------------------------------------------
 
+    @property
+    def refuses(self) -> bool:
+        """Whether this member takes the subjects only to say no: who leads elsewhere then goes before it."""
+        return not self._group.serves
+
     def on_messages(self, batch: Inbound) -> None:
         """Take a run of publishes (``InboundHandler``); refuse it at once where it definitely cannot be stored."""
         group = self._group

@@ -12,6 +12,9 @@ from jetstore.node.ports import Inbound, Outlet
 class LostStream:
     """Answers every publish with 10008: neither "not found" nor silence would be true."""
 
+    refuses = True
+    """Where the stream is led by another node, publishes go there (as ``Ingest.refuses``)."""
+
     def __init__(self, assignment: StreamAssignment, member: int, reason: Corruption, outlet: Outlet) -> None:
         """Takes the stream's subjects at once. ``member``: the number under which its promises were made."""
         self.assignment = assignment

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
-from jetstore.errors import ApiError, Corruption, NotNow
+from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow
 from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
 from jetstore.model.api_errors import api_error
@@ -64,7 +64,8 @@ class StreamsApi:
     def _group(self, name: str) -> StreamGroup:
         group = self._node.streams.get(name)
         if group is None:
-            if name in self._node.lost or not self._node.meta.serves:  # elsewhere it may exist
+            meta = self._node.meta
+            if name in self._node.lost or not meta.serves or name in meta.machine.streams:  # elsewhere it may exist
                 raise api_error("JSClusterNotAvailErr")
             raise api_error("JSStreamNotFoundErr")
         if group.is_restoring:
@@ -130,10 +131,16 @@ class StreamsApi:
                 raise api_error("JSStreamNameExistErr")
             config = follow_origin(config, self._configs())
             if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
-                return self._info(self._group(config.name))
+                return self._existing(config.name)
             group = await self._add(config)
         group.advisories.tell("CREATED", "stream_action", action="create")
         return self._shown(group, StreamInfoRequest())
+
+    def _existing(self, name: str) -> StreamInfo:
+        group = self._node.streams.get(name)
+        if self._node.cluster is not None and (group is None or not group.serves):
+            raise LedElsewhere(name)
+        return self._info(self._group(name))
 
     async def _add(self, config: StreamConfig, *, is_restoring: bool = False) -> StreamGroup:
         """Create an admitted stream; holding ``meta_lock``."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -33,12 +33,16 @@ from server.jsapi.ports import JetStreamNode
 from server.jsapi.request import Backend, JsonDict, Request
 from server.jsapi.table import DIRECT_PATTERN, SUBSCRIBED, SYSTEM_SUBSCRIBED, Endpoint, find_endpoint
 
+if TYPE_CHECKING:
+    from server.jsapi.elsewhere import Elsewhere, PassOn
+
 log = structlog.get_logger("jsapi")
 
 AUDIT_SUBJECT: Final = b"$JS.EVENT.ADVISORY.API"
 LEVEL_HEADER: Final = b"Nats-Required-Api-Level"
 _TYPE: Final = "io.nats.jetstream.api.v1.{}_response"
 _REPLIES_AT_ONCE: Final = 256
+_DIRECT_PREFIX: Final = DIRECT_PATTERN.removesuffix(">").encode()
 TURN_S: Final = 0.005
 """Answers that need no waiting follow each other for about this long; then everything else of the event loop comes."""
 
@@ -59,8 +63,10 @@ class ApiHandler:
         server_limits: ServerLimits | None = None,
         is_strict: bool = True,
         is_system: bool = False,
+        elsewhere: Elsewhere | None = None,
+        pass_on: PassOn = lambda node_id, batch, hops: False,
     ) -> None:
-        """``is_system``: for the system account, which has an API of its own."""
+        """``is_system``: for the system account, which has an API of its own. ``elsewhere``: there are other nodes."""
         self.total = 0
         """Requests answered or being answered, direct gets left out."""
         self.errors = 0
@@ -69,8 +75,18 @@ class ApiHandler:
         self._limits = limits
         self._client_info = client_info
         self._is_system = is_system
+        self._elsewhere = elsewhere
+        self._pass_on = pass_on
         self._backend = Backend(
-            node, clock, dice, server_name, server_limits or ServerLimits(), self.stats, client_info, is_strict
+            node,
+            clock,
+            dice,
+            server_name,
+            server_limits or ServerLimits(),
+            self.stats,
+            client_info,
+            is_strict,
+            elsewhere,
         )
         self._lanes: dict[str, deque[tuple[Endpoint, Request]]] = {}
         self._direct: deque[Request] = deque()
@@ -110,6 +126,26 @@ class ApiHandler:
 
     def on_messages(self, batch: Inbound) -> None:
         """A run of API requests. Unknown subjects are swallowed."""
+        here = self._left_here(batch, 0)
+        if here is not None:
+            self._take(here)
+
+    def on_passed_on(self, batch: Inbound, hops: int) -> None:
+        """Requests that other nodes passed on; direct gets come in runs of their own."""
+        here = self._left_here(batch, hops)
+        if here is None or self._is_closed:
+            return
+        if here.subjects[0].startswith(_DIRECT_PREFIX):
+            self._take_direct(here)
+        else:
+            self._take(here)
+
+    def _left_here(self, batch: Inbound, hops: int) -> Inbound | None:
+        if self._elsewhere is None:
+            return batch
+        return self._elsewhere.pass_on(batch, hops, self._pass_on, is_system=self._is_system)
+
+    def _take(self, batch: Inbound) -> None:
         for i, request in enumerate(_requests(batch)):
             found = find_endpoint(batch.subjects[i].decode("utf-8", "replace"), is_system=self._is_system)
             if found is None:
@@ -128,6 +164,11 @@ class ApiHandler:
 
     def on_direct(self, batch: Inbound) -> None:
         """A run of direct gets."""
+        here = self._left_here(batch, 0)
+        if here is not None:
+            self._take_direct(here)
+
+    def _take_direct(self, batch: Inbound) -> None:
         was_idle = not self._direct
         for i, request in enumerate(_requests(batch)):
             if self._waiting + len(self._direct) >= self._limits.api_requests_max:

@@ -43,6 +43,13 @@ class ClusterOperations(Protocol):
         """Take a server, by name or by peer id, out of the cluster. 10044 no member, 10202 not now, 10041 unsafe."""
 
 
+class StreamsElsewhere(Protocol):
+    """Streams that other nodes lead."""
+
+    async def stream_info(self, name: str, *, is_dynamic: bool) -> dict[str, Any]:
+        """A stream's info as JSON, from who leads it; 10008 if it cannot be had. ``is_dynamic``: as STREAM.CREATE's."""
+
+
 class JetStreamNode(Protocol):
     """One account's JetStream. Names are plain ``str``; unknown ones raise 10059 (stream) or 10014 (consumer)."""
 

@@ -15,7 +15,7 @@ from jetstore.model.json import DecodeError, JsonObject, decode_fields, parse
 from jetstore.model.names import Dice
 from jetstore.model.server_limits import ServerLimits
 from jetstore.stream.headers import value as header_value
-from server.jsapi.ports import JetStreamNode
+from server.jsapi.ports import JetStreamNode, StreamsElsewhere
 
 JsonDict = dict[str, Any]  # Any: a JSON value
 ItemT = TypeVar("ItemT")
@@ -51,6 +51,8 @@ class Backend:
     """Who a client is, as advisories show it."""
     is_strict: bool = True
     """Unknown fields in requests are errors."""
+    elsewhere: StreamsElsewhere | None = None
+    """What other nodes know; None: there are none."""
 
     def decode(self, model: type[BaseModel], body: bytes, go_name: str, *, strict: bool | None = None) -> JsonDict:
         """Fields of a body; 10025 if it does not decode. An empty body has none."""

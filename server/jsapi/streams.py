@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from jetstore.errors import ApiError, Corruption, NotNow
+from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo, stream_info_json
 from jetstore.model.json import Int, Uint64
@@ -15,6 +15,7 @@ from jetstore.model.requests import PurgeRequest, StreamInfoRequest
 from jetstore.model.stream import StreamConfig
 from jetstore.model.stream_checks import checked_stream
 from jetstore.model.subjects import collides_any, is_valid_subject
+from server.jsapi.ports import StreamsElsewhere
 from server.jsapi.request import Backend, JsonDict, Request, page, require_empty
 
 NAMES_PER_PAGE: Final = 1024
@@ -64,7 +65,12 @@ async def create_stream(backend: Backend, request: Request) -> JsonDict:
     """STREAM.CREATE: StreamInfo and ``did_create``."""
     config, pedantic = _decode_config(backend, request)
     checked = checked_stream(config, pedantic=pedantic, server=backend.server_limits)
-    shown = _shown(backend, await backend.node.create_stream(checked))
+    try:
+        shown = _shown(backend, await backend.node.create_stream(checked))
+    except LedElsewhere:
+        if backend.elsewhere is None:
+            raise
+        shown = await backend.elsewhere.stream_info(checked.name, is_dynamic=True)
     shown["did_create"] = True
     return shown
 
@@ -97,7 +103,7 @@ async def list_streams(backend: Backend, request: Request) -> JsonDict:
     """STREAM.LIST: infos, a page at a time. A stream deleted meanwhile is left out, a damaged one is ``missing``."""
     asked = _ListRequest(**backend.decode_optional(_ListRequest, request.body, "JSApiStreamListRequest"))
     shown, names = page(_names(backend, asked.subject), asked.offset, INFOS_PER_PAGE)
-    infos = []
+    found: dict[str, JsonDict] = {}
     missing = []
     for name in names:
         try:
@@ -111,13 +117,29 @@ async def list_streams(backend: Backend, request: Request) -> JsonDict:
         except (NotNow, Corruption):
             missing.append(name)
             continue
-        infos.append(stream_info_json(info, backend.clock.wall_ns()))
-        if len(infos) % 32 == 0:
+        found[name] = stream_info_json(info, backend.clock.wall_ns())
+        if len(found) % 32 == 0:
             await asyncio.sleep(0)
-    shown["streams"] = infos
+    if missing and backend.elsewhere is not None:
+        found.update(await _infos_elsewhere(backend.elsewhere, missing))
+        missing = [name for name in missing if name not in found]
+    shown["streams"] = [found[name] for name in names if name in found]
     if missing:
         shown["missing"] = missing
     return shown
+
+
+async def _infos_elsewhere(elsewhere: StreamsElsewhere, names: list[str]) -> dict[str, JsonDict]:
+    """Infos of those that other nodes lead, as far as they can be had."""
+    asked = [elsewhere.stream_info(name, is_dynamic=False) for name in names]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    found = {}
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, dict):
+            found[name] = answer
+        elif not isinstance(answer, ApiError):
+            raise answer
+    return found
 
 
 async def stream_info(backend: Backend, request: Request) -> JsonDict:

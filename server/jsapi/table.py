@@ -102,6 +102,9 @@ SYSTEM_SUBSCRIBED: Final[tuple[str, ...]] = tuple(PREFIX + endpoint.words for en
 
 DIRECT_PATTERN: Final = "$JS.API.DIRECT.GET.>"
 
+ANSWERED: Final[tuple[str, ...]] = (*SUBSCRIBED, DIRECT_PATTERN, *SYSTEM_SUBSCRIBED)
+"""All patterns that a node's own handlers listen to."""
+
 
 def find_endpoint(subject: str, *, is_system: bool = False) -> tuple[Endpoint, tuple[str, ...]] | None:
     """The row for an API subject and the names in it; None if nobody answers it."""

@@ -268,6 +268,11 @@ class Router:
         self.reach = Reach(self.account, self.sublist, self._delivery, self.rng, outbound, is_system)
         self._unshared = unshared
 
+    def pass_on(self, node_id: str, batch: Inbound, hops: int) -> bool:
+        """Requests for the JetStream API of another node; False: there is no way there."""
+        columns = Columns(batch.subjects, batch.replies, batch.header_lens, batch.payloads)
+        return self.reach is not None and self.reach.request(node_id, columns, hops)
+
     def arrived(self, run: Run) -> None:
         """Messages of another node for whoever subscribes here."""
         assert self.reach is not None
@@ -505,7 +510,7 @@ class Router:
         if any(there.has_literal_interest(subject) for there, subject in self._beyond(match, target)):
             return True
         members = [member for _, group in match.queues for member in group]
-        return any(each.subject == target for each in (*match.plain, *members, *match.internal))
+        return any(each.subject == target for each in (*match.plain, *members, *match.internal, *match.remotes))
 
     def _sinks(self, target: bytes) -> list[Sink]:
         match = self.sublist.match(target)

@@ -1,4 +1,4 @@
-"""Who leads is told to whoever listens where it leads: elections, hand-overs, the loss of a quorum."""
+"""Who leads is told to whoever listens, on any node: elections, hand-overs, the loss of a quorum."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Ears:
             self.heard.append((message.subject.removeprefix("$JS.EVENT.ADVISORY."), json.loads(message.data)))
 
     def of(self, subject: str) -> list[dict[str, Any]]:
-        return [event for heard, event in self.heard if heard == subject]
+        """Each event once: listeners on all nodes hear it."""
+        return list({event["id"]: event for heard, event in self.heard if heard == subject}.values())
 
 
 async def followed(s: Story) -> str:
