@@ -109,7 +109,8 @@ class LocalStreams:
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """Of those that have a member here."""
-        configs = {name: group.stream.config for name, group in self._node.streams.items()}
+        seen = {name: group for name, group in self._node.streams.items() if not group.is_restoring}
+        configs = {name: group.stream.config for name, group in seen.items()}
         return [config for _, config in sorted(configs.items()) if config is not None]
 
     async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:

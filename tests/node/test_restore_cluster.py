@@ -1,4 +1,4 @@
-"""Goal: a restored stream is on all its replicas; of one whose maker dies nobody keeps a part, and it can come again."""
+"""Goal: a restored stream is on all its replicas; of one whose maker dies nobody keeps a part; it can come again."""
 
 from __future__ import annotations
 
