@@ -33,6 +33,7 @@ CHECKERS = (
     "lost-on-node",
     "hash",
     "raft",
+    "ghost",
 )
 """Of all that count, in the order in which they are told."""
 _TALLY: ContextVar[Counter[str] | None] = ContextVar("tally", default=None)

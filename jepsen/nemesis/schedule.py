@@ -8,10 +8,11 @@ from random import Random
 from jepsen.nemesis.faults import CLOCK_KINDS, KINDS, MANY_KINDS
 from jepsen.nemesis.members import MEMBER_KINDS
 from jepsen.nemesis.network import NETWORK_KINDS
+from jepsen.nemesis.storm import STORM
 from jepsen.nemesis.target import Kind
 
 ALL_KINDS = (*KINDS, *MANY_KINDS, *NETWORK_KINDS)
-BY_NAME = {kind.name: kind for kind in (*ALL_KINDS, *MEMBER_KINDS)}
+BY_NAME = {kind.name: kind for kind in (*ALL_KINDS, *MEMBER_KINDS, STORM)}
 
 __all__ = ["ALL_KINDS", "BY_NAME", "CLOCK_KINDS", "Strike", "draw_kinds", "draw_strikes"]
 
@@ -28,6 +29,8 @@ class Strike:
 def draw_kinds(rng: Random, allowed: frozenset[str] | None = None, *, nodes: int = 1) -> tuple[Kind, ...]:
     """The kinds of one run: none in one run of eight, else a random subset (of the allowed ones)."""
     candidates = [kind for kind in (KINDS if nodes == 1 else ALL_KINDS) if allowed is None or kind.name in allowed]
+    if allowed is not None and STORM.name in allowed:
+        candidates.append(STORM)
     if allowed is not None and nodes > 1:
         candidates += [kind for kind in MEMBER_KINDS if kind.name in allowed]
     if rng.random() < 0.125 or not candidates:

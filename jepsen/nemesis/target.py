@@ -114,6 +114,9 @@ class Cluster(Protocol):
     def new_disk(self, name: str, down_s: float) -> None:
         """That machine's process dies, and is started again on an empty disk."""
 
+    def storm(self, rng: Random) -> str:
+        """Have streams made and deleted in numbers, beside the work; what was begun."""
+
     def later(self, delay_s: float, action: Callable[[], object]) -> None:
         """Do it then, unless the faults have ended by then."""
 

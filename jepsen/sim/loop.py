@@ -52,6 +52,7 @@ class SimFuture(asyncio.Future[Any]):
 
     def __init__(self, *, loop: SimLoop) -> None:
         self._serial = loop.next_serial()
+        self.owner = OWNER.get()
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
@@ -63,6 +64,7 @@ class SimTask(asyncio.Task[Any]):
 
     def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: SimLoop, **options: Any) -> None:
         self._serial = loop.next_serial()
+        self.owner = OWNER.get()
         super().__init__(coro, loop=loop, **options)
 
     def __hash__(self) -> int:
@@ -320,7 +322,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._facts.clear()
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        owner = OWNER.get()
+        future = context.get("future")  # thrown away, perhaps while another process runs than the one it was of
+        owner = future.owner if isinstance(future, SimFuture | SimTask) else OWNER.get()
         error = context.get("exception")
         if isinstance(error, SimCrash) or (owner is not None and not owner.is_alive):
             return

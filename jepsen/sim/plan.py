@@ -9,6 +9,7 @@ from random import Random
 from jepsen.nemesis.damage import FILE_CLASSES
 from jepsen.nemesis.damage import KINDS as DAMAGE_KINDS
 from jepsen.nemesis.schedule import CLOCK_KINDS, Strike, draw_kinds, draw_strikes
+from jepsen.nemesis.storm import STORM, storms
 from jepsen.workload.acks import Acks
 from jepsen.workload.append import Append
 from jepsen.workload.base import Setting, Workload
@@ -133,6 +134,15 @@ def join_workloads(plan: Plan, seed: int) -> Plan:
         if dice.random() < chance:
             picked.add(dice.choice(names))
     return replace(plan, workloads=tuple(sorted(picked)))
+
+
+def join_storms(plan: Plan, seed: int) -> Plan:
+    """The plan with storms (S1), for some seeds; one without any is the run that it always was."""
+    joined = [Strike(at_s, STORM, dice) for at_s, dice in storms(seed, plan.duration_s)]
+    if not joined:
+        return plan
+    strikes = sorted((*plan.strikes, *joined), key=lambda strike: strike.at_s)
+    return replace(plan, strikes=tuple(strikes), time_cost_s=0.0)  # all machines share one processor: it has its limits
 
 
 def draw_limits(rng: Random) -> Limits:

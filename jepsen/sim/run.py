@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from jepsen.checker.ghosts import check_ghosts
 from jepsen.checker.live import check_live
 from jepsen.checker.raft import check_raft
 from jepsen.checker.replicas import check_hashes, check_nodes
@@ -17,8 +18,9 @@ from jepsen.checker.tally import tallied
 from jepsen.history import History, Seen
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
+from jepsen.sim.holdings import holdings
 from jepsen.sim.machine import Machine, Serve
-from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan, join_workloads
+from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan, join_storms, join_workloads
 from jepsen.sim.recorder import Recorder
 from jepsen.sim.server import serve_node
 from jepsen.sim.spin import SimSpin, guarded
@@ -32,6 +34,8 @@ PROBE_BOUND_NS = 20_000_000_000
 """Virtual time within which a healed server takes a write."""
 LAST_ANSWERS_S = 0.5
 """How long after everything has healed clients may still get answers."""
+GHOSTS_GO_S = 20.0
+"""Virtual time within which nothing is left of deleted streams."""
 CONVERGE_BOUND_S = 60.0
 """Virtual time within which healed replicas agree on what is committed."""
 
@@ -93,6 +97,8 @@ def run_seed(
     plan = draw_plan(rng, nodes=nodes, workloads=workloads, faults=faults, damage=damaged, is_small=is_small)
     if not workloads:
         plan = join_workloads(plan, seed)
+    if faults is None:
+        plan = join_storms(plan, seed)
     world = World(
         Random(rng.getrandbits(64)),
         nodes=nodes,
@@ -245,8 +251,8 @@ class Run:
         world.calm()
         await asyncio.wait(clients, timeout=LAST_ANSWERS_S)
         world.hang_up()  # what is not answered by now is unknown: nobody waits for time-outs
-        await asyncio.wait(clients, timeout=120.0)
-        for client in clients:
+        await asyncio.wait([*clients, *world.storms], timeout=120.0)
+        for client in (*clients, *world.storms):
             if not client.done():
                 self.problem("live: a client never came to its end")
                 client.cancel()
@@ -265,6 +271,7 @@ class Run:
             if is_replicated:
                 await self._converge()
                 await self._read_replicas()
+            await self._look_for_ghosts()
         except Exception as error:  # noqa: BLE001  # whatever it is, the final reads did not come
             self.problem(f"live: final reads failed: {type(error).__name__}: {error}")
             return
@@ -286,6 +293,18 @@ class Run:
                     if turn == READ_AGAIN_MAX - 1:
                         self.problem(f"lost-on-node: {name}: {error}")
                     await asyncio.sleep(1.0)
+
+    async def _look_for_ghosts(self) -> None:
+        """Files of deleted groups go in the background, soon."""
+        bound_s = self.loop.now() + GHOSTS_GO_S
+        while True:
+            seen = [found for machine in self.world.machines if (found := holdings(machine)) is not None]
+            with tallied(Counter()):
+                are_there = bool(check_ghosts(seen))
+            if not are_there or self.loop.now() > bound_s:
+                self.report.problems += check_ghosts(seen)
+                return
+            await asyncio.sleep(0.5)
 
     def _check(self) -> None:
         setting, report, recorder = self.setting, self.report, self.recorder
@@ -395,7 +414,7 @@ class Run:
         """Its clients come to an end."""
         self.is_over = True
         self.recorder.is_running = False
-        rest = [task for task in self._tasks if not task.done()]
+        rest = [task for task in (*self._tasks, *self.world.storms) if not task.done()]
         if self.is_spinning:
             for machine in self.world.machines:
                 machine.close()

@@ -22,11 +22,12 @@ from typing import Any
 
 from jepsen.history import RaftState
 from jepsen.sim.client import Client, NotSent, Unknown, connect
-from jepsen.sim.cluster_client import connect_to_leader
+from jepsen.sim.cluster_client import META, connect_to_leader
 from jepsen.sim.loop import SimLoop
 from jepsen.sim.machine import Machine, Serve
 from jepsen.sim.owner import HARNESS_HOST
 from jepsen.sim.server import CLUSTER_PORT, PORT, serve_node
+from jepsen.sim.storm import LETTER, draw_storm
 from jepsen.sim.wipe import new_disk, reassign
 from jetstore.limits import KIB, MIB, Limits
 
@@ -94,6 +95,10 @@ class World:
         self.replicas = nodes
         self.damaged: set[str] = set()
         self.has_moved = False
+        self.others: set[str] = set()
+        """Streams beside those of workloads."""
+        self.storms: list[asyncio.Task[None]] = []
+        self.is_calm = False
         self.on_tell: Callable[[str], None] = lambda what: None
         self._clients = 0
         self._turn = 0
@@ -109,6 +114,8 @@ class World:
         """A connection to that machine (default: each in turn). ``NotSent`` or ``Unknown`` if there is none."""
         if node is None and name[:1] in self.streams:
             return await connect_to_leader(self, self._client_rng, name, self.streams[name[:1]])
+        if node is None and name[:1] == LETTER and self.streams:
+            return await connect_to_leader(self, self._client_rng, name, META)
         if node is None:
             node = self.homes.get(name[:1])
         if node is None:
@@ -152,7 +159,7 @@ class World:
 
     def stream_in(self, words: list[str]) -> str:
         """The stream that one of the words names."""
-        known = frozenset(self.streams.values())
+        known = self.others.union(self.streams.values())
         return next((word for word in words if word in known), "?")
 
     # -- what nemeses use (``jepsen.nemesis.target.Cluster``) -------------------------------------------------------
@@ -194,12 +201,19 @@ class World:
             if machine.name == name:
                 new_disk(machine, down_s)
 
+    def storm(self, rng: Random) -> str:
+        """Begin one; what it is."""
+        told, blowing = draw_storm(self, rng, len(self.storms) + 1)
+        self.storms.append(self.loop.create_task(blowing))
+        return told
+
     def later(self, delay_s: float, action: Callable[[], object]) -> None:
         """Do it then, unless ``calm`` comes first."""
         self._later.append(self.loop.call_later(delay_s, action, context=self._context))
 
     def calm(self) -> None:
         """No fault goes on or comes any more: links are as new, disks healed, nothing planned happens."""
+        self.is_calm = True
         for timer in self._later:
             timer.cancel()
         self._later.clear()

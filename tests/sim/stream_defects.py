@@ -19,6 +19,7 @@ from jetstore.consumer.counts import AckOutcome
 from jetstore.consumer.state import ConsumerState
 from jetstore.errors import ApiError
 from jetstore.hot.frame import encode_frames, frame_columns
+from jetstore.node.assignments import Assignments
 from jetstore.node.group_commit import Block
 from jetstore.node.ingest import Ingest
 from jetstore.node.ports import Inbound
@@ -159,6 +160,10 @@ def _no_age(patch: Patch) -> None:
     patch.setattr(Contents, "seq_at_time", lambda contents, time_ns: contents.first_seq)
 
 
+def _keep_files(patch: Patch) -> None:
+    patch.setattr(Assignments, "_remove_files", lambda *args: None)
+
+
 def _take_apart(patch: Patch) -> None:
     def torn(stream: Stream, frames: Sequence[Frame]) -> BatchOutcome | ApiError:
         columns = frame_columns(frames[-1])
@@ -246,6 +251,14 @@ DEFECTS = (
         frozenset(["redelivered", "floor", "live", "drained", "wq"]),
     ),
     Defect("the ack floor that is shown goes back", "C1", _floor_falls, ("G",), frozenset(["floor"])),
+    Defect(
+        "files of deleted streams stay",
+        "A1",
+        _keep_files,
+        ("D",),
+        frozenset(["ghost"]),
+        frozenset(["storm"]),
+    ),
     Defect("a message is never delivered", "C2", _skip_deliveries, ("G",), frozenset(["live", "drained"])),
 )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jepsen.checker.ghosts import Holdings, check_ghosts
 from jepsen.checker.raft import check_raft
 from jepsen.checker.replicas import check_hashes, check_nodes, check_stale
 from jepsen.history import AppliedHash, History, RaftPromise, RaftState, Seen, payload
@@ -138,3 +139,11 @@ def test_a_stale_read_may_be_old_but_not_older_than_what_was_acknowledged_here()
     newest.args["min_seq"] = 0
     by_seq.result["seen"] = [seen(1, "v2")]
     assert [problem[:12] for problem in check_stale(history, "S")] == ["stale: seq 1"]
+
+
+def test_ghosts_are_groups_that_the_metadata_does_not_give() -> None:
+    fine = Holdings("n1", frozenset(["2", "3"]), frozenset(["2", "3"]), frozenset(["2"]))
+    assert check_ghosts([fine]) == []
+    assert len(check_ghosts([fine._replace(open=frozenset(["2", "3", "4"]))])) == 1
+    assert len(check_ghosts([fine._replace(open=frozenset(["2"]))])) == 1
+    assert len(check_ghosts([fine._replace(on_disk=frozenset(["2", "5"]))])) == 1

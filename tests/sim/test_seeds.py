@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from jepsen.nemesis.storm import storms
 from jepsen.sim.command import quiet, replay_command
 from jepsen.sim.plan import JOINING
 from jepsen.sim.run import draw_nodes, run_seed
@@ -73,7 +74,8 @@ def test_one_seed_is_one_run_in_every_process() -> None:
 
 
 def test_committed_seeds_are_the_runs_that_they_were() -> None:
-    """No workload joins them that was not there when they were committed."""
+    """No workload or storm joins them that was not there when they were committed."""
     words = [(word, chance) for word, names, chance in JOINING if names != ("E",)]
     for seed in (int(committed.partition("x")[0]) for committed in COMMITTED):
         assert all(random.Random(f"{word} {seed}").random() >= chance for word, chance in words), seed
+        assert not storms(seed, 1.0), seed

@@ -211,3 +211,17 @@ def test_the_trace_is_the_same_in_every_process() -> None:
         for seed in ("0", "1", "77")
     }
     assert len(hashes) == 1
+
+
+def test_what_a_dead_process_never_looked_at_is_no_failure(loop: SimLoop) -> None:
+    """Its futures may be thrown away much later, while somebody else runs."""
+
+    async def main() -> None:
+        dead, alive = Owner("dead"), Owner("alive")
+        futures = [loop.call_owned(owner, loop.create_future) for owner in (dead, alive)]
+        dead.is_alive = False
+        while futures:
+            futures.pop().set_exception(OSError("nobody looks"))
+
+    loop.run_until_complete(main())
+    assert len(loop.failures) == 1
