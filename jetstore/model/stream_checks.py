@@ -72,7 +72,6 @@ def refuse_unsupported(config: StreamConfig) -> None:
     """10052 naming the first feature this version does not have."""
     wanted = (
         ("compression s2", config.compression is StoreCompression.S2),
-        ("persist_mode async", config.persist_mode is PersistMode.ASYNC),
         ("allow_batched", config.allow_batched),
         ("placement tags", config.placement is not None and bool(config.placement.tags)),
     )
@@ -115,6 +114,7 @@ def checked_stream(
         raise _invalid("stream configuration for create can not be sealed")
     if is_create and config.mirror_direct and config.mirror is None:
         raise _invalid("stream has no mirror but does have mirror direct")
+    _check_persist_mode(config)
     if config.placement is not None:
         if config.placement.preferred:
             raise _invalid("preferred server not permitted in placement")
@@ -203,6 +203,18 @@ def _check_counter(config: StreamConfig) -> None:
         raise _invalid("counter stream cannot use message schedules")
     if config.retention is not RetentionPolicy.LIMITS:
         raise _invalid("counter stream can only use limits retention")
+
+
+def _check_persist_mode(config: StreamConfig) -> None:
+    """``async`` allows acknowledgements before messages are durable. It is kept; nothing here makes use of it."""
+    if config.persist_mode is not PersistMode.ASYNC:
+        return
+    if config.storage is not StorageType.FILE:
+        raise _invalid("async persist mode is only supported on file storage")
+    if config.num_replicas > 1:
+        raise _invalid("async persist mode is not supported on replicated streams")
+    if config.allow_atomic:
+        raise _invalid("async persist mode is not supported with atomic batch publish")
 
 
 def _marker_changes(config: StreamConfig, pedantic: bool) -> dict[str, bool]:

@@ -60,13 +60,33 @@ def test_error_table_is_whole() -> None:
     ("fields", "feature"),
     [
         ({"compression": "s2"}, "compression s2"),
-        ({"persist_mode": "async"}, "persist_mode async"),
         ({"allow_batched": True}, "allow_batched"),
     ],
 )
 def test_features_of_later_versions_are_named(fields: dict[str, object], feature: str) -> None:
     with refused(10052, f"{feature} is not supported by this version of jetstore"):
         stream(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"storage": "memory", "num_replicas": 3, "allow_atomic": True}, "is only supported on file storage"),
+        ({"num_replicas": 3, "allow_atomic": True}, "is not supported on replicated streams"),
+        ({"allow_atomic": True}, "is not supported with atomic batch publish"),
+    ],
+)
+def test_what_async_persist_mode_does_not_go_with(fields: dict[str, object], text: str) -> None:
+    with refused(10052, f"async persist mode {text}"):
+        stream(persist_mode="async", **fields)
+
+
+def test_async_persist_mode_is_kept_and_cannot_be_changed() -> None:
+    kept = stream(persist_mode="async")
+    assert kept.persist_mode == "async"
+    assert kept.metadata["_nats.req.level"] == "2"
+    with refused(10052, "stream configuration update can not change persist mode"):
+        admit_update(kept, stream(), {"A": kept})
 
 
 def test_server_limit_of_the_duplicate_window() -> None:
