@@ -305,3 +305,32 @@ def test_no_more_than_so_many_at_once(made: tuple[SimVfs, dict[str, Any], bytes]
         await client.api("STREAM.SNAPSHOT.S", request)
 
     play_over(vfs, story)
+
+
+def test_damage_is_never_sent(made: tuple[SimVfs, dict[str, Any], bytes]) -> None:
+    """A record that cannot be read ends the snapshot, with or without ``jsck``; what came of it restores nowhere."""
+    vfs, before, _ = made
+
+    async def flush(world: World, client: Client) -> None:
+        server = current_server(world)
+        await server.node.storage.checkpoint(server.node.streams["S"])
+
+    async def story(world: World, client: Client) -> list[bytes]:
+        found = []
+        for request in ({}, {"jsck": True}):
+            _, chunks = await snapshot(client, chunk_size=1024, **request)
+            assert chunks[-1].status == 500
+            assert b"segments" in chunks[-1].header
+            found.append(joined(chunks))
+        return found
+
+    async def again(world: World, client: Client) -> None:
+        answer = await restore(client, taken[0], without_dynamic(before["config"]))
+        assert "backup was truncated" in answer["error"]["description"]
+
+    damaged, _ = play_over(vfs, flush)
+    path = sorted(path for path in damaged.files() if path.startswith("groups/2/segments/"))[0]
+    at = damaged.peek(path).index(b"7....")
+    damaged.poke(path, at, b"8")
+    _, taken = play_over(damaged, story)
+    play_over(None, again)

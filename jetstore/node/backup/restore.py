@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from pydantic import BaseModel
 
-from jetstore.errors import ApiError, ArchiveError, Corruption, JetstoreError, OperatingError
+from jetstore.errors import ApiError, ArchiveError, Corruption, JetstoreError, OperatingError, OutcomeUnknown
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import HEADER_BYTES_MAX, encode_frames
 from jetstore.meta.state import encode_abandoned, encode_restored
@@ -127,6 +127,8 @@ class RestoreSession:
         self._consumers: list[ReadConsumer] = []
         self._consumer_bytes = 0
         self._is_complete = False
+        self._is_unknown = False
+        """Nobody knows whether the last entry came about: the client is told nothing definite."""
         self._last_seq = 0
         self._part = _Part()
         self._part_bytes = min(PART_BYTES, node.limits.entry_bytes_max // 2)
@@ -161,7 +163,7 @@ class RestoreSession:
         return reply, body
 
     async def run(self) -> tuple[StreamGroup | ApiError, bytes] | None:
-        """The stream, or why there is none, and who is to be told; None: the client has gone. Then nothing is left."""
+        """The stream, or why there is none, and who is to be told; None: nobody is told anything."""
         error: ApiError | None = None
         is_done = False
         try:
@@ -177,6 +179,9 @@ class RestoreSession:
                     error = await self._attempt(self._take(body) if body else self._finish())
                     if error is not None:
                         await self._give_up()
+                if self._is_unknown:
+                    log.warning("outcome of a restore unknown", stream=self._name)
+                    return None
                 if not body:
                     break
                 self.bytes += len(body)
@@ -359,7 +364,11 @@ class RestoreSession:
         await self._send(RestoredHead([], 0, (), is_last=True, last_time_ns=state.last_ts), [])
         await self._settle(0)
         meta = self._node.meta
-        await meta.call(encode_restored(meta.machine.streams[self._name]))
+        try:
+            await meta.call(encode_restored(meta.machine.streams[self._name]))
+        except OutcomeUnknown:
+            self._is_unknown = True
+            raise
         self._node.backups.restoring.discard(group.uid)
 
     def _admitted(self, read: ReadConsumer, existing: dict[str, ConsumerConfig]) -> ConsumerConfig:
