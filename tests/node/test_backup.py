@@ -14,6 +14,7 @@ from jepsen.sim.client import ApiFailure, Client, NoResponders
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
 from jetstore.node.backup import archive, s2
+from jetstore.store.ports import Message
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def packed(*entries: bytes) -> bytes:
 
 
 STATE = archive.encode_entry(b"state.json", 1, b'{"first_seq":1,"last_seq":3,"consumer_count":0}')
-ONE = archive.encode_messages([(1, 1, b"s.1", b"", b"x")])  # type: ignore[list-item]  # as good as a Message
+ONE = archive.encode_messages([Message(1, 1, b"s.1", b"", b"x")])
 BAD = {
     "nothing": (b"", "EOF"),
     "garbage": (b"garbage" * 100, "s2: corrupt input"),
@@ -139,11 +140,11 @@ BAD = {
     "no sequence": (packed(STATE, archive.encode_entry(b"s.1", 1, b"x")), "expected message sequence"),
     "subject": (packed(STATE, ONE.replace(b"s.1", b"s.>"), archive.END), "no valid subject"),
     "header": (
-        packed(STATE, archive.encode_messages([(1, 1, b"s.1", b"X: y\r\n\r\n", b"")])),  # type: ignore[list-item]
+        packed(STATE, archive.encode_messages([Message(1, 1, b"s.1", b"X: y\r\n\r\n", b"")])),
         "no valid header",
     ),
     "too large": (
-        packed(STATE, archive.encode_messages([(1, 1, b"s.1", b"", bytes(LIMITS.max_payload_bytes + 1))])),  # type: ignore[list-item]
+        packed(STATE, archive.encode_messages([Message(1, 1, b"s.1", b"", bytes(LIMITS.max_payload_bytes + 1))])),
         "exceeds maximum payload size",
     ),
     "no consumer": (

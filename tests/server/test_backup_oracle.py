@@ -19,6 +19,9 @@ from nats.js.errors import APIError
 from system_script import Json, oracle_binary, running
 from test_system_oracle import differences
 
+from jetstore.node.backup import archive, s2
+from jetstore.store.ports import Message
+
 pytestmark = [
     pytest.mark.oracle,
     pytest.mark.skipif(oracle_binary() is None, reason="no nats-server at hand"),
@@ -29,6 +32,8 @@ server_name: n1
 listen: 127.0.0.1:-1
 http: 127.0.0.1:-1
 jetstream {{ store_dir: "{directory}/data" }}"""
+STATE = archive.encode_entry(b"state.json", 1, b'{"first_seq":1,"last_seq":3,"consumer_count":0}')
+ONE = archive.encode_messages([Message(1, 1, b"s.1", b"", b"x")])
 STREAM = {"name": "S", "subjects": ["s.>"], "allow_msg_ttl": True, "allow_direct": True, "max_msgs_per_subject": 30}
 QUEUE = {"name": "Q", "subjects": ["q.>"], "retention": "interest"}
 CONSUMERS = [
@@ -195,10 +200,57 @@ async def leftovers(client: Client) -> list[Json]:
     return found
 
 
+REQUESTS: list[tuple[str, Json]] = [
+    ("SNAPSHOT.S", None),
+    ("SNAPSHOT.NO", None),
+    ("SNAPSHOT.NO", {"deliver_subject": "a b"}),
+    ("SNAPSHOT.S", {}),
+    ("SNAPSHOT.S", {"deliver_subject": "a b"}),
+    ("SNAPSHOT.S", {"deliver_subject": "a.*"}),
+    ("SNAPSHOT.S", {"unknown": 1}),
+    ("SNAPSHOT.S", {"chunk_size": "x"}),
+    ("RESTORE.S", None),
+    ("RESTORE.S", {"config": {"name": "T"}}),
+    ("RESTORE.S", {"config": {"name": "S"}}),
+    ("RESTORE.S", {"config": {}}),
+    ("RESTORE.N", {"config": {"name": "N", "subjects": ["a..b"]}}),
+    ("RESTORE.N", {"config": {"name": "N"}, "state": {"unknown": 1}}),
+    ("RESTORE.N", {"config": {"name": "N", "max_age": -1}}),
+]
+ARCHIVES: list[tuple[Json, bytes]] = [
+    ({"name": "X", "subjects": ["s.>"]}, s2.MAGIC + s2.plain_chunks(archive.MAGIC + STATE + archive.END)),
+    ({"name": "X"}, b""),
+    ({"name": "X"}, s2.MAGIC + s2.plain_chunks(archive.MAGIC + archive.END)),
+    ({"name": "X"}, s2.MAGIC + s2.plain_chunks(archive.MAGIC + STATE + archive.encode_entry(b"x", 1, b"y"))),
+    ({"name": "X"}, s2.MAGIC + s2.plain_chunks(archive.MAGIC + STATE + ONE + ONE + archive.END)),
+]
+
+
+async def refusals(client: Client) -> list[Json]:
+    """What is refused, and how, and what is told about it."""
+    found: list[Json] = [await api(client, f"STREAM.{subject}", body) for subject, body in REQUESTS]
+    told = await client.subscribe("$JS.EVENT.ADVISORY.STREAM.*.X")
+    for config, data in ARCHIVES:
+        begun = await api(client, "STREAM.RESTORE.X", {"config": config, "state": {}})
+        pieces = [data[start : start + 40] for start in range(0, len(data), 40)]
+        found += [(await client.request(begun["deliver_subject"], piece)).data for piece in pieces]
+        found.append(json.loads((await client.request(begun["deliver_subject"], b"")).data))
+        await api(client, "STREAM.DELETE.X")  # nats-server keeps what came before the error
+        for _ in range(2):
+            message = await told.next_msg(10)
+            while "STREAM.CREATED" in message.subject or "STREAM.DELETED" in message.subject:
+                message = await told.next_msg(10)
+            advisory = json.loads(message.data)
+            found.append([message.subject, sorted(advisory), advisory["type"], advisory.get("bytes")])
+    return found
+
+
 def test_each_restores_what_the_other_sent(tmp_path: Path) -> None:
     async def main() -> None:
         async with both(tmp_path) as (us, them):
             await asyncio.gather(fill(us), fill(them))
+            for ours, theirs in zip(await refusals(us), await refusals(them), strict=True):
+                assert ours == theirs
             await exchange(us, them)
             assert await leftovers(us) == await leftovers(them)
 
