@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from jepsen.sim.anywhere import OpenWorld
 from jepsen.sim.machine import Machine
 from jepsen.sim.plan import Plan
 from jepsen.sim.run import Report, Run, conduct
@@ -27,6 +28,8 @@ class Scenario:
     workloads: tuple[str, ...] = ("A",)
     needs_replicas: bool = True
     """Means nothing unless the machines replicate to each other."""
+    clients_anywhere: bool = False
+    """Clients stay where they are connected to, and leave it to the servers to find who leads."""
 
 
 @dataclass(slots=True)
@@ -59,7 +62,8 @@ def play_scenario(scenario: Scenario, seed: int) -> Outcome:
         damage=(),
         last_end="none",
     )
-    world = World(Random(rng.getrandbits(64)), nodes=scenario.nodes, limits=SMALL, serve=serve_node)
+    make = OpenWorld if scenario.clients_anywhere else World
+    world = make(Random(rng.getrandbits(64)), nodes=scenario.nodes, limits=SMALL, serve=serve_node)
     report = Report(seed, scenario.nodes, workloads=scenario.workloads)
     run = Run(plan, world, Random(rng.getrandbits(64)), report, scenario.script)
     conduct(run)
