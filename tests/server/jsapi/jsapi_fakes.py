@@ -17,6 +17,7 @@ from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, Priority
 from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
 from jetstore.model.stream import StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
+from jetstore.node.backup.snapshot import SnapshotRequest
 from jetstore.node.ports import Inbound, InboundHandler
 from jetstore.store.ports import Message
 from jetstore.types import Nanos
@@ -115,6 +116,19 @@ class FakeNode:
             subjects = dict(sorted(counts.items())[request.offset :])
             info = StreamInfo(info.config, info.created_ns, replace(info.state, subjects=subjects), len(counts))
         return info
+
+    def require_stream(self, name: str) -> None:
+        self._stream(name)
+
+    async def snapshot_stream(
+        self, name: str, request: SnapshotRequest, client: dict[str, Any]
+    ) -> tuple[StreamConfig, StreamState]:
+        return self._stream(name).config, StreamState()
+
+    async def restore_stream(self, config: StreamConfig, client: dict[str, Any]) -> bytes:
+        if config.name in self.streams:
+            raise api_error("JSStreamNameExistRestoreFailedErr")
+        return b"restore"
 
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:
         self.calls.append(f"purge {name}")
