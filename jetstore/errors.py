@@ -45,6 +45,11 @@ class NotNow(JetstoreError):
 class LedElsewhere(NotNow):
     """The stream of this name is there, and another node leads it."""
 
+    def __init__(self, name: str, version: int = 0) -> None:
+        """``version``: of the configuration that was decided just now."""
+        super().__init__(f"{name} is led by another node")
+        self.version = version
+
 
 class ConfChangeRefused(JetstoreError):
     """A change of a group's members that its configuration does not allow. Nothing was proposed."""

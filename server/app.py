@@ -200,7 +200,8 @@ class Server:
                 from jetstore.node.whereabouts import Whereabouts
                 from server.jsapi.elsewhere import Elsewhere
 
-                elsewhere = Elsewhere(Whereabouts(self.node, self.cluster), self.cluster.links, self._stream_info)
+                elsewhere = Elsewhere(Whereabouts(self.node, self.cluster), self.cluster.links, self._of_leading)
+                self.streams.consumers_elsewhere = elsewhere.consumer_configs
             self.api = ApiHandler(
                 self.streams,
                 home,
@@ -278,10 +279,13 @@ class Server:
             self.peers.attach(router)
         return router
 
-    async def _stream_info(self, name: str, is_dynamic: bool) -> dict[str, Any]:  # Any: JSON
-        """Of a stream that this node leads, for another one."""
-        info = await self.streams.stream_info(name, StreamInfoRequest())
-        return stream_info_json(info, self.world.clock.wall_ns(), dynamic_metadata=is_dynamic)
+    async def _of_leading(self, asked: dict[str, Any]) -> Any:  # Any: JSON
+        """What another node asks of a stream that this one leads."""
+        name = asked["stream"]
+        if "consumers" in asked:
+            return [config.to_json() for config in self.streams.consumer_configs(name)]
+        info = await self.streams.stream_info(name, StreamInfoRequest(), asked["version"])
+        return stream_info_json(info, self.world.clock.wall_ns(), dynamic_metadata=asked["is_dynamic"])
 
     async def stop(self) -> None:
         """Take no more clients, answer what is due, make it durable, let the store go."""

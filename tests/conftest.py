@@ -27,7 +27,7 @@ def require(server: str) -> None:
         pytest.skip("this tree has no server.app")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def require_server() -> Callable[[str], None]:
     """``require_server(name)`` skips the test, with the reason, when that server cannot run here."""
     return require

@@ -5,7 +5,7 @@ Every change goes the same way: checked under a lock against what exists, propos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from jetstore.model.server_limits import ServerLimits
 from jetstore.model.source_checks import follow_origin
 from jetstore.model.stream import StorageType, StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
+from jetstore.node.advisories import StreamAdvisories
 from jetstore.node.backup.snapshot import SnapshotRequest
 from jetstore.node.cluster_api import ClusterApi
 from jetstore.node.cluster_info import stream_cluster
@@ -56,6 +57,8 @@ class StreamsApi:
         self._server_limits = server_limits
         self._account_limits = account_limits or AccountLimits()
         self._parsed: dict[str, tuple[StreamAssignment, StreamConfig]] = {}
+        self.consumers_elsewhere: Callable[[str], Awaitable[list[ConsumerConfig]]] | None = None
+        """Asks who leads a stream for its consumers' configurations; None: there are no other nodes."""
         self.cluster = ClusterApi(node, node.cluster, self._group) if node.cluster is not None else None
         """What only a node of a cluster can be asked."""
 
@@ -204,24 +207,57 @@ class StreamsApi:
         node = self._node
         self._require_meta()
         async with node.meta_lock:
-            group = self._group(config.name)
-            stream = group.require_serving() if node.cluster is None else group.stream
-            if stream.config is None or group.is_faulty:
-                raise api_error("JSClusterNotAvailErr")
+            group = node.streams.get(config.name)
+            if group is None and self._is_held_elsewhere(config.name):
+                assert self.consumers_elsewhere is not None
+                current, consumers = self._configs()[config.name], await self.consumers_elsewhere(config.name)
+            else:
+                group = self._group(config.name)
+                stream = group.require_serving() if node.cluster is None else group.stream
+                if stream.config is None or group.is_faulty:
+                    raise api_error("JSClusterNotAvailErr")
+                current, consumers = stream.config, [consumer.config for consumer in stream.consumers.values()]
             config = admit_update(
-                stream.config,
+                current,
                 follow_origin(config, self._configs()),
                 {name: other for name, other in self._configs().items() if name != config.name},
-                consumers=[consumer.config for consumer in stream.consumers.values()],
+                consumers=consumers,
                 pedantic=pedantic,
                 account=self._account_limits,
                 server=self._server_limits,
             )
+            update = meta_entries.encode_update(config.name, config.to_json())
+            if group is None:
+                assignment = await node.meta.call(update)
+                self._advisories(config.name).tell("UPDATED", "stream_action", action="modify")
+                raise LedElsewhere(config.name, assignment.version)
             async with group.lock:
-                assignment = await node.meta.call(meta_entries.encode_update(config.name, config.to_json()))
+                assignment = await node.meta.call(update)
                 await group.configured(assignment.version)
         group.advisories.tell("UPDATED", "stream_action", action="modify")
         return self._shown(group, StreamInfoRequest())
+
+    def _is_held_elsewhere(self, name: str) -> bool:
+        """Whether it is there, and this node has no copy."""
+        node = self._node
+        return (
+            self.consumers_elsewhere is not None
+            and name in node.meta.machine.streams
+            and name not in node.lost
+            and not self._is_restoring(name)
+        )
+
+    def _advisories(self, name: str) -> StreamAdvisories:
+        """What tells of a stream, also where it has no copy."""
+        node = self._node
+        group = node.streams.get(name)
+        return (
+            group.advisories if group is not None else StreamAdvisories(node.outlet, node.clock, node.parts.rng, name)
+        )
+
+    def consumer_configs(self, stream: str) -> list[ConsumerConfig]:
+        """Of all consumers of a stream that this node leads."""
+        return [consumer.config for consumer in self._group(stream).require_serving().consumers.values()]
 
     async def delete_stream(self, name: str) -> None:
         """Remove the stream, its consumers and its messages."""
@@ -230,10 +266,9 @@ class StreamsApi:
         async with node.meta_lock:
             if name not in node.meta.machine.streams or self._is_restoring(name):
                 raise api_error("JSStreamNotFoundErr")
-            group = node.streams.get(name)
+            advisories = self._advisories(name)
             await node.meta.call(meta_entries.encode_delete(name))
-        if group is not None:
-            group.advisories.tell("DELETED", "stream_action", action="delete")
+        advisories.tell("DELETED", "stream_action", action="delete")
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
@@ -241,9 +276,11 @@ class StreamsApi:
         configs = self._configs()
         return [configs[name] for name in sorted(configs) if not self._is_restoring(name)]
 
-    async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
-        """Info after everything acknowledged before the call."""
+    async def stream_info(self, name: str, request: StreamInfoRequest, version: int = 0) -> StreamInfo:
+        """Info after everything acknowledged before the call, and this version of the configuration."""
         group = self._group(name)
+        if version:
+            await group.configured(version)
         await _confirm(group)
         return self._info(group, request)
 

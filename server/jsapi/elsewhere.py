@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from jetstore.errors import ApiError, JetstoreError
 from jetstore.model.api_errors import api_error
+from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.json import encode
 from jetstore.node.link.ports import NodeLinks, RequestRefused
 from jetstore.node.ports import Inbound
@@ -29,8 +30,8 @@ ABOUT_STREAMS: Final = frozenset(
     ]
 )
 """What is for who leads the metadata."""
-INFO_METHOD: Final = "jsapi.stream.info"
-INFO_WAIT_S: Final = 2.0
+METHOD: Final = "jsapi.stream"
+ASK_WAIT_S: Final = 2.0
 ASKED_AT_ONCE_MAX: Final = 512
 _DIRECT: Final = (PREFIX + "DIRECT.GET.").encode()
 
@@ -41,12 +42,12 @@ PassOn = Callable[[str, Inbound, int], bool]
 class Elsewhere:
     """Where requests are answered. One for all accounts of a server."""
 
-    def __init__(self, where: Whereabouts, links: NodeLinks, info: Callable[[str, bool], Awaitable[JsonDict]]) -> None:
-        """``info`` gives that of a stream that is led here; with metadata of this server, or without."""
+    def __init__(self, where: Whereabouts, links: NodeLinks, leading: Callable[[JsonDict], Awaitable[Any]]) -> None:
+        """``leading`` answers what is asked of a stream that is led here. Any: a JSON value."""
         self._where = where
         self._links = links
-        self._info = info
-        links.register(INFO_METHOD, self._on_info, concurrent_max=ASKED_AT_ONCE_MAX)
+        self._leading = leading
+        links.register(METHOD, self._answer, concurrent_max=ASKED_AT_ONCE_MAX)
 
     def place(self, subject: bytes, *, is_system: bool = False) -> str:
         """The node that answers a request on this subject; "" = this one."""
@@ -77,32 +78,39 @@ class Elsewhere:
 
     # -- infos ------------------------------------------------------------------------------------------------------
 
-    async def stream_info(self, name: str, *, is_dynamic: bool) -> JsonDict:
-        """Of a stream that another node leads. Raises ``ApiError``: 10008 if it cannot be had."""
-        return await self._ask(name, is_dynamic, 0)
+    async def stream_info(self, name: str, *, is_dynamic: bool, version: int = 0) -> JsonDict:
+        """Of a stream that another node leads, with this version of its configuration or a later one.
 
-    async def _ask(self, name: str, is_dynamic: bool, hops: int) -> JsonDict:
-        node_id = self._where.of_stream(name)
-        if not node_id or hops >= HOPS_MAX:
+        Raises ``ApiError``: 10008 if it cannot be had.
+        """
+        info: JsonDict = await self._ask({"stream": name, "is_dynamic": is_dynamic, "version": version, "hops": 0})
+        return info
+
+    async def consumer_configs(self, name: str) -> list[ConsumerConfig]:
+        """Of all consumers of a stream that another node leads. Raises ``ApiError``."""
+        configs = await self._ask({"stream": name, "consumers": True, "hops": 0})
+        return [ConsumerConfig.from_json(config) for config in configs]
+
+    async def _ask(self, asked: JsonDict) -> Any:  # Any: a JSON value
+        node_id = self._where.of_stream(asked["stream"])
+        if not node_id or asked["hops"] >= HOPS_MAX:
             raise api_error("JSClusterNotAvailErr")
-        payload = encode({"stream": name, "is_dynamic": is_dynamic, "hops": hops + 1})
+        payload = encode({**asked, "hops": asked["hops"] + 1})
         try:
-            async with asyncio.timeout(INFO_WAIT_S):
-                answer: JsonDict = json.loads(await self._links.request(node_id, INFO_METHOD, payload))
-                return answer
+            async with asyncio.timeout(ASK_WAIT_S):
+                return json.loads(await self._links.request(node_id, METHOD, payload))
         except RequestRefused as refusal:
             what = "JSStreamNotFoundErr" if refusal.code == 10059 else "JSClusterNotAvailErr"
             raise api_error(what) from None
         except (JetstoreError, TimeoutError):
             raise api_error("JSClusterNotAvailErr") from None
 
-    async def _on_info(self, _node_id: str, payload: bytes) -> bytes:
+    async def _answer(self, _node_id: str, payload: bytes) -> bytes:
         asked = json.loads(payload)
-        name, is_dynamic, hops = asked["stream"], asked["is_dynamic"], asked["hops"]
         try:
-            if self._where.of_stream(name):
-                return encode(await self._ask(name, is_dynamic, hops))
-            return encode(await self._info(name, is_dynamic))
+            if self._where.of_stream(asked["stream"]):
+                return encode(await self._ask(asked))
+            return encode(await self._leading(asked))
         except ApiError as error:
             raise RequestRefused(error.err_code, error.description) from None
 

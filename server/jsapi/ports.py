@@ -46,8 +46,11 @@ class ClusterOperations(Protocol):
 class StreamsElsewhere(Protocol):
     """Streams that other nodes lead."""
 
-    async def stream_info(self, name: str, *, is_dynamic: bool) -> dict[str, Any]:
-        """A stream's info as JSON, from who leads it; 10008 if it cannot be had. ``is_dynamic``: as STREAM.CREATE's."""
+    async def stream_info(self, name: str, *, is_dynamic: bool, version: int = 0) -> dict[str, Any]:
+        """A stream's info as JSON, from who leads it; 10008 if it cannot be had. ``is_dynamic``: as STREAM.CREATE's.
+
+        ``version``: of its configuration, or a later one.
+        """
 
 
 class JetStreamNode(Protocol):

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow
+from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow, OutcomeUnknown
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo, stream_info_json
 from jetstore.model.json import Int, Uint64
@@ -61,16 +61,25 @@ def _shown(backend: Backend, info: StreamInfo) -> JsonDict:
     return stream_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True)
 
 
+async def _shown_elsewhere(backend: Backend, name: str, led: LedElsewhere) -> JsonDict:
+    if backend.elsewhere is None:
+        raise led
+    try:
+        return await backend.elsewhere.stream_info(name, is_dynamic=True, version=led.version)
+    except ApiError as error:
+        if led.version:  # it is decided: an error would say that it is not
+            raise OutcomeUnknown(f"{name} was updated, and cannot be shown: {error}") from None
+        raise
+
+
 async def create_stream(backend: Backend, request: Request) -> JsonDict:
     """STREAM.CREATE: StreamInfo and ``did_create``."""
     config, pedantic = _decode_config(backend, request)
     checked = checked_stream(config, pedantic=pedantic, server=backend.server_limits)
     try:
         shown = _shown(backend, await backend.node.create_stream(checked))
-    except LedElsewhere:
-        if backend.elsewhere is None:
-            raise
-        shown = await backend.elsewhere.stream_info(checked.name, is_dynamic=True)
+    except LedElsewhere as led:
+        shown = await _shown_elsewhere(backend, checked.name, led)
     shown["did_create"] = True
     return shown
 
@@ -79,7 +88,10 @@ async def update_stream(backend: Backend, request: Request) -> JsonDict:
     """STREAM.UPDATE: a full replacement of the configuration."""
     config, pedantic = _decode_config(backend, request)
     checked = checked_stream(config, pedantic=pedantic, server=backend.server_limits, is_create=False)
-    return _shown(backend, await backend.node.update_stream(checked, pedantic))
+    try:
+        return _shown(backend, await backend.node.update_stream(checked, pedantic))
+    except LedElsewhere as led:
+        return await _shown_elsewhere(backend, checked.name, led)
 
 
 def _names(backend: Backend, subject: str) -> list[str]:
