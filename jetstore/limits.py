@@ -117,8 +117,10 @@ class Limits:
     """Restores under way at once; above: refused with 10023."""
     restore_queue_bytes: int = 8 * MIB
     """Chunks of one restore that wait to be read; above: the restore fails (clients wait for each chunk's answer)."""
-    archive_consumer_bytes: int = 16 * MIB
-    """State of one consumer in an archive, and of all of them while a restore keeps them; above: refused."""
+    archive_consumer_bytes: int = 4 * MIB
+    """State of one consumer in an archive (about 60,000 pending messages); above: refused."""
+    archive_consumers_bytes: int = 32 * MIB
+    """The same of all consumers of an archive, which a restore keeps until the messages are in; above: refused."""
 
     # -- links between nodes --------------------------------------------------------------------------------------
     link_frame_bytes: int = MIB

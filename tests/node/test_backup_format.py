@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,11 @@ def entries_of(pieces: Iterable[bytes]) -> list[Entry]:
     if not reader.is_between:
         raise ArchiveError("cut off")
     return found
+
+
+def last_of(steps: Iterable[Any]) -> Any:
+    *_, last = steps
+    return last
 
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
@@ -168,7 +174,7 @@ def test_an_archive_of_nats_server() -> None:
     assert end == (EntryHead(b"", 0, 0, 0, 0), b"")
     assert [head.seq for head, _ in stored] == [seq for seq in range(1, 302) if seq not in (5, 17, 18, 19)]
     assert stored[-1][1] == b"NATS/1.0\r\nNats-Msg-Id: id1\r\nA: b\r\n\r\nwith"
-    read = decode_consumer("d1", consumer[1])
+    read = last_of(decode_consumer("d1", consumer[1]))
     assert (read.delivered, read.ack_floor) == ((11, 11), (3, 3))
     assert [seq for first, last, *_ in read.pending for seq in range(first, last + 1)] == [4, 7, 8, 9, 10, 11]
     assert read.config.durable_name == "d1"
@@ -206,7 +212,7 @@ def test_a_consumer_comes_back() -> None:
     for row in ((3, 5, 3, 100, 105, 1), (8, 8, 9, 100, 107, 2), (9, 9, 10, 90, 200, 0)):
         state.pending.put(Run(*row))
     state.exhausted.put(Run(7, 7, 8, 0, 0, 3))
-    read = decode_consumer("c", encode_consumer(take(state)))
+    read = last_of(decode_consumer("c", last_of(encode_consumer(take(state)))))
     assert (read.delivered, read.ack_floor, read.config) == ((30, 20), (2, 2), config)
     pending, exhausted = rows_of(read, config)
     assert [[row[i] for i in (0, 1, 2, 4, 5)] for row in pending] == [
@@ -221,6 +227,13 @@ class _View:
     first_seq, last_seq, messages = 1, 0, 0
 
     def __init__(self, log: object) -> None: ...
+
+
+def test_the_same_sequence_twice_is_refused() -> None:
+    state = {"delivered": {"consumer_seq": 5, "stream_seq": 5}}
+    pending = {"3": {"Sequence": 3}, "03": {"Sequence": 4}}
+    with pytest.raises(ArchiveError, match="'03' is not how a sequence is written"):
+        last_of(decode_consumer("c", encode({"config": {}, "state": state | {"pending": pending}})))
 
 
 numbers = st.one_of(st.integers(-5, 40), st.just(2**64), st.text(max_size=3), st.none(), st.booleans())
@@ -242,7 +255,7 @@ objects = st.dictionaries(st.sampled_from(["1", "2", "x", "-1", "consumer_seq", 
 @settings(deadline=None, max_examples=200)
 def test_any_consumer_is_taken_or_refused(content: bytes) -> None:
     try:
-        read = decode_consumer("c", content)
+        read = last_of(decode_consumer("c", content))
     except ArchiveError:
         return
     rows_of(read, read.config)

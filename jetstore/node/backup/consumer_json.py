@@ -9,17 +9,19 @@ Source: ``docs/format/archive.md``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from jetstore.consumer.pending import Run, Runs
 from jetstore.consumer.state import ConsumerState
 from jetstore.errors import ArchiveError
 from jetstore.model.consumer import ConsumerConfig
-from jetstore.model.json import DecodeError, JsonObject, decode_fields, encode, parse
+from jetstore.model.json import DecodeError, decode_fields, encode
 
 _SEQ_MAX = 2**63 - 1
 OWN_FIELD = "jetstore"
+STEP = 1_000
+"""Messages of a consumer's state that are looked at between two turns of the event loop."""
 SKIP_MAX = 50_000
 """Last messages per subject that are still to come, in an archive; a consumer with more goes on like any other."""
 
@@ -49,32 +51,37 @@ def take(state: ConsumerState) -> TakenConsumer:
     )
 
 
-def encode_consumer(taken: TakenConsumer) -> bytes:
-    """The content of its entry."""
-    head = taken.head
-    state: dict[str, Any] = {  # Any: JSON values
-        "delivered": {"consumer_seq": taken.delivered[0], "stream_seq": taken.delivered[1]},
-        "ack_floor": {"consumer_seq": taken.ack_floor[0], "stream_seq": taken.ack_floor[1]},
-    }
-    pending: dict[str, dict[str, int]] = {}
-    again: dict[str, int] = {}
+def encode_consumer(taken: TakenConsumer) -> Iterator[bytes]:
+    """The content of its entry, the last thing given; before it, b"" now and then: for event loops."""
+    head, last_wait = taken.head, len(taken.waits_ns) - 1
+    positions = [("delivered", taken.delivered), ("ack_floor", taken.ack_floor)]
+    state = {name: {"consumer_seq": at[0], "stream_seq": at[1]} for name, at in positions}
+    parts = [b'{"config":', encode(head["config"]), b',"state":', encode(state)[:-1]]
+    pending: list[bytes] = []
+    again: list[bytes] = []
+    looked_at = 0
     for first, last, consumer_seq, _, due_ns, count in head["pending"]:
-        delivered_ns = due_ns - taken.waits_ns[min(max(count, 1), len(taken.waits_ns)) - 1]
-        for seq in range(first, last + 1):
-            pending[str(seq)] = {"Sequence": consumer_seq + seq - first, "Timestamp": delivered_ns}
+        delivered_ns = due_ns - taken.waits_ns[min(max(count - 1, 0), last_wait)]
+        for start in range(first, last + 1, STEP):
+            seqs = range(start, min(start + STEP, last + 1))
+            ahead = consumer_seq - first
+            pending += [b'"%d":{"Sequence":%d,"Timestamp":%d}' % (seq, seq + ahead, delivered_ns) for seq in seqs]
             if count != 1:
-                again[str(seq)] = max(count - 1, 0)
+                again += [b'"%d":%d' % (seq, max(count - 1, 0)) for seq in seqs]
+            looked_at += len(seqs)
+            if looked_at >= STEP:
+                looked_at = 0
+                yield b""
     for first, last, _, _, _, count in head["exhausted"]:
-        again.update((str(seq), count) for seq in range(first, last + 1))
-    if pending:
-        state["pending"] = pending
-    if again:
-        state["redelivered"] = again
-    made = {"config": head["config"], "state": state}
+        again += [b'"%d":%d' % (seq, count) for seq in range(first, last + 1)]
+    for name, rows in ((b"pending", pending), (b"redelivered", again)):
+        if rows:
+            parts += (b',"%b":{' % name, b",".join(rows), b"}")
+    parts.append(b"}")
     _, _, skip_until, steps = head["cursor"]
     if 0 < len(steps) <= SKIP_MAX:
-        made[OWN_FIELD] = {"skip_until": skip_until, "skip": steps}
-    return encode(made)
+        parts += (b',"%b":' % OWN_FIELD.encode(), encode({"skip_until": skip_until, "skip": steps}))
+    yield b"".join([*parts, b"}"])
 
 
 class ReadConsumer(NamedTuple):
@@ -91,71 +98,73 @@ class ReadConsumer(NamedTuple):
     skip: list[int]
 
 
-def decode_consumer(name: str, content: bytes) -> ReadConsumer:
-    """What an entry holds. Raises ``ArchiveError``."""
+def decode_consumer(name: str, content: bytes) -> Iterator[ReadConsumer | None]:
+    """What an entry holds, the last thing given; before it, None now and then. Raises ``ArchiveError``."""
     try:
-        fields = _object(parse(content), "entry")
+        fields = json.loads(content)
+        if not isinstance(fields, dict):
+            raise ValueError("entry is not an object")
         if fields.get("config") is None:
             raise ArchiveError(f'consumer "{name}" is missing config')
         if fields.get("state") is None:
             raise ArchiveError(f'consumer "{name}" is missing state')
-        config = ConsumerConfig(**_config_fields(fields["config"]))
+        config = ConsumerConfig(
+            **decode_fields(ConsumerConfig, encode(fields["config"]), "ConsumerConfig", strict=False)
+        )
         state = _object(fields["state"], "state")
         delivered = _pair(state.get("delivered"), "delivered")
         ack_floor = _pair(state.get("ack_floor"), "ack_floor")
-        again = {
-            _number(seq): _number(count) for seq, count in _object(state.get("redelivered"), "redelivered").items()
-        }
-        pending = _pending(_object(state.get("pending"), "pending"), again, delivered)
+        again: dict[int, int] = {}
+        for number, (seq, count) in enumerate(_object(state.get("redelivered"), "redelivered").items(), 1):
+            again[_number(seq)] = _number(count)
+            if number % STEP == 0:
+                yield None
+        pending: list[list[int]] = []
+        for number, (text, value) in enumerate(_object(state.get("pending"), "pending").items(), 1):
+            pending.append(_pending(_number(text), _object(value, "pending"), again, delivered))
+            if number % STEP == 0:
+                yield None
         own = _object(fields.get(OWN_FIELD), OWN_FIELD)
         skip = [_number(step) for step in own.get("skip", ())]
         skip_until = _number(own.get("skip_until", 0))
-    except (DecodeError, TypeError, ValueError) as error:
+    except (DecodeError, TypeError, ValueError, RecursionError) as error:
         raise ArchiveError(f'failed to decode consumer "{name}" state: {error}') from None
     if ack_floor[0] > delivered[0] or ack_floor[1] > delivered[1]:
         raise ArchiveError(f'failed to set consumer "{name}" state: bad ack floor')
     if sum(skip) > skip_until or 0 in skip or len(skip) > SKIP_MAX:
         raise ArchiveError(f'failed to set consumer "{name}" state: bad place among the last messages per subject')
-    waiting = {seq for seq, *_ in pending}
+    pending.sort()
+    yield None
+    waiting = {row[0] for row in pending}
     exhausted = [
         [seq, seq, ack_floor[0] + 1, max(count, 1)]
         for seq, count in sorted(again.items())
         if seq not in waiting and ack_floor[1] < seq <= delivered[1]
     ]
-    return ReadConsumer(name, config, delivered, ack_floor, _joined(pending), exhausted, skip_until, skip)
+    joined: list[list[int]] = []
+    for start in range(0, len(pending), STEP):
+        yield None
+        _join(joined, pending[start : start + STEP])
+    yield ReadConsumer(name, config, delivered, ack_floor, joined, exhausted, skip_until, skip)
 
 
 def rows_of(read: ReadConsumer, config: ConsumerConfig) -> tuple[list[list[int]], list[list[int]]]:
     """Its pending and its exhausted runs as ``Runs.to_head`` gives them; ``config`` is the one it will have."""
     waits_ns = config.backoff or (config.ack_wait,)
-    pending, exhausted = Runs(), Runs()
-    for first, last, consumer_seq, time_ns, count in read.pending:
-        due_ns = time_ns + waits_ns[min(max(count, 1), len(waits_ns)) - 1]
-        pending.put(Run(first, last, consumer_seq, time_ns, due_ns, count))
-    for first, last, consumer_seq, count in read.exhausted:
-        exhausted.put(Run(first, last, consumer_seq, 0, 0, count))
-    return pending.to_head(), exhausted.to_head()
-
-
-def _config_fields(value: Any) -> dict[str, Any]:  # Any: JSON values
-    return decode_fields(ConsumerConfig, encode(_plain(value)), "ConsumerConfig", strict=False)
-
-
-def _plain(value: Any) -> Any:  # Any: JSON values
-    """What ``parse`` made, as ``encode`` takes it."""
-    if isinstance(value, JsonObject):
-        return {key: _plain(each) for key, each in value}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return value
+    last = len(waits_ns) - 1
+    pending = [
+        [first, end, consumer_seq, time_ns, time_ns + waits_ns[min(max(count - 1, 0), last)], count]
+        for first, end, consumer_seq, time_ns, count in read.pending
+    ]
+    return pending, [[first, end, consumer_seq, 0, 0, count] for first, end, consumer_seq, count in read.exhausted]
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:  # Any: JSON values
     if value is None:
         return {}
-    if not isinstance(value, JsonObject):
+    if not isinstance(value, dict):
         raise ValueError(f"{what} is not an object")
-    return dict(value)
+    return value
 
 
 def _pair(value: Any, what: str) -> tuple[int, int]:  # Any: JSON values
@@ -165,32 +174,28 @@ def _pair(value: Any, what: str) -> tuple[int, int]:  # Any: JSON values
 
 def _number(value: Any) -> int:  # Any: JSON values
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        if value[0] == "0" and len(value) > 1:
+            raise ValueError(f"{value!r} is not how a sequence is written")
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _SEQ_MAX:
         raise ValueError(f"{value!r} is not a sequence or a count")
     return value
 
 
-def _pending(rows: dict[str, Any], again: Mapping[int, int], delivered: tuple[int, int]) -> list[list[int]]:
-    """One row a message, sorted. Any: JSON values."""
-    found = []
-    for text, value in rows.items():
-        seq, fields = _number(text), _object(value, "pending")
-        consumer_seq, time_ns = _number(fields.get("Sequence", 0)), fields.get("Timestamp", 0)
-        if not isinstance(time_ns, int) or not -_SEQ_MAX <= time_ns <= _SEQ_MAX:
-            raise ValueError("time of a delivery")
-        if not 0 < seq <= delivered[1] or not 0 < consumer_seq <= delivered[0]:
-            raise ValueError(f"message {seq} is pending and was not delivered")
-        found.append([seq, seq, consumer_seq, time_ns, again[seq] + 1 if again.get(seq) else 1 - (seq in again)])
-    found.sort()
-    return found
+def _pending(seq: int, fields: dict[str, Any], again: Mapping[int, int], delivered: tuple[int, int]) -> list[int]:
+    """The row of a message. Any: JSON values."""
+    consumer_seq, time_ns = _number(fields.get("Sequence", 0)), fields.get("Timestamp", 0)
+    if not isinstance(time_ns, int) or not -_SEQ_MAX <= time_ns <= _SEQ_MAX:
+        raise ValueError("time of a delivery")
+    if not 0 < seq <= delivered[1] or not 0 < consumer_seq <= delivered[0]:
+        raise ValueError(f"message {seq} is pending and was not delivered")
+    return [seq, seq, consumer_seq, time_ns, again[seq] + 1 if again.get(seq) else 1 - (seq in again)]
 
 
-def _joined(rows: list[list[int]]) -> list[list[int]]:
-    """Neighbours that wait for the same, as one row."""
-    joined: list[list[int]] = []
+def _join(joined: list[list[int]], rows: list[list[int]]) -> None:
+    """Add sorted rows; neighbours that wait for the same become one row."""
+    before = joined[-1] if joined else None
     for row in rows:
-        before = joined[-1] if joined else None
         if (
             before is not None
             and row[0] == before[1] + 1
@@ -199,5 +204,5 @@ def _joined(rows: list[list[int]]) -> list[list[int]]:
         ):
             before[1] = row[1]
         else:
-            joined.append(list(row))
-    return joined
+            before = row
+            joined.append(row)

@@ -241,8 +241,9 @@ class RestoreSession:
         """Refuse an entry before its bytes are waited for."""
         limits = self._node.limits
         if not head.seq:
-            if head.header_bytes + head.body_bytes + self._consumer_bytes > limits.archive_consumer_bytes:
-                raise ArchiveError(f"entry {_shown(head.name)} is too large: {head.body_bytes} bytes")
+            size = head.header_bytes + head.body_bytes
+            if size > limits.archive_consumer_bytes or size + self._consumer_bytes > limits.archive_consumers_bytes:
+                raise ArchiveError(f"entry {_shown(head.name)} is too large: {size} bytes")
             return
         if head.seq > _SEQ_MAX:
             raise ArchiveError(f"message sequence {head.seq} is too large")
@@ -280,7 +281,12 @@ class RestoreSession:
             if not name.startswith("consumers/"):
                 raise ArchiveError(f'expected consumer, found "{name}"')
             self._consumer_bytes += len(content)
-            self._consumers.append(decode_consumer(name.removeprefix("consumers/"), content))
+            read: ReadConsumer | None = None
+            for step in decode_consumer(name.removeprefix("consumers/"), content):
+                read = step
+                await asyncio.sleep(0)
+            assert read is not None
+            self._consumers.append(read)
         elif head.seq:
             await self._take_message(head, content)
         elif head.time_ns or content:

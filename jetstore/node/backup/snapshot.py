@@ -39,7 +39,7 @@ ACK_WAIT_S: Final = 5.0
 READ_MESSAGES: Final = 256
 READ_BYTES: Final = 128 * 1024
 """What is read and encoded in one turn of the event loop."""
-PENDING_BYTES: Final = 96
+PENDING_BYTES: Final = 64
 """What a pending message takes in a consumer's entry, about."""
 
 
@@ -200,8 +200,13 @@ class SnapshotSession:
         while self._consumers:
             taken = self._consumers.popleft()
             name = f"consumers/{taken.head['name']}".encode()
-            yield s2.plain_chunks(archive.encode_entry(name, now_ns, encode_consumer(taken)))
-            await asyncio.sleep(0)
+            content = b""
+            for step in encode_consumer(taken):
+                content = step
+                await asyncio.sleep(0)
+            entry = archive.encode_entry(name, now_ns, content)
+            for start in range(0, len(entry), READ_BYTES):
+                yield s2.plain_chunks(entry[start : start + READ_BYTES])
         at = self.state.first_seq
         while at <= self._last_seq:
             if self._group.stopped:
