@@ -27,6 +27,8 @@ CHECKERS = (
     "drained",
     "lin",
     "batch",
+    "counter",
+    "timed",
     "stale",
     "live",
     "whole",

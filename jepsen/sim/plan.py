@@ -14,11 +14,13 @@ from jepsen.workload.acks import Acks
 from jepsen.workload.append import Append
 from jepsen.workload.base import Setting, Workload
 from jepsen.workload.batch import Batch
+from jepsen.workload.counter import Counter
 from jepsen.workload.idempotent import Idempotent
 from jepsen.workload.limits import Limits as KeptLimits
 from jepsen.workload.queue import WorkQueue
 from jepsen.workload.register import Register
 from jepsen.workload.removal import Removal
+from jepsen.workload.timed import Timed
 from jetstore.limits import KIB, MIB, Limits
 
 READ_KINDS = frozenset(["read-error", "open-error"])
@@ -31,11 +33,13 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
     "E": Batch,
     "G": Acks,
     "I": Removal,
+    "J": Counter,
     "K": KeptLimits,
+    "T": Timed,
 }
 DRAWN = ("A", "B", "C", "D", "G", "I")
 """What the dice for workloads choose from; the others join by dice of the seed's own (``join_workloads``)."""
-JOINING = (("join", ("E",), 0.2), ("more 233664", ("K",), 0.35))
+JOINING = (("join", ("E",), 0.2), ("more 233664", ("J", "K", "T"), 0.35))
 """Which others join (one of the names), how often, and the word that their dice begin with: a set that was there keeps
 its word, so that a seed that draws nothing of a new one is the run that it always was. Words are such that none of the
 committed seeds (``tests/sim/seeds.txt``) draws any."""

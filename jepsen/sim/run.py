@@ -19,7 +19,7 @@ from jepsen.history import History, Seen
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
 from jepsen.sim.holdings import holdings
-from jepsen.sim.machine import Machine, Serve
+from jepsen.sim.machine import EPOCH_NS, Machine, Serve
 from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan, join_storms, join_workloads
 from jepsen.sim.recorder import Recorder
 from jepsen.sim.server import serve_node
@@ -203,6 +203,7 @@ class Run:
             rng=Random(rng.getrandbits(64)),
             connect=world.connect,
             ends=lambda: self.is_over,
+            wall_ns=lambda: EPOCH_NS + self.loop.now_ns(),
             pace_s=plan.pace_s,
             publishes_max=plan.publishes_max,
             clocks_jump=plan.clocks_jump,

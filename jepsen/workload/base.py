@@ -33,6 +33,8 @@ class Setting:
     connect: Callable[[str], Awaitable[Client]]
     ends: Callable[[], bool]
     """Whether the run's time has come."""
+    wall_ns: Callable[[], int] = lambda: 0
+    """The wall clock that clients have; those of servers may jump and drift."""
     pace_s: float = 0.02
     """Mean pause between two operations of one process."""
     payload_bytes_max: int = 400

@@ -24,6 +24,7 @@ from jetstore.node.group_commit import Block
 from jetstore.node.ingest import Ingest
 from jetstore.node.ports import Inbound
 from jetstore.store.ports import Columns, Frame, Message, MessageMeta, Record
+from jetstore.stream import counters, schedules
 from jetstore.stream.apply_batch import apply_batch
 from jetstore.stream.contents import Contents
 from jetstore.stream.outcomes import BatchOutcome
@@ -160,6 +161,28 @@ def _no_age(patch: Patch) -> None:
     patch.setattr(Contents, "seq_at_time", lambda contents, time_ns: contents.first_seq)
 
 
+def _count_apart(patch: Patch) -> None:
+    honest = counters.next_value
+
+    def next_value(contents: Contents, staged: dict[bytes, int], *rest: Any) -> Any:
+        own: dict[bytes, int] = {}
+        value = honest(contents, own, *rest)
+        staged.update(own)
+        return value
+
+    patch.setattr(counters, "next_value", next_value)
+
+
+def _fire_twice(patch: Patch) -> None:
+    honest = schedules._store
+
+    def store(stream: Stream, *rest: Any) -> None:
+        honest(stream, *rest)
+        honest(stream, *rest)
+
+    patch.setattr(schedules, "_store", store)
+
+
 def _keep_files(patch: Patch) -> None:
     patch.setattr(Assignments, "_remove_files", lambda *args: None)
 
@@ -251,6 +274,8 @@ DEFECTS = (
         frozenset(["redelivered", "floor", "live", "drained", "wq"]),
     ),
     Defect("the ack floor that is shown goes back", "C1", _floor_falls, ("G",), frozenset(["floor"])),
+    Defect("increments that come together count apart", "J", _count_apart, ("J",), frozenset(["counter"])),
+    Defect("a schedule stores its message twice", "J", _fire_twice, ("T",), frozenset(["timed"])),
     Defect(
         "files of deleted streams stay",
         "A1",
