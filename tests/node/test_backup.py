@@ -335,3 +335,41 @@ def test_damage_is_never_sent(made: tuple[SimVfs, dict[str, Any], bytes]) -> Non
     damaged.poke(path, at, b"8")
     _, taken = play_over(damaged, story)
     play_over(None, again)
+
+
+def test_a_snapshot_is_of_one_moment(made: tuple[SimVfs, dict[str, Any], bytes]) -> None:
+    """However long it takes: messages that come later are not in it, consumers are as they were."""
+    vfs, before, _ = made
+
+    async def story(world: World, client: Client) -> bytes:
+        chunks: list[bytes] = []
+        done = asyncio.get_running_loop().create_future()
+
+        def on_message(message: Any) -> None:
+            if message is None:
+                return
+            chunks.append(message.data)
+            if not message.data:
+                done.set_result(None)
+            elif message.reply:
+                asyncio.get_running_loop().call_later(1.0, client.publish, message.reply, b"")
+
+        client.subscribe("backup", on_message)
+        request = {"deliver_subject": "backup", "chunk_size": 1024, "window_size": 1024}
+        answer = await client.api("STREAM.SNAPSHOT.S", request)
+        assert answer["state"]["last_seq"] == 42
+        await asyncio.sleep(1.5)
+        await client.request("s.9", b"later")
+        await client.api("CONSUMER.DELETE.S.F")
+        await done
+        return b"".join(chunks)
+
+    async def again(world: World, client: Client) -> None:
+        await restore(client, data, without_dynamic(before["config"]))
+        after = await seen(client)
+        assert after["state"]["last_seq"] == 42
+        assert after["messages"] == before["messages"]
+        assert [consumer["name"] for consumer in after["consumers"]] == ["C", "F"]
+
+    _, data = play_over(vfs, story)
+    play_over(None, again)
