@@ -129,6 +129,7 @@ async def open_real_store(options: Options, limits: Limits, writer: WriterProces
             loop=asyncio.get_running_loop(),
             rng=Random(int.from_bytes(os.urandom(16))),
             journal_lsn=journal_lsn,
+            heard=recovery.peers,
         )
     return Store(vfs, disk, recovery, indexes, cluster), disk
 

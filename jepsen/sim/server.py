@@ -65,6 +65,7 @@ async def serve_node(boot: Boot) -> None:
             loop=loop,
             rng=Random(boot.rng.getrandbits(64)),
             journal_lsn=journal.position.lsn,
+            heard=recovery.peers,
         )
     replicas_max = len(boot.peers) + 1 if cluster is not None else 1
     world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits(replicas_max=replicas_max))

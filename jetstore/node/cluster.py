@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -17,6 +18,7 @@ from jetstore.node.founding import Cluster as FoundedCluster
 from jetstore.node.founding import PeerState, decide
 from jetstore.node.link.hello import Hello, Purpose
 from jetstore.node.link.links import Links
+from jetstore.node.link.peer_memory import PeerMemory, decode_rows
 from jetstore.node.link.ports import LinkOptions, Route
 from jetstore.node.link.raft_codec import Addressed
 from jetstore.node.raft_host import RaftHost
@@ -61,8 +63,12 @@ class Cluster:
         loop: asyncio.AbstractEventLoop,
         rng: Random,
         journal_lsn: int,
+        heard: bytes = b"",
     ) -> None:
-        """Nothing is opened before ``start``. ``journal_lsn``: of the last durable block of the opened journal."""
+        """Nothing is opened before ``start``. ``journal_lsn``: of the last durable block of the opened journal.
+
+        ``heard``: what the journal remembers of other nodes (``JournalRecovery.peers``).
+        """
         self.options = options
         self.identity = identity
         self.journal_lsn = journal_lsn
@@ -82,7 +88,10 @@ class Cluster:
             advertise=options.advertise,
             authorize=self._authorize if options.user or options.password else None,
         )
-        self.links = Links(link_options, self, limits=limits, loop=loop, rng=Random(rng.getrandbits(64)))
+        memory = PeerMemory(limits.link_peers_max, decode_rows(heard))
+        self.links = Links(link_options, self, limits=limits, loop=loop, rng=Random(rng.getrandbits(64)), memory=memory)
+        self.on_heard: Callable[[], None] = lambda: None
+        """Called when something of a node was heard that the journal should remember soon."""
         self.host = RaftHost(loop, Random(rng.getrandbits(64)), self.links.send_raft)
         self._link_options = link_options
         self._hellos: dict[str, Hello] = {}
@@ -208,6 +217,7 @@ class Cluster:
 
     def on_up(self, node_id: str, hello: Hello) -> None:
         self._hellos[node_id] = hello
+        self.on_heard()
         self.host.node_up(node_id, hello.incarnation)
         self._changed.set()
 
@@ -222,3 +232,8 @@ class Cluster:
 
     def on_alarm(self, node_id: str, text: str) -> None:
         """The links refuse it (and said so); the genuine node may be connected all the same."""
+
+    def on_disowned(self, text: str) -> None:
+        """No later start serves this disk: by then those who know better may be away, or have forgotten."""
+        self.identity = replace(self.identity, disowned=text)
+        save_identity(self._vfs, self.identity)

@@ -15,7 +15,7 @@ from typing import Any
 from jetstore.errors import Corruption, IndexDoubt, JetstoreError
 from jetstore.limits import Limits
 from jetstore.meta.state import MetaState, StreamAssignment
-from jetstore.node.open_store import least_journal_block
+from jetstore.node.open_store import disowned_text, least_journal_block
 from jetstore.node.opening import GroupFiles
 from jetstore.node.read_only import ReadOnlyVfs
 from jetstore.store.checkpoint_files import GROUPS_DIR, read_heads
@@ -127,6 +127,8 @@ def examine(vfs: Vfs, limits: Limits) -> tuple[StoreReport, GroupFiles]:
         report.findings.append("no readable IDENTITY" + "".join(f": {finding}" for finding in wrong))
         return report, files
     report.notes += wrong
+    if report.identity.disowned:
+        report.findings.append(disowned_text(report.identity))
     try:
         least_lsn = least_journal_block(looking, report.identity)
         report.journal = read_journal(looking, limits, report.identity.journal_id_bytes, least_lsn)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from jetstore.errors import DiskFull, DiskPoisoned
 from jetstore.limits import Limits
-from jetstore.store.ports import Disk, JournalStatus, Record
+from jetstore.store.ports import Disk, JournalStatus, Kind, Record
+from jetstore.types import GroupUid, RaftIndex, Term
 
 
 class Part(NamedTuple):
@@ -94,6 +95,8 @@ class GroupCommit:
         """Composers that have more than lines while something is refused."""
         self._retry_due = False
         self._idle_waiters: list[asyncio.Future[None]] = []
+        self.heard: Callable[[], bytes] = bytes
+        """What was heard of other nodes since it was asked last, b"" = nothing: it goes with the next block."""
         self.status: JournalStatus | None = None
         self.blocks = 0
         self.records = 0
@@ -177,6 +180,10 @@ class GroupCommit:
         records = [record for part in parts for record in part.records]
         self.blocks += 1
         self.records += len(records)
+        heard = self.heard()
+        if heard:
+            none = RaftIndex(0)
+            records.insert(0, Record(Kind.PEERS, GroupUid(0), Term(0), Term(0), none, none, 0, 0, heard))
         started = self._loop.time()
         future = self._disk.append(records)
         future.add_done_callback(lambda finished: self._finished(finished, parts, started))

@@ -20,6 +20,7 @@ from jetstore.clock import Clock
 from jetstore.errors import ApiError, Corruption, DiskPoisoned, JetstoreError
 from jetstore.limits import Limits
 from jetstore.meta.state import MetaState
+from jetstore.meta.stream_key import shown_key
 from jetstore.model.api_errors import api_error
 from jetstore.node.assignments import Assignments, founding_record, recovery_problem, reset_record
 from jetstore.node.backup.backups import Backups
@@ -83,6 +84,8 @@ class NodeParts:
     """None: a standalone server."""
     on_poison: Callable[[BaseException], None]
     """Called once when the disk failed: the process must end; nothing may be acknowledged after it."""
+    outlet_of: Callable[[str], Outlet] | None = None
+    """The router of an account, by name; None: ``outlet`` stands for all."""
 
 
 class Node:
@@ -94,6 +97,9 @@ class Node:
         self.limits, self.loop, self.clock, self.outlet = parts.limits, parts.loop, parts.clock, parts.outlet
         self.commit = GroupCommit(parts.disk, parts.limits, parts.loop, on_status=self._on_status, on_failure=self.fail)
         self.cluster = parts.cluster
+        if self.cluster is not None:
+            self.commit.heard = self.cluster.links.memory.take_changes
+            self.cluster.on_heard = self.commit.refresh
         self.comparing: Comparing | None = None
         self.behind: Behind | None = None
         """What fetches states from peers; None: a standalone server."""
@@ -334,6 +340,10 @@ class Node:
             return [member.home for member in nodes.wanted]
         return [(node.node_id, node.incarnation) for node in self.cluster.identity.founding]
 
+    def outlet_of(self, account: str) -> Outlet:
+        """The router of an account."""
+        return self.parts.outlet_of(account) if self.parts.outlet_of is not None else self.outlet
+
     def group_of(self, uid: GroupUid) -> MetaGroup | StreamGroup | None:
         """The group with this number, if this node has a member of it that is open."""
         if uid == META_GROUP:
@@ -347,12 +357,12 @@ class Node:
         if self.is_stopping:
             return "server is shutting down"
         for name in self.lost:
-            return f"JetStream stream '$G > {name}' is not current: its data is damaged"
+            return f"JetStream stream '{shown_key(name)}' is not current: its data is damaged"
         for name, group in self.streams.items():
             if group.is_faulty:
-                return f"JetStream stream '$G > {name}' is not current: an entry of its log is unreadable"
+                return f"JetStream stream '{shown_key(name)}' is not current: an entry of its log is unreadable"
             if group.damage:
-                return f"JetStream stream '$G > {name}' is not current: stored messages are unreadable"
+                return f"JetStream stream '{shown_key(name)}' is not current: stored messages are unreadable"
         if self.cluster is not None and (problem := cluster_problem(self)):
             return problem
         refusal = self.admission()

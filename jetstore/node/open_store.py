@@ -8,7 +8,7 @@ from dataclasses import replace
 from jetstore.errors import Corruption, OperatingError
 from jetstore.limits import Limits
 from jetstore.store.checkpoint_files import newest_journal_block
-from jetstore.store.identity import Identity, open_identity, save_identity
+from jetstore.store.identity import Identity, open_identity, read_identity, save_identity
 from jetstore.store.journal.append import Journal
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.ports import JournalRecovery
@@ -21,8 +21,12 @@ def open_store(
     """The open journal, what it proves, and who this node is. ``draw(n)`` gives n random bytes.
 
     Raises Corruption if what must be there is gone (a journal that was born and is missing: a lone voter has nobody
-    to learn from, so it does not found an empty store over a lost one).
+    to learn from, so it does not found an empty store over a lost one); OperatingError, nothing changed, if the cluster
+    has refused this disk before.
     """
+    known, _ = read_identity(vfs)
+    if known is not None and known.disowned:
+        raise OperatingError(disowned_text(known))
     identity, findings = open_identity(vfs, node_name, draw)
     least_lsn = least_journal_block(vfs, identity)
     journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes, least_lsn)
@@ -49,6 +53,14 @@ def least_journal_block(vfs: Vfs, identity: Identity) -> int:
     """The block that the journal reaches if it is no older one: what IDENTITY and the groups' heads say."""
     said, _ = newest_journal_block(vfs)
     return max(identity.journal_lsn, said if said > identity.excused_lsn else 0)
+
+
+def disowned_text(identity: Identity) -> str:
+    """Why nothing is served from this store any more, and what to do."""
+    return (
+        f"this store is an old or cloned copy of what node {identity.node_name} had, its cluster refuses it"
+        f" ({identity.disowned}): put the right disk back, or start with an empty store directory"
+    )
 
 
 def check_mode(identity: Identity, recovery: JournalRecovery, *, is_clustered: bool) -> None:

@@ -107,6 +107,8 @@ def recover(vfs: Vfs, limits: Limits, export: Export) -> tuple[list[Recovered], 
     files.close()
     if report.identity is None or report.journal is None or report.journal.is_new:
         return [], [*report.findings, "without a readable IDENTITY and journal nothing can be mended: see a backup"]
+    if report.identity.disowned:
+        return [], report.findings
     if report.is_sound:
         return [], []
     return _Recovery(vfs, limits, export, report).run()

@@ -32,7 +32,7 @@ KIND_MANIFEST = 3
 FLAG_INSTALLED = 1
 """A head that came from a peer: the group's own journal need not lead up to it."""
 _FRAME = struct.Struct("<8sHHIQQQI")
-"""magic, version, kind, flags, group uid, content length, journal block, content crc; then the crc of it; the content."""
+"""magic, version, kind, flags, group uid, content length, journal block, content crc; then their crc; the content."""
 _CRC = struct.Struct("<I")
 FRAME_BYTES = _FRAME.size + _CRC.size
 

@@ -57,6 +57,9 @@ class Identity:
     """Heads of checkpoints that name a journal block up to this one were judged by at an earlier start: ``journal_lsn``
     says as much, or the journal was an older one and its own table has said so since."""
 
+    disowned: str = ""
+    """Who refused this disk as an old or cloned one, and why: nothing is served from it any more. "" = nobody."""
+
     @property
     def journal_id_bytes(self) -> bytes:
         return bytes.fromhex(self.journal_id)

@@ -33,6 +33,9 @@ class Kind(IntEnum):
     """One repaired slot."""
     GROUP = 6
     """This member's generation in the group (0 = the group is gone: its tombstone)."""
+    PEERS = 7
+    """No line: what was heard of other nodes (the body). First in a block, it goes into the head of this one and of all
+    that follow, until there is a newer one."""
 
 
 PLAIN = 1
@@ -104,6 +107,8 @@ class JournalRecovery:
     """One human-readable line per torn block, corruption, gap or skipped file, in file order."""
     is_new: bool
     """No journal was there."""
+    peers: bytes = b""
+    """What was heard of other nodes, as of the last block (``Kind.PEERS``)."""
 
 
 class JournalStatus(NamedTuple):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
 import pytest
+from damaged_store import LIMITS, fingerprint, small_store
 
 from jetstore.errors import OperatingError
-from jetstore.node.open_store import check_mode
-from jetstore.store.identity import Identity
+from jetstore.node.examine import examine
+from jetstore.node.open_store import check_mode, open_store
+from jetstore.node.recover import recover
+from jetstore.store.identity import Identity, read_identity, save_identity
 from jetstore.store.ports import GroupRecovery, JournalRecovery
 from jetstore.types import META_GROUP
 
@@ -39,3 +45,21 @@ def test_a_lone_servers_store_joins_no_cluster() -> None:
 def test_a_members_store_is_not_served_alone(recovery: JournalRecovery) -> None:
     with pytest.raises(OperatingError, match="n1 of cluster f00"):
         check_mode(identity("f00"), recovery, is_clustered=False)
+
+
+def test_a_disk_that_was_refused_as_an_old_one_is_never_served_again() -> None:
+    vfs = small_store(6, 2)
+    known, _ = read_identity(vfs)
+    assert known is not None
+    save_identity(vfs, replace(known, disowned="10.0.0.2:6222: block 100 was durable before"))
+    before = fingerprint(vfs)
+    for _ in range(2):
+        with pytest.raises(OperatingError, match=r"old or cloned copy.*10\.0\.0\.2.*empty store directory"):
+            open_store(vfs, LIMITS, "n1", Random(1).randbytes)
+    report, files = examine(vfs, LIMITS)
+    files.close()
+    assert not report.is_sound
+    assert any("block 100 was durable before" in finding for finding in report.findings)
+    done, remaining = recover(vfs, LIMITS, lambda name, lines: sum(1 for _ in lines))
+    assert (done, len(remaining)) == ([], 1)
+    assert fingerprint(vfs) == before

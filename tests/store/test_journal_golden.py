@@ -76,7 +76,18 @@ def test_checkpoint_version_0() -> None:
 def test_identity_version_0() -> None:
     founding = (FoundingNode("näme", "0123456789abcdef", 1),)
     identity = Identity(
-        "näme", "0123456789abcdef", 2, "cluster", 41, "fedcba9876543210", "00ff" * 8, True, founding, 1234, 1200
+        "näme",
+        "0123456789abcdef",
+        2,
+        "cluster",
+        41,
+        "fedcba9876543210",
+        "00ff" * 8,
+        True,
+        founding,
+        1234,
+        1200,
+        "10.0.0.2: why",
     )
     expected = golden("identity-0")
     assert encode(identity) == expected

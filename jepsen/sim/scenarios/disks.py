@@ -37,6 +37,30 @@ async def old_disk(run: Run) -> None:
     await a_while(run, 1)
 
 
+async def old_disk_all_restarted(run: Run) -> None:
+    """The same when all are restarted: who saw a later life of the machine, but has not what came then, remembers."""
+    odd, other, third = shuffled(run)
+    await a_while(run, 1)
+    earlier = odd.vfs.clone()
+    power_off(run, odd)
+    power_on(run, odd)
+    await serving(run, odd)
+    await a_while(run, 1)
+    isolate(run, [other])
+    await a_while(run, 2)
+    power_off(run, odd, other, third)
+    odd.change_disk(earlier, is_own=False)
+    run.tell(f"{odd.name} has an old copy of its disk, all are restarted")
+    join(run)
+    power_on(run, odd, other)
+    await a_while(run, 4)
+    power_off(run, other)
+    power_on(run, other, third)
+    await a_while(run, 1)
+    run.world.retire(odd)
+    await a_while(run, 1)
+
+
 async def cloned_disk(run: Run) -> None:
     """A machine comes back with a copy of another one's disk, which runs, too: of these two neither can be believed."""
     odd, other, _ = shuffled(run)
@@ -76,6 +100,7 @@ async def swapped_disks(run: Run) -> None:
 
 SCENARIOS = (
     Scenario("old-disk", 3, old_disk, ("A", "D")),
+    Scenario("old-disk-all-restarted", 3, old_disk_all_restarted, ("A", "D")),
     Scenario("cloned-disk", 3, cloned_disk, ("A", "D")),
     Scenario("swapped-disks", 3, swapped_disks, ("A", "D")),
 )

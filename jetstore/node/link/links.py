@@ -497,6 +497,7 @@ class Links(NodeLinks):
         for peer in list(self.peers.values()):
             for other in [*peer.current.values(), *peer.retired]:
                 other.abort("this node's disk is an old or cloned one")
+        self.handler.on_disowned(self.disowned)
 
     def on_bad_frame(self, link: Link, text: str) -> None:
         self.bad_frames += 1

@@ -6,10 +6,15 @@ block of its journal. So the triple never goes back unless the disk did. Source:
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
+
+_ROW = struct.Struct("<8sIQ8sQ")
+ROWS_MAX = 64
+"""Nodes that the journal remembers: 36 bytes each, twice in every block."""
 
 
 class Sighting(NamedTuple):
@@ -68,6 +73,7 @@ class PeerMemory:
     def __init__(self, peers_max: int, remembered: Iterable[tuple[str, Sighting]] = ()) -> None:
         """``remembered``: rows of an earlier life of this node, in any order; the highest counts."""
         self.peers_max = peers_max
+        self._has_changed = False
         self._highest: dict[str, Sighting] = {}
         self.alarms: dict[str, Alarm] = {}
         """By node id; stays until the peer is seen in a later life."""
@@ -94,7 +100,9 @@ class PeerMemory:
         if text:
             self.alarm(node_id, text)
             return Verdict.OLD_DISK
-        self._highest[node_id] = said
+        self._highest.pop(node_id, None)
+        self._highest[node_id] = said  # the one that was seen in a new life most recently is the last
+        self._has_changed = True
         if known is None:
             return Verdict.NEW
         self.alarms.pop(node_id, None)
@@ -105,6 +113,7 @@ class PeerMemory:
         known = self._highest[node_id]
         if durable_lsn > known.durable_lsn:
             self._highest[node_id] = known._replace(durable_lsn=durable_lsn)
+            self._has_changed = True
 
     def alarm(self, node_id: str, text: str) -> None:
         """A contradiction that was noticed within one connection."""
@@ -120,5 +129,31 @@ class PeerMemory:
         return self._highest.get(node_id)
 
     def rows(self) -> list[tuple[str, Sighting]]:
-        """Everything remembered, by node id: for the journal's block headers."""
+        """Everything remembered, by node id."""
         return sorted(self._highest.items())
+
+    def take_changes(self) -> bytes:
+        """What the journal is to remember (``decode_rows``), or b"" if that is what was taken last.
+
+        At most ``ROWS_MAX`` nodes: those that were seen in a new life most recently.
+        """
+        if not self._has_changed:
+            return b""
+        self._has_changed = False
+        rows = list(self._highest.items())[-ROWS_MAX:]
+        return b"".join(
+            [
+                _ROW.pack(bytes.fromhex(node_id), incarnation, boot_counter, bytes.fromhex(nonce), lsn)
+                for node_id, (incarnation, boot_counter, nonce, lsn) in rows
+            ]
+        )
+
+
+def decode_rows(data: bytes) -> list[tuple[str, Sighting]]:
+    """Node ids and sightings, as ``PeerMemory.take_changes`` gave them. ValueError if it never did."""
+    if len(data) % _ROW.size:
+        raise ValueError(f"{len(data)} bytes about peers")
+    return [
+        (node_id.hex(), Sighting(incarnation, boot_counter, nonce.hex(), lsn))
+        for node_id, incarnation, boot_counter, nonce, lsn in _ROW.iter_unpack(data)
+    ]

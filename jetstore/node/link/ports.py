@@ -97,6 +97,9 @@ class LinkHandler(Protocol):
         This is no ``on_down``: the genuine node's link may be up all the while, and ``on_down`` tells when it is not.
         """
 
+    def on_disowned(self, text: str) -> None:
+        """A peer has refused this node's own disk as an old or cloned one: it must never be believed again."""
+
 
 class Routing(Protocol):
     """The front end, as the links see it: ROUTE frames go in order, as long as a connection lasts. Must not block."""

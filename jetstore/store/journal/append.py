@@ -48,6 +48,8 @@ class Position:
     """Lsn of the last block that counts, for each older file that is needed."""
     uncounted: frozenset[int] = frozenset()
     """Groups that get no new publishes (FAULTY, paused): files that only they need do not fill the journal."""
+    peers: bytes = b""
+    """What was heard of other nodes last (``Kind.PEERS``): in the head of every block."""
     dropped: list[int] = field(default_factory=list)
     """Files that the newest list no longer names: released once a later block is durable."""
 
@@ -135,6 +137,9 @@ class Journal:
 
         DiskFull: nothing was written (the journal is at its maximum, or no successor file can be made).
         """
+        if records and records[0].kind == Kind.PEERS:
+            self.position.peers = bytes(records[0].body)
+            records = records[1:]
         if not self.files.is_ready():
             self.files.make_ready()
         if not self._fits(records):
@@ -254,7 +259,7 @@ class Journal:
         room = self.files.file_bytes - self.position.offset
         repeated = len(self.position.previous_lines) // fmt.LINE_BYTES
         most_lines = len(records) + len(self.position.listed)
-        head = fmt.head_sectors(most_lines, repeated, body_bytes)
+        head = fmt.head_sectors(most_lines, repeated, body_bytes, len(self.position.peers))
         return fmt.block_bytes(head, body_bytes) <= room
 
     def _write(
@@ -272,7 +277,7 @@ class Journal:
         body_bytes = sum(map(len, bodies))
         line_count = len(own) + len(records)
         repeat_count = len(position.previous_lines) // fmt.LINE_BYTES
-        head_sectors = fmt.head_sectors(line_count, repeat_count, body_bytes)
+        head_sectors = fmt.head_sectors(line_count, repeat_count, body_bytes, len(position.peers))
         block_bytes = fmt.block_bytes(head_sectors, body_bytes)
         if offset + block_bytes > self.files.file_bytes:
             raise ValueError(f"a block of {block_bytes} bytes does not fit into an empty journal file")
@@ -309,7 +314,7 @@ class Journal:
             table_part=table_part,
             table_parts=table_parts,
         )
-        head, header_crc = fmt.pack_head(header, packed, position.previous_lines, fmt.sector_map(body))
+        head, header_crc = fmt.pack_head(header, packed, position.previous_lines, fmt.sector_map(body), position.peers)
         gap = block_bytes - 2 * len(head) - len(body)
 
         if self._handle < 0:

@@ -7,7 +7,7 @@
 The head is one stream of bytes cut into pieces of 508, each followed by its own crc32c: one 512-byte sector. The crc is
 seeded with (journal id, file number, lsn, sector number), so a sector that belongs elsewhere is never taken for good.
 The stream: header (128) · this block's lines (64 each) · the previous block's lines again · the sector map (a crc32c
-for each 512 bytes of body). The two copies of any head sector are at least 4 KiB apart.
+for each 512 bytes of body) · what was heard of other nodes. The two copies of any head sector are at least 4 KiB apart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VERSION = 0
 PIECE_BYTES = SECTOR_BYTES - 4
 JOURNAL_ID_BYTES = 16
 
-_HEADER = struct.Struct("<8sHHHHI16sQQQQQQIIIIII")
+_HEADER = struct.Struct("<8sHHHHI16sQQQQQQIIIIIII")
 HEADER_BYTES = 128
 _HEADER_PAD = bytes(HEADER_BYTES - _HEADER.size)
 _SEED = struct.Struct("<16sQQI")
@@ -104,6 +104,8 @@ class Header:
     table_part: int = 0
     """1-based number of this block among the group-table blocks at the head of a file; 0 = not one."""
     table_parts: int = 0
+    peers_bytes: int = 0
+    """What was heard of other nodes, at the end of the head's stream."""
     header_crc: int = 0
     """The crc of the first head sector: names this block, all its lines and (through them) its bodies."""
 
@@ -131,9 +133,9 @@ def sectors(size_bytes: int) -> int:
     return -(-size_bytes // SECTOR_BYTES)
 
 
-def head_sectors(line_count: int, repeat_count: int, body_bytes: int) -> int:
+def head_sectors(line_count: int, repeat_count: int, body_bytes: int, peers_bytes: int = 0) -> int:
     """Sectors of one head copy."""
-    stream = HEADER_BYTES + (line_count + repeat_count) * LINE_BYTES + 4 * sectors(body_bytes)
+    stream = HEADER_BYTES + (line_count + repeat_count) * LINE_BYTES + 4 * sectors(body_bytes) + peers_bytes
     return -(-stream // PIECE_BYTES)
 
 
@@ -193,9 +195,9 @@ def _seed(journal_id: bytes, file_number: int, lsn: int, sector: int) -> int:
     return crc32c(_SEED.pack(journal_id, file_number, lsn, sector))
 
 
-def pack_head(header: Header, lines: bytes, repeated: bytes, crcs: list[int]) -> tuple[bytes, int]:
+def pack_head(header: Header, lines: bytes, repeated: bytes, crcs: list[int], peers: bytes = b"") -> tuple[bytes, int]:
     """One head copy and its header crc. ``header.header_crc`` is not looked at."""
-    rest = b"".join((lines, repeated, struct.pack(f"<{len(crcs)}I", *crcs)))
+    rest = b"".join((lines, repeated, struct.pack(f"<{len(crcs)}I", *crcs), peers))
     first = _HEADER.pack(
         MAGIC,
         VERSION,
@@ -216,6 +218,7 @@ def pack_head(header: Header, lines: bytes, repeated: bytes, crcs: list[int]) ->
         header.repeat_count,
         header.previous_crc,
         crc32c(rest),
+        len(peers),
     )
     count = header.head_sectors
     used = HEADER_BYTES + len(rest)
@@ -253,6 +256,7 @@ def unpack_header(sector: Buffer) -> Header | None:
         repeat_count,
         previous_crc,
         _,
+        peers_bytes,
     ) = _HEADER.unpack_from(sector)
     (crc,) = _CRC.unpack_from(sector, PIECE_BYTES)
     if crc32c(memoryview(sector)[:PIECE_BYTES], _seed(journal_id, file_number, lsn, 0)) != crc:
@@ -274,6 +278,7 @@ def unpack_header(sector: Buffer) -> Header | None:
         version=version,
         table_part=table_part,
         table_parts=table_parts,
+        peers_bytes=peers_bytes,
         header_crc=crc,
     )
 

@@ -173,7 +173,7 @@ class _Opening:
         finally:
             for handle in self.handles.values():
                 self.vfs.close(handle)
-        return JournalRecovery(groups, self.findings, is_new=False), again
+        return JournalRecovery(groups, self.findings, is_new=False, peers=self._peers()), again
 
     def _require_read(self) -> None:
         """Nothing is written over what the device did not show."""
@@ -388,6 +388,7 @@ class _Opening:
             previous_file=last.header.file_number if last is not None else 0,
             listed=tuple(sorted({*older, *passed, *needed})),
             ends=self._ends(needed),
+            peers=self._peers(),
         )
         table = _without_lines(self.table)
         journal = Journal(vfs, self.limits, self.journal_id, files, table, position)
@@ -395,6 +396,11 @@ class _Opening:
         journal.idle()  # the new list stands twice: however often a node restarts, its files go round
         files.drop_surplus()
         return journal
+
+    def _peers(self) -> bytes:
+        """What was heard of other nodes, as the last block says of which that is readable."""
+        blocks = (step.block for step in reversed(self.verdict.steps))
+        return next((block.peers for block in blocks if block is not None and block.peers is not None), b"")
 
     def _ends(self, needed: list[int]) -> dict[int, int]:
         """The lsn of the last block that counts, for each needed file."""

@@ -29,6 +29,8 @@ class FoundBlock:
     """None: unreadable in both head copies."""
     repeated: list[Line] | None = None
     """The previous block's lines as this one repeats them; None: unreadable."""
+    peers: bytes | None = None
+    """What was heard of other nodes when the block was written; None: unreadable."""
     good: list[bool] = field(default_factory=list)
     """Body sectors, one by one; those without a readable map entry count as good here (their records have a crc)."""
     has_zero_sector: bool = False
@@ -159,6 +161,8 @@ def _examine(view: memoryview, header: Header) -> FoundBlock:
     block.repeated = None if again is None else fmt.unpack_lines(again)
 
     count = header.body_sectors
+    map_end = repeated_end + 4 * count
+    block.peers = slice_head(pieces, map_end, map_end + header.peers_bytes)
     if count:
         body = view[header.body_offset : header.body_offset + count * SECTOR_BYTES]
         whole = len(body) == count * SECTOR_BYTES

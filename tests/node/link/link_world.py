@@ -32,6 +32,7 @@ class Heard:
     ups: list[str] = field(default_factory=list)
     downs: list[tuple[str, str]] = field(default_factory=list)
     alarms: list[tuple[str, str]] = field(default_factory=list)
+    disowned: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     bulk: list[tuple[str, bool]] = field(default_factory=list)
     hellos: dict[str, Hello] = field(default_factory=dict)
@@ -53,6 +54,9 @@ class Heard:
 
     def on_alarm(self, node_id: str, text: str) -> None:
         self.alarms.append((node_id, text))
+
+    def on_disowned(self, text: str) -> None:
+        self.disowned.append(text)
 
     def messages(self, node_id: str) -> list[Addressed]:
         """All that came from a node, in order."""

@@ -377,6 +377,8 @@ def test_who_was_told_that_its_disk_is_old_talks_to_nobody_else() -> None:
         away.dial(back)
         await never_up(away)
         assert "block 100 was durable before" in back.links.disowned
+        assert back.heard.disowned == [back.links.disowned]
+        assert a.heard.disowned == []
         assert (a.links.disowned, away.links.disowned) == ("", "")
         await stop(a, away, back)
 

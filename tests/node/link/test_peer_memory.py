@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetstore.node.link.peer_memory import PeerMemory, Sighting, Verdict
+from jetstore.node.link.peer_memory import ROWS_MAX, PeerMemory, Sighting, Verdict, decode_rows
 
 NODE = "00000000000000b2"
 KNOWN = Sighting(incarnation=2, boot_counter=5, boot_nonce="aa", durable_lsn=100)
@@ -99,3 +99,31 @@ def test_it_is_bounded() -> None:
     made = PeerMemory(1, [(NODE, KNOWN)])
     assert made.has_room_for(NODE)
     assert not made.has_room_for("another")
+
+
+def test_what_the_journal_remembers_is_all_there_was_and_only_news() -> None:
+    made = PeerMemory(10)
+    assert made.take_changes() == b""
+    for number in range(3):
+        made.observe(f"{number:016x}", Sighting(1, 5, "ab" * 8, number), made.snapshot())
+    made.advance(f"{1:016x}", 77)
+    taken = made.take_changes()
+    assert dict(decode_rows(taken)) == dict(made.rows())
+    assert made.take_changes() == b""
+    made.advance(f"{1:016x}", 77)
+    assert made.take_changes() == b""
+    again = PeerMemory(10, decode_rows(taken))
+    old = Sighting(1, 6, "cd" * 8, 76)
+    assert again.observe(f"{1:016x}", old, again.snapshot()) is Verdict.OLD_DISK
+    assert again.take_changes() == b""
+    with pytest.raises(ValueError, match="37 bytes"):
+        decode_rows(bytes(37))
+
+
+def test_the_journal_remembers_those_seen_last() -> None:
+    made = PeerMemory(1000)
+    for number in range(ROWS_MAX + 5):
+        made.observe(f"{number:016x}", Sighting(1, 5, "ab" * 8, 1), {})
+    made.observe(f"{0:016x}", Sighting(1, 6, "ab" * 8, 1), made.snapshot())
+    kept = [int(node_id, 16) for node_id, _ in decode_rows(made.take_changes())]
+    assert kept == [*range(6, ROWS_MAX + 5), 0]
