@@ -182,7 +182,7 @@ class _Requests:
     def _refuse(self, subject: bytes, reply: bytes, client: object) -> None:
         """Nobody answers this, unless somebody else subscribes to it."""
         match = self._router.sublist.match(subject)
-        is_lonely = not (match.plain or match.queues or match.bridges)
+        is_lonely = not (match.plain or match.queues or match.bridges or match.remotes)
         if is_lonely and isinstance(client, ClientConnection) and client.no_responders:
             status = b"NATS/1.0 503\r\nNats-Subject: %b\r\n\r\n" % subject
             self._router.publish([reply], [len(status)], [status])

@@ -58,6 +58,8 @@ class SystemPages:
             return self._refused(400, str(error))
         if is_ping and not self._is_meant(options):
             return None
+        if name == "JSZ" and options.get("leader_only") and not self._leads_meta():
+            return None
         if name == "IDZ":
             facts = self.source.facts
             return encode({"name": facts.server_name, "host": facts.host, "id": facts.server_id})
@@ -135,6 +137,11 @@ class SystemPages:
 
     def _refused(self, code: int, text: str) -> bytes:
         return encode({"server": self.server(), "error": {"code": code, "description": text}})
+
+    def _leads_meta(self) -> bool:
+        """Whether it leads the metadata of its cluster, or is alone."""
+        meta = self.source.meta_cluster()
+        return meta is None or meta.get("leader") == self.source.facts.server_name
 
     def _is_meant(self, options: JsonDict) -> bool:
         """Whether the filters of a request to all servers let this one answer."""

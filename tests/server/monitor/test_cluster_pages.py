@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from monitor_fakes import NOW_NS, JetStream, make_source
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.monitor.cluster_ports import ClusterCounters, ClusterFacts, PeerCounters, RaftCounters
 from server.monitor.monitor import Monitor
 from server.monitor.ports import MonitorSource
+from server.monitor.system import SystemPages
 
 FACTS = ClusterFacts("c1", "0.0.0.0", 6222, 3_000_000_000, ("h1:6222", "h2:6222"))
 N2 = PeerCounters(
@@ -135,3 +137,13 @@ def test_metrics() -> None:
     assert values["jetstore_raft_lag_entries", "S", "n3"] == 11
     assert values["jetstore_raft_stray_messages_total",] == 12
     assert values["jetstore_raft_catch_ups_total",] == 3
+
+
+def test_leader_only_is_answered_by_who_leads_the_metadata() -> None:
+    source = replace(make_source(), jetstream=JetStream())
+    own = source.facts.server_name
+    for meta, answers in ((None, True), ({"leader": own}, True), ({"leader": "n9"}, False), ({}, False)):
+        pages = SystemPages(replace(source, meta_cluster=lambda meta=meta: meta), Random(1))
+        answer = asyncio.run(pages.answer("JSZ", b'{"leader_only":true}', is_ping=True))
+        assert (answer is not None) is answers
+        assert asyncio.run(pages.answer("JSZ", b"{}", is_ping=True)) is not None
