@@ -17,13 +17,27 @@ class Step(NamedTuple):
     """One operation on the register."""
 
     kind: str
-    """``read`` (value) · ``write`` (value) · ``cas`` (expected → value) · ``cas_fail`` (expected was not there)."""
+    """``read`` (value) · ``write`` (value) · ``cas`` (expected → value) · ``cas_fail`` (expected was not there).
+
+    Of things that come and go: ``make`` (nothing → value) · ``change`` (something → value) · ``unmake`` (something →
+    nothing) · ``present`` · ``absent``.
+    """
     value: str | None
     expected: str | None
     start_ns: int
     end_ns: int
     """``NEVER_NS`` for an unknown outcome."""
     source: Operation | None = None
+
+
+WHAT_IS_THERE = {
+    "make": (False, False),
+    "change": (True, False),
+    "unmake": (True, False),
+    "present": (True, True),
+    "absent": (False, True),
+}
+"""Of things that come and go: whether something must be there, and whether it stays as it is."""
 
 
 def _after(step: Step, state: str | None) -> tuple[bool, str | None]:
@@ -34,8 +48,10 @@ def _after(step: Step, state: str | None) -> tuple[bool, str | None]:
         return True, step.value
     if step.kind == "cas":
         return state == step.expected, step.value
-    assert step.kind == "cas_fail", step.kind
-    return state != step.expected, state
+    if step.kind == "cas_fail":
+        return state != step.expected, state
+    is_there, stays = WHAT_IS_THERE[step.kind]
+    return is_there == (state is not None), state if stays else None if step.kind == "unmake" else step.value
 
 
 def check_register(steps: list[Step], *, budget: int = 200_000) -> tuple[bool | None, str]:

@@ -29,6 +29,7 @@ CHECKERS = (
     "batch",
     "counter",
     "timed",
+    "admin",
     "stale",
     "live",
     "whole",

@@ -11,6 +11,7 @@ from jepsen.nemesis.damage import KINDS as DAMAGE_KINDS
 from jepsen.nemesis.schedule import CLOCK_KINDS, Strike, draw_kinds, draw_strikes
 from jepsen.nemesis.storm import STORM, storms
 from jepsen.workload.acks import Acks
+from jepsen.workload.admin import Admin
 from jepsen.workload.append import Append
 from jepsen.workload.base import Setting, Workload
 from jepsen.workload.batch import Batch
@@ -32,6 +33,7 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
     "D": Idempotent,
     "E": Batch,
     "G": Acks,
+    "H": Admin,
     "I": Removal,
     "J": Counter,
     "K": KeptLimits,
@@ -39,7 +41,7 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
 }
 DRAWN = ("A", "B", "C", "D", "G", "I")
 """What the dice for workloads choose from; the others join by dice of the seed's own (``join_workloads``)."""
-JOINING = (("join", ("E",), 0.2), ("more 233664", ("J", "K", "T"), 0.35))
+JOINING = (("join", ("E",), 0.2), ("more 233664", ("H", "J", "K", "T"), 0.35))
 """Which others join (one of the names), how often, and the word that their dice begin with: a set that was there keeps
 its word, so that a seed that draws nothing of a new one is the run that it always was. Words are such that none of the
 committed seeds (``tests/sim/seeds.txt``) draws any."""

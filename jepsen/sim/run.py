@@ -238,6 +238,7 @@ class Run:
                 **{name: workload.name for name, workload in zip(self.plan.workloads, self.workloads, strict=True)},
             }
             self.world.replicas = plan_replicas(self.plan)
+            self.world.others = {name for workload in self.workloads for name in getattr(workload, "others", ())}
         self.recorder.start()
         for name, workload in zip(self.plan.workloads, self.workloads, strict=True):
             await persist(setting, f"{name}setup", workload.setup, tries=12 if is_replicated else 5)

@@ -19,6 +19,7 @@ from jetstore.consumer.counts import AckOutcome
 from jetstore.consumer.state import ConsumerState
 from jetstore.errors import ApiError
 from jetstore.hot.frame import encode_frames, frame_columns
+from jetstore.meta.state import MetaState
 from jetstore.node.assignments import Assignments
 from jetstore.node.group_commit import Block
 from jetstore.node.ingest import Ingest
@@ -183,6 +184,19 @@ def _fire_twice(patch: Patch) -> None:
     patch.setattr(schedules, "_store", store)
 
 
+def _delete_some(patch: Patch) -> None:
+    honest = MetaState.apply
+
+    def apply(state: MetaState, index: Any, term: Any, data: bytes, *rest: Any) -> Any:
+        kept = dict(state.streams)
+        outcome = honest(state, index, term, data, *rest)
+        if b'"op":"delete"' in data and index % 2:
+            state.streams = kept
+        return outcome
+
+    patch.setattr(MetaState, "apply", apply)
+
+
 def _keep_files(patch: Patch) -> None:
     patch.setattr(Assignments, "_remove_files", lambda *args: None)
 
@@ -276,6 +290,7 @@ DEFECTS = (
     Defect("the ack floor that is shown goes back", "C1", _floor_falls, ("G",), frozenset(["floor"])),
     Defect("increments that come together count apart", "J", _count_apart, ("J",), frozenset(["counter"])),
     Defect("a schedule stores its message twice", "J", _fire_twice, ("T",), frozenset(["timed"])),
+    Defect("some streams are deleted with success, and stay", "A1", _delete_some, ("H",), frozenset(["admin"])),
     Defect(
         "files of deleted streams stay",
         "A1",

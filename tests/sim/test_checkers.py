@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jepsen.checker import consumer, stream
+from jepsen.checker.admin import check_admin
 from jepsen.checker.limits import check_limits
 from jepsen.checker.linearizable import Step, check_register
 from jepsen.checker.live import check_live
@@ -502,3 +503,26 @@ def test_limits_are_those_in_force_when_the_question_was_answered() -> None:
     history.begin(1, "stream_update", stream="K", max_msgs=20).info("lost")  # from then on nobody knows
     at(14, 15, "stream_info", max_msgs=20)
     assert len(check_limits(history, "K", {"max_msgs": 5})) == 1
+
+
+def test_names_are_registers_of_things_that_come_and_go() -> None:
+    now = [0]
+    history = History(lambda: now[0])
+
+    def at(begin: int, end: int, kind: str, version: str = "", **told: Any) -> None:
+        now[0] = begin
+        operation = history.begin(1, "admin", stream="H", name="c", kind=kind, version=version)
+        now[0] = end
+        if told and kind != "look":
+            operation.fail("refused", **told)
+        else:
+            operation.ok(**told)
+
+    at(0, 1, "create", "v1")
+    at(2, 3, "create", "v2", there=True)
+    at(4, 5, "look", there=True, shown="v1")
+    at(6, 7, "delete")
+    at(8, 9, "update", "v3", there=False)
+    assert check_admin(history, "H") == []
+    at(10, 11, "look", there=True, shown="v1")  # it is deleted
+    assert [problem.split(":")[0] for problem in check_admin(history, "H")] == ["admin"]
