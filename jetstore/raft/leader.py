@@ -93,6 +93,8 @@ class Leader:
         if self._heartbeat_ticks >= options.heartbeat_ticks:
             self._heartbeat_ticks = 0
             self.wants_heartbeat = True
+            for progress in self.progress.values():
+                progress.is_offered = False
         if self.transfer_to:
             self._transfer_ticks += 1
             if self._transfer_ticks >= options.election_ticks:
@@ -234,7 +236,7 @@ class Leader:
             if index:
                 progress.probe_from(RaftIndex(index + 1))
             else:
-                progress.is_paused = False
+                progress.is_paused = progress.is_offered = False
 
     def report_unreachable(self, member: int) -> None:
         """What was under way to a member may be lost."""

@@ -48,6 +48,7 @@ class Progress:
         "is_active",
         "is_damaged",
         "is_fenced",
+        "is_offered",
         "is_paused",
         "is_stalled",
         "match_index",
@@ -76,6 +77,8 @@ class Progress:
         self.is_damaged = False
         self.is_paused = False
         """PROBE: one APPEND is under way."""
+        self.is_offered = False
+        """A checkpoint was offered since the last heartbeat was due."""
         self.is_stalled = False
         """REPLICATE: nothing came back between two answered heartbeats, although something is under way: ask."""
         self._beat_match_index = RaftIndex(0)
@@ -162,7 +165,7 @@ class Progress:
         if prev_index != self.next_index - 1:
             return False
         self.next_index = RaftIndex(max(min(prev_index, next_hint), self.match_index + 1))
-        self.is_paused = False
+        self.is_paused = 0 < self.match_index == prev_index  # it refuses what it acknowledged: ask after a heartbeat
         return True
 
     def beat(self) -> None:

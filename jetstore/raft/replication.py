@@ -66,7 +66,7 @@ class Replication:
         for member, progress in self.leader.progress.items():
             while progress.may_send and self._send_append(member, progress, last_index):
                 pass
-            if progress.state is ProgressState.SNAPSHOT and not progress.is_paused:
+            if progress.state is ProgressState.SNAPSHOT and not (progress.is_paused or progress.is_offered):
                 self._offer_checkpoint(member, progress)
 
     def _send_append(self, member: int, progress: Progress, last_index: RaftIndex) -> bool:
@@ -108,10 +108,11 @@ class Replication:
         return bool(entries)
 
     def _offer_checkpoint(self, member: int, progress: Progress) -> None:
+        """At most once between two heartbeats: logs that contradict each other refuse every offer at once."""
         core = self.core
         index = RaftIndex(core.log.first_index - 1)
         progress.snapshot(index)  # the newest boundary: the log may have been cut again meanwhile
-        progress.is_paused = True
+        progress.is_paused = progress.is_offered = True
         core.events.append(CheckpointWanted(member, index))
         self.sequence += 1
         core.send(

@@ -208,6 +208,41 @@ def test_an_offer_is_repeated_and_moves_with_the_log() -> None:
     assert member.running.status().progress[2].state == "replicate"
 
 
+def test_a_member_that_contradicts_every_offer_is_asked_once_a_heartbeat() -> None:
+    """It holds more than its leader, and committed: whatever it is offered, it has, and answers so at once."""
+    member = leading()
+    member.compact()
+    offers = [m for m in matches(member, 3, 10, 9) if m.kind is K.SNAPSHOT]
+    sequence, rounds = 1000, []
+    for _ in range(5):
+        for _ in range(20):  # no time passes
+            sequence += 1
+            offers += [m for m in matches(member, 3, 10, sequence) if m.kind is K.SNAPSHOT]
+        rounds.append(len(offers))
+        for _ in range(member.running.options.heartbeat_ticks):
+            offers += [m for m in tick(member) if m.kind is K.SNAPSHOT]
+        hear(member, K.HEARTBEAT_RESPONSE, 2, 1, index=1, last_index=1, last_term=1, sequence=sequence)
+    assert rounds == [1, 2, 3, 4, 5]
+
+
+def test_a_member_that_refuses_what_it_acknowledged_is_asked_once_a_heartbeat() -> None:
+    member = leading()
+    member.running.propose(b"a")
+    matches(member, 2, 2, 30)
+    matches(member, 3, 2, 30)
+    member.running.report_unreachable(3)
+    asked, rounds, sequence = appends(said(member), 3), [], 1000
+    for _ in range(3):
+        for _ in range(20):  # no time passes
+            refusal = {"is_rejected": True, "index": 2, "last_index": 2, "last_term": 1, "sequence": sequence}
+            asked += appends(hear(member, K.APPEND_RESPONSE, 3, 1, **refusal), 3)
+            sequence += 1
+        rounds.append(len(asked))
+        beat = {"index": 2, "last_index": 2, "last_term": 1, "sequence": sequence}
+        asked += appends(hear(member, K.HEARTBEAT_RESPONSE, 3, 1, **beat), 3)
+    assert rounds == [1, 2, 3]
+
+
 def test_the_driver_is_told_who_needs_a_checkpoint() -> None:
     member = leading()
     member.compact()
