@@ -77,6 +77,8 @@ class Peer:
         self.is_behind = False
         """Too much waits: it is told everything anew when it takes something again."""
         self.has_overflown = False
+        self.is_dropping = False
+        """It was said that messages for it are dropped."""
         self.waiting: list[Callable[[], None]] = []
 
 
@@ -162,7 +164,7 @@ class Peers:
             changed[key] = weight
         if changed:
             records = list(_interest_records(changed))
-            for peer in self.peers.values():
+            for peer in tuple(self.peers.values()):
                 self._add_interest(peer, records)
 
     def _add_interest(self, peer: Peer, records: Sequence[list[Buffer]]) -> None:
@@ -192,7 +194,7 @@ class Peers:
         """Send what this turn of the event loop has brought."""
         self._is_flush_due = False
         self._tell_changes()
-        for peer in self.peers.values():
+        for peer in tuple(self.peers.values()):
             self._flush_peer(peer)
 
     def _flush_peer(self, peer: Peer) -> None:
@@ -237,6 +239,7 @@ class Peers:
         """The connection takes more again."""
         peer = self.peers.get(node_id)
         if peer is not None:
+            peer.is_dropping = False
             if peer.is_behind:
                 self._sync(peer, wants=False)
             self._release(peer)
@@ -313,11 +316,17 @@ class Peers:
                     continue
                 unsent = peer.out_bytes + self._port.route_backlog(node_id)
                 if peer.is_behind or (unsent and unsent + size > self._limits.peer_unsent_bytes_max):
-                    self.messages_dropped += len(columns.payloads)
+                    self._drop(peer, len(columns.payloads))
                     continue
                 self._add(peer, encode_run(run, encoded))
                 taken = True
         return taken
+
+    def _drop(self, peer: Peer, count: int) -> None:
+        self.messages_dropped += count
+        if not peer.is_dropping:
+            peer.is_dropping = True
+            log.warning("a node takes messages too slowly: some are dropped", node=peer.node_id)
 
     def pending_bytes(self, node_id: str) -> int:
         """Unsent bytes if the node is slow; 0 if it is not."""
