@@ -426,6 +426,10 @@ def make_server_id(rng: Random) -> str:
 
 def authenticator(options: Options) -> Authenticator:
     """Who may connect. With only a system account, clients without credentials are let into the global one."""
+    if options.operator is not None:
+        from server.auth.operator import OperatorAuthenticator  # only where it is wanted: start-up time
+
+        return OperatorAuthenticator(options.operator)
     given, accounts = options.authorization, options.accounts
     users = (*given.users, *accounts.users)
     is_only_system = not (given.is_required or any(user.account != options.system_name for user in accounts.users))

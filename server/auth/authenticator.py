@@ -34,6 +34,12 @@ class User:
     """What monitoring shows; tokens are never shown."""
     connection_types: tuple[str, ...] = ()
     """How it may connect; empty: in any way."""
+    max_subscriptions: int = -1
+    """-1 = no limit of its own."""
+    max_payload_bytes: int = -1
+    user_expires_s: int = 0
+    """When its claims and those of its account end, as seconds of the epoch; 0 = never."""
+    account_expires_s: int = 0
 
     def may_connect_by(self, connection_type: str) -> bool:
         """Whether this kind of connection is allowed to the user."""
@@ -121,10 +127,13 @@ class Authenticator:
         nonce: str = "",
         connection_type: str = STANDARD,
         names: Sequence[str] = (),
+        host: str = "",
+        now_ns: int = 0,
     ) -> User | SlowCheck | None:
         """The user these credentials belong to, or None; or what remains to be compared.
 
         ``names``: of the client's certificate, which has been verified; they only count where they are mapped.
+        ``host``: the client's address; it and the wall time count for users with claims.
         """
         found = self._find(connect, nonce, names)
         user = found.user if isinstance(found, SlowCheck) else found

@@ -24,9 +24,6 @@ def is_bcrypt_of(hashed: str, given: str) -> bool:
 
 def is_signed(public: str, signature: str, text: str) -> bool:
     """Whether ``signature`` (base64, any of its alphabets, padded or not) is that user's of ``text``."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     key = nkey.public_key(public, nkey.USER)
     try:
         raw = base64.b64decode(signature.replace("-", "+").replace("_", "/") + "=" * (-len(signature) % 4))
@@ -34,8 +31,4 @@ def is_signed(public: str, signature: str, text: str) -> bool:
         return False
     if key is None or len(raw) != _SIGNATURE_BYTES or not text:
         return False
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(raw, text.encode())
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    return nkey.is_signature(key, raw, text.encode())

@@ -12,6 +12,7 @@ from server.config.accounts import SYSTEM_ACCOUNT, AccountsOptions, MappingOptio
 from server.config.authorization import GLOBAL_ACCOUNT, AuthorizationOptions, User, duplicate_user, is_bcrypt
 from server.config.cluster import ClusterOptions
 from server.config.jetstream import JetStreamOptions
+from server.config.operator import OperatorOptions
 from server.config.tls import TlsOptions
 from server.config.values import SECOND
 from server.config.websocket import WebSocketOptions
@@ -86,6 +87,8 @@ class Options:
     """Clients may choose."""
     websocket: WebSocketOptions = field(default_factory=WebSocketOptions)
     accounts: AccountsOptions = field(default_factory=AccountsOptions)
+    operator: OperatorOptions | None = None
+    """None: users are configured here."""
     mappings: tuple[MappingOptions, ...] = ()
     """Of the global account."""
     system_account: str = ""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from server.config import accounts, authorization, cluster, general, jetstream, tls, unsupported, websocket
+from server.config import accounts, authorization, cluster, general, jetstream, operator, tls, unsupported, websocket
 from server.config.errors import ConfigError, ConfigProblems
 from server.config.jetstream import JetStreamOptions
 from server.config.options import Options
@@ -30,6 +30,7 @@ TOP_LEVEL: Final[Table] = {
     **websocket.TOP_LEVEL,
     **jetstream.TOP_LEVEL,
     **cluster.TOP_LEVEL,
+    **operator.TOP_LEVEL,
 }
 REFUSED: Final = unsupported.TOP_LEVEL - TOP_LEVEL.keys()
 
@@ -52,6 +53,9 @@ def load_options(path: Path, environment: Mapping[str, str], *, is_test: bool = 
     if problems:
         raise ConfigProblems(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line)))
     reader.warnings.extend(str(problem) for problem in reader.soft_problems)
+    problem = operator.with_operator(fields)
+    if problem:
+        raise ConfigError(f"{path}: {problem}\n")
     if "store_dir" in fields:
         given = fields.get("jetstream", JetStreamOptions())
         store_dir = fields.pop("store_dir")

@@ -14,8 +14,8 @@ TOP_LEVEL: Final = frozenset(
         *("system_account", "system", "no_system_account", "no_system", "no_sys_acc", "no_header_support"),
         *("default_js_domain", "server_tags", "server_metadata", "feature_flags", "connect_error_reports"),
         *("reconnect_error_reports", "disable_sublist_cache", "no_sublist_cache", "no_fast_producer_stall"),
-        *("proxy_protocol", "proxies", "ocsp", "ocsp_cache", "operator", "operators", "trusted", "trusted_keys"),
-        *("resolver", "resolver_tls", "resolver_preload", "resolver_pinned_accounts", "default_sentinel"),
+        *("proxy_protocol", "proxies", "ocsp", "ocsp_cache", "resolver_tls", "resolver_pinned_accounts"),
+        *("default_sentinel",),
         *("websocket", "ws", "leaf", "leafnodes", "gateway", "mqtt", "default_permissions"),
     )
 )

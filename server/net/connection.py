@@ -234,7 +234,8 @@ class ClientConnection(asyncio.Protocol):
         if options.max_sub_tokens and subject.count(b".") >= options.max_sub_tokens:
             protocol.refuse(reasons.too_many_tokens(subject))
             return
-        limits = [limit for limit in (options.max_subscriptions or -1, self.account.max_subscriptions) if limit >= 0]
+        given = (options.max_subscriptions or -1, self.account.max_subscriptions, self.user.max_subscriptions)
+        limits = [limit for limit in given if limit >= 0]
         if limits and len(self.subscriptions) >= min(limits):
             protocol.refuse(reasons.MAXIMUM_SUBSCRIPTIONS_EXCEEDED)
             return
@@ -247,7 +248,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _authenticate(self, connect: ConnectOptions) -> User | Later | Denied | None:
         self._connect_rtt_ns = self._connect_rtt_ns or max(self.server.clock.wall_ns() - self._start_ns, 1)
-        found = self.server.authenticator.authenticate(connect, self._nonce, self._type, self._names)
+        found = self.server.authenticator.authenticate(
+            connect, self._nonce, self._type, self._names, self.ip, self.server.clock.wall_ns()
+        )
         if not isinstance(found, SlowCheck):
             return self._admitted(found)
         if self.transport is not None:
@@ -279,7 +282,9 @@ class ClientConnection(asyncio.Protocol):
         if protocol.is_verifying:
             self.close(CloseReason.AUTHENTICATION_FAILURE, reasons.AUTHORIZATION_VIOLATION)
             return
-        found = self.server.authenticator.authenticate(protocol.connect, self._nonce, self._type, self._names)
+        found = self.server.authenticator.authenticate(
+            protocol.connect, self._nonce, self._type, self._names, self.ip, self.server.clock.wall_ns()
+        )
         if isinstance(found, SlowCheck):
             self.server.check_elsewhere(found, self._authorized)
         else:
@@ -322,12 +327,28 @@ class ClientConnection(asyncio.Protocol):
         self.router = self.account.router
         self.account.connections += 1
         self._is_counted = True
-        limit = self.account.max_payload_bytes
+        given = (self.account.max_payload_bytes, user.max_payload_bytes)
+        limit = min((each for each in given if each >= 0), default=-1)
         if self.protocol is not None and 0 <= limit < self.server.options.protocol.max_payload_bytes:
             self.protocol.limit_payload(limit)
+        self._arm_expiry(user)
         self.permits = permissions = user.permissions
         rule = permissions.responses if permissions is not None else None
         self.responses = Responses(rule, self.server.loop.time) if rule is not None else None
+
+    def _arm_expiry(self, user: User) -> None:
+        """Claims end at a time: whoever was let in by them goes then."""
+        timer = self._timers.pop("expiry", None)
+        if timer is not None:
+            timer.cancel()
+        text = reasons.USER_AUTHENTICATION_EXPIRED
+        until_s = user.user_expires_s
+        if user.account_expires_s and not 0 < until_s <= user.account_expires_s:
+            until_s, text = user.account_expires_s, reasons.ACCOUNT_AUTHENTICATION_EXPIRED
+        if until_s:
+            wait_s = max(until_s - self.server.clock.wall_ns() / 1e9, 0)
+            reason = CloseReason.AUTHENTICATION_EXPIRED
+            self._timers["expiry"] = self.server.loop.call_later(wait_s, self.close, reason, text)
 
     def _info_line(self, is_second: bool) -> bytes:
         account, info = self.account, self.server.info

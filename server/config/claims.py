@@ -1,0 +1,226 @@
+"""What the claims of accounts and users say, as the configuration's own types.
+
+What is not supported is refused by name: an account is never less restricted than its claims say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from jetstore.model.infos import AccountLimits
+from jetstore.model.subjects import is_valid_subject
+from server.config import nkey
+from server.config.accounts import AccountOptions, Export, Import
+from server.config.jwt import BadToken, Token, decode, strings, value
+from server.config.permissions import ANSWERS_EXPIRE_NS, ANSWERS_MAX, PermissionOptions, SubjectRules
+from server.config.values import refusal
+
+NO_LIMIT: Final = -1
+EVERYBODY: Final = "*"
+"""Key of a revocation that is about all users."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserRules:
+    """What a user may do; of a scoped signing key: what all its users may do."""
+
+    permissions: PermissionOptions | None = None
+    max_subscriptions: int = NO_LIMIT
+    max_payload_bytes: int = NO_LIMIT
+    networks: tuple[str, ...] = ()
+    """Where it may come from (CIDR); empty: from anywhere."""
+    connection_types: tuple[str, ...] = ()
+    is_bearer: bool = False
+    """No signature of the nonce is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountClaims:
+    """One account as its operator signed it. Times in seconds."""
+
+    options: AccountOptions
+    issuer: str = ""
+    expires_s: int = 0
+    """0: never."""
+    signing_keys: Mapping[str, UserRules | None] = field(default_factory=dict)
+    """Who else may sign its users; with rules: only with these."""
+    revocations: Mapping[str, int] = field(default_factory=dict)
+    """User → users issued until then are no longer let in."""
+    default_permissions: PermissionOptions | None = None
+    refuses_bearers: bool = False
+
+    def is_revoked(self, user: str, issued_s: int) -> bool:
+        """Whether a user of this age has been sent away."""
+        return any(issued_s <= self.revocations.get(key, -1) for key in (user, EVERYBODY))
+
+
+def account_claims(text: str, name: str) -> AccountClaims:
+    """The claims of the account of this name. Raises ``BadToken``."""
+    token = decode(text, "account")
+    if token.subject != name:
+        raise BadToken(f"the claims are those of {token.subject}")
+    if token.not_before_s:
+        raise BadToken(refusal("nbf of an account"))
+    body = token.body
+    for key in ("mappings", "authorization", "trace", "cluster_traffic"):
+        found = body.get(key)
+        if any(found.values()) if isinstance(found, dict) else found:
+            raise BadToken(refusal(key))
+    limits = value(body, "limits", {})
+    if limits.get("tiered_limits"):
+        raise BadToken(refusal("tiered_limits"))
+    exports = tuple(_export(each) for each in _objects(body, "exports"))
+    imports = tuple(_import(each) for each in _objects(body, "imports"))
+    for what, count in (("exports", len(exports)), ("imports", len(imports))):
+        if 0 <= value(limits, what, NO_LIMIT) < count:
+            raise BadToken(f"the account contains more {what} than allowed by the operator")
+    has_wildcards = any("*" in each.subject or each.subject.endswith(">") for each in exports)
+    if has_wildcards and not value(limits, "wildcards", False):
+        raise BadToken("the account is not allowed to export subjects with wildcards")
+    revocations = value(body, "revocations", {})
+    options = AccountOptions(
+        name,
+        jetstream=_jetstream(limits),
+        exports=exports,
+        imports=imports,
+        max_connections=_limit(limits, "conn"),
+        max_subscriptions=_limit(limits, "subs"),
+        max_payload_bytes=_limit(limits, "payload"),
+    )
+    return AccountClaims(
+        options,
+        token.issuer,
+        token.expires_s,
+        dict(_signing_key(each) for each in value(body, "signing_keys", [])),
+        {key: value(revocations, key, 0) for key in revocations},
+        _permissions(value(body, "default_permissions", {})),
+        value(limits, "disallow_bearer", False),
+    )
+
+
+def user_rules(token: Token) -> UserRules:
+    """What the claims of a user say. Raises ``BadToken``."""
+    return _rules(token.body, NO_LIMIT if token.version == 1 else 0)
+
+
+def _rules(body: Mapping[str, Any], absent: int) -> UserRules:
+    if body.get("times"):
+        raise BadToken(refusal("times"))
+    networks = body.get("src")
+    given = tuple(networks.split(",")) if isinstance(networks, str) and networks else strings(body, "src")
+    return UserRules(
+        _permissions(body),
+        _limit(body, "subs", absent),
+        _limit(body, "payload", absent),
+        tuple(each.strip() for each in given) if networks else (),
+        tuple(each.upper() for each in strings(body, "allowed_connection_types")),
+        value(body, "bearer_token", False),
+    )
+
+
+def _permissions(body: Mapping[str, Any]) -> PermissionOptions | None:
+    """None where nothing is restricted."""
+    answers = value(body, "resp", {})
+    found = PermissionOptions(
+        publish=_subject_rules(value(body, "pub", {}), with_queue=False),
+        subscribe=_subject_rules(value(body, "sub", {}), with_queue=True),
+        answers="resp" in body and body["resp"] is not None,
+        answers_max=value(answers, "max", 0) or ANSWERS_MAX,
+        answers_expire_ns=value(answers, "ttl", 0) or ANSWERS_EXPIRE_NS,
+    )
+    return None if found == PermissionOptions() else found
+
+
+def _subject_rules(body: Mapping[str, Any], *, with_queue: bool) -> SubjectRules:
+    allow, deny = strings(body, "allow"), strings(body, "deny")
+    for each in (*allow, *deny):
+        if "{{" in each:
+            raise BadToken(refusal("{{}} in permissions"))
+        parts = each.split()
+        if not 1 <= len(parts) <= (2 if with_queue else 1) or not is_valid_subject(parts[0]):
+            raise BadToken(f'"{each}" is not a valid subject')
+    return SubjectRules(allow, deny)
+
+
+def _limit(body: Mapping[str, Any], name: str, absent: int = 0) -> int:
+    found: int = value(body, name, absent)
+    return found if found >= 0 else NO_LIMIT
+
+
+def _jetstream(limits: Mapping[str, Any]) -> AccountLimits | None:
+    """None without JetStream: an account has it that has room."""
+    memory, storage = _limit(limits, "mem_storage"), _limit(limits, "disk_storage")
+    if memory == 0 and storage == 0:
+        return None
+    if memory == 0 or storage == 0:
+        raise BadToken(refusal("JetStream with room in memory or on disk alone"))
+    return AccountLimits(
+        max_memory=memory,
+        max_storage=storage,
+        max_streams=_limit(limits, "streams"),
+        max_consumers=_limit(limits, "consumer"),
+        max_ack_pending=_limit(limits, "max_ack_pending") or NO_LIMIT,
+        memory_max_stream_bytes=_limit(limits, "mem_max_stream_bytes") or NO_LIMIT,
+        storage_max_stream_bytes=_limit(limits, "disk_max_stream_bytes") or NO_LIMIT,
+        max_bytes_required=value(limits, "max_bytes_required", False),
+    )
+
+
+def _objects(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = value(body, name, [])
+    if not all(isinstance(each, dict) for each in found):
+        raise BadToken(f"{name} is not a list of objects")
+    return list(found)
+
+
+def _subject(body: Mapping[str, Any], name: str) -> str:
+    found: str = value(body, name, "")
+    if not is_valid_subject(found):
+        raise BadToken(f'"{found}" is not a valid subject')
+    return found
+
+
+def _is_service(body: Mapping[str, Any]) -> bool:
+    kind = body.get("type")
+    if kind not in ("stream", "service"):
+        raise BadToken("neither a stream nor a service")
+    return bool(kind == "service")
+
+
+def _export(body: dict[str, Any]) -> Export:
+    for key in ("token_req", "account_token_position", "service_latency", "allow_trace", "revocations"):
+        if body.get(key):
+            raise BadToken(refusal(f"{key} of an export"))
+    return Export(
+        _subject(body, "subject"),
+        _is_service(body),
+        is_single=value(body, "response_type", "") in ("", "Singleton"),
+        threshold_ns=value(body, "response_threshold", 0),
+    )
+
+
+def _import(body: dict[str, Any]) -> Import:
+    for key in ("token", "share", "allow_trace"):
+        if body.get(key):
+            raise BadToken(refusal(f"{key} of an import"))
+    account, subject, is_service = value(body, "account", ""), _subject(body, "subject"), _is_service(body)
+    local, to = value(body, "local_subject", ""), value(body, "to", "")
+    if local or not to:
+        return Import(account, subject, is_service, local)
+    if is_service:  # in this older form the subject is the importer's
+        return Import(account, to, is_service, subject)
+    return Import(account, subject, is_service, f"{to.rstrip('.')}.{subject}")
+
+
+def _signing_key(given: object) -> tuple[str, UserRules | None]:
+    """A key, or a key with the rules of all users that it signs."""
+    key, rules = given, None
+    if isinstance(given, dict):
+        if given.get("kind") != "user_scope":
+            raise BadToken(refusal(f"signing key of kind {given.get('kind')}"))
+        key, rules = given.get("key"), _rules(value(given, "template", {}), 0)
+    if not isinstance(key, str) or nkey.public_key(key, nkey.ACCOUNT) is None:
+        raise BadToken("a signing key is not the public key of an account")
+    return key, rules
