@@ -30,6 +30,7 @@ CHECKERS = (
     "counter",
     "timed",
     "admin",
+    "mirror",
     "stale",
     "live",
     "whole",

@@ -15,6 +15,7 @@ from jepsen.workload.admin import Admin
 from jepsen.workload.append import Append
 from jepsen.workload.base import Setting, Workload
 from jepsen.workload.batch import Batch
+from jepsen.workload.copies import Copies
 from jepsen.workload.counter import Counter
 from jepsen.workload.idempotent import Idempotent
 from jepsen.workload.limits import Limits as KeptLimits
@@ -32,6 +33,7 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
     "C": WorkQueue,
     "D": Idempotent,
     "E": Batch,
+    "F": Copies,
     "G": Acks,
     "H": Admin,
     "I": Removal,
@@ -41,7 +43,7 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
 }
 DRAWN = ("A", "B", "C", "D", "G", "I")
 """What the dice for workloads choose from; the others join by dice of the seed's own (``join_workloads``)."""
-JOINING = (("join", ("E",), 0.2), ("more 233664", ("H", "J", "K", "T"), 0.35))
+JOINING = (("join", ("E",), 0.2), ("more 233664", ("F", "H", "J", "K", "T"), 0.35))
 """Which others join (one of the names), how often, and the word that their dice begin with: a set that was there keeps
 its word, so that a seed that draws nothing of a new one is the run that it always was. Words are such that none of the
 committed seeds (``tests/sim/seeds.txt``) draws any."""
@@ -138,7 +140,7 @@ def join_workloads(plan: Plan, seed: int) -> Plan:
     for word, names, chance in JOINING:
         dice = Random(f"{word} {seed}")
         if dice.random() < chance:
-            picked.add(dice.choice(names))
+            picked.add(dice.choice([name for name in names if name != "F" or plan.nodes == 1]))
     return replace(plan, workloads=tuple(sorted(picked)))
 
 

@@ -4,6 +4,7 @@ A · append.py · unique values appended and read     B · register.py · KV key
 C · queue.py · work queue with disjoint filters      D · idempotent.py · retries with message ids
 E · batch.py · atomic batches                         G · acks.py · durable consumers of every ack policy
 I · removal.py · deletes, purges and limits           K · limits.py · limits asked for at every moment
+F · copies.py · mirrors and sources in one server
 H · admin.py · streams and consumers made and deleted
 J · counter.py · counters                             T · timed.py · messages by schedule
 

@@ -24,6 +24,7 @@ from jetstore.node.assignments import Assignments
 from jetstore.node.group_commit import Block
 from jetstore.node.ingest import Ingest
 from jetstore.node.ports import Inbound
+from jetstore.node.sourcing import _Copier
 from jetstore.store.ports import Columns, Frame, Message, MessageMeta, Record
 from jetstore.stream import counters, schedules
 from jetstore.stream.apply_batch import apply_batch
@@ -197,6 +198,15 @@ def _delete_some(patch: Patch) -> None:
     patch.setattr(MetaState, "apply", apply)
 
 
+def _copy_some(patch: Patch) -> None:
+    honest = _Copier._propose
+
+    def propose(copier: _Copier, origin: Any, messages: Sequence[Message]) -> None:
+        honest(copier, origin, [message for message in messages if message.seq % 11] or messages)
+
+    patch.setattr(_Copier, "_propose", propose)
+
+
 def _keep_files(patch: Patch) -> None:
     patch.setattr(Assignments, "_remove_files", lambda *args: None)
 
@@ -288,6 +298,7 @@ DEFECTS = (
         frozenset(["redelivered", "floor", "live", "drained", "wq"]),
     ),
     Defect("the ack floor that is shown goes back", "C1", _floor_falls, ("G",), frozenset(["floor"])),
+    Defect("messages are not copied", "M1, M2", _copy_some, ("F",), frozenset(["mirror"]), nodes=1),
     Defect("increments that come together count apart", "J", _count_apart, ("J",), frozenset(["counter"])),
     Defect("a schedule stores its message twice", "J", _fire_twice, ("T",), frozenset(["timed"])),
     Defect("some streams are deleted with success, and stay", "A1", _delete_some, ("H",), frozenset(["admin"])),
