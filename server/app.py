@@ -19,7 +19,8 @@ import structlog
 import jetstore
 from jetstore.clock import Clock
 from jetstore.limits import Limits
-from jetstore.model.infos import stream_info_json
+from jetstore.meta.stream_key import GLOBAL_ACCOUNT
+from jetstore.model.infos import AccountLimits, stream_info_json
 from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.server_limits import ServerLimits
@@ -174,11 +175,16 @@ class Server:
         self.websocket_port = 0
         self.node: Node | None = None
         self.api: ApiHandler | None = None
+        self.jetstreams: dict[str, tuple[StreamsApi, ApiHandler]] = {}
+        """By account: who has JetStream."""
+        self._outcasts: dict[str, Router] = {}
+        """Where streams of accounts are that have no JetStream any more: nobody hears of them."""
         self._refusals: list[ApiHandler] = []
         """What answers in the system account of a cluster's node, and in accounts without JetStream."""
         if store is not None:
             name, limits = options.jetstream_account
             home = self.accounts[name].router
+            has_several = len(options.jetstream_accounts) > 1
             self.node = Node(
                 NodeParts(
                     vfs=store.vfs,
@@ -192,9 +198,11 @@ class Server:
                     rng=Random(world.rng.random()),
                     cluster=store.cluster,
                     on_poison=on_poison,
+                    outlet_of=self._outlet_of if has_several else None,
                 )
             )
-            self.streams = StreamsApi(self.node, world.server_limits, limits)
+            own_name = name if self.cluster is None else GLOBAL_ACCOUNT  # a cluster's streams have plain keys
+            self.streams = StreamsApi(self.node, world.server_limits, limits, own_name, is_only=not has_several)
             elsewhere = None
             if self.cluster is not None:
                 from jetstore.node.whereabouts import Whereabouts
@@ -216,6 +224,10 @@ class Server:
                 pass_on=home.pass_on,
             )
             home.serve_requests = self.api.on_passed_on
+            self.jetstreams[name] = (self.streams, self.api)
+            for other, other_limits in options.jetstream_accounts.items():
+                if other != name:
+                    self._add_jetstream(other, other_limits, seed)
             if store.cluster is not None:
                 system = self.accounts[options.system_name].router
                 system_api = ApiHandler(
@@ -234,7 +246,7 @@ class Server:
                 system.serve_requests = system_api.on_passed_on
                 self._refusals.append(system_api)
             for account in self.accounts:
-                if account.router is not home and not account.is_system:
+                if account.name not in self.jetstreams and not account.is_system:
                     refusal = ApiHandler(
                         without_jetstream(),
                         account.router,
@@ -250,8 +262,10 @@ class Server:
         """Open the store's streams, then listen; the port in use."""
         if self.node is not None and self.api is not None:
             await self.node.start()
-            for api in (self.api, *self._refusals):
+            for api in (*self._apis(), *self._refusals):
                 api.start()
+            if self._outcasts:
+                log.warning("streams of accounts without JetStream are kept", accounts=sorted(self._outcasts))
         self.system.start()
         self.events.start()
         if self.cluster is not None and self.peers is not None:
@@ -270,6 +284,37 @@ class Server:
             self.monitor = Monitor(self.monitor_source())
             self.http_port = await self.monitor.start(options.http_host or options.host, options.http_port)
         return self.port
+
+    def _apis(self) -> list[ApiHandler]:
+        return [api for _, api in self.jetstreams.values()]
+
+    def _add_jetstream(self, account: str, limits: AccountLimits | None, seed: float) -> None:
+        """JetStream in one more account."""
+        assert self.node is not None
+        world, router = self.world, self.accounts[account].router
+        streams = StreamsApi(self.node, world.server_limits, limits, account)
+        api = ApiHandler(
+            streams,
+            router,
+            world.clock,
+            Random(f"{seed} api {account}"),
+            world.limits,
+            server_name=self.server_name,
+            client_info=self.client_info,
+            server_limits=world.server_limits,
+            is_strict=self.options.jetstream.is_strict,
+        )
+        self.jetstreams[account] = (streams, api)
+
+    def _outlet_of(self, account: str) -> Router:
+        """Where an account's streams are heard."""
+        if account in self.options.jetstream_accounts:
+            return self.accounts[account].router
+        router = self._outcasts.get(account)
+        if router is None:
+            loop = self.world.loop
+            router = self._outcasts[account] = Router(account, Random(account), loop.call_soon, loop.time)
+        return router
 
     def _new_router(self, account: str, rng: Random) -> Router:
         loop = self.world.loop
@@ -292,9 +337,8 @@ class Server:
         self.clients.stop_listening()
         self.events.close()
         await self.system.close()
-        for api in (self.api, *self._refusals):
-            if api is not None:
-                await api.close()
+        for api in (*self._apis(), *self._refusals):
+            await api.close()
         if self.node is not None:
             await self.node.stop()
         await self.clients.stop()

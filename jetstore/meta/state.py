@@ -29,6 +29,7 @@ class StreamAssignment:
 
     uid: GroupUid
     name: str
+    """Its key: ``stream_key`` of account and name."""
     config: dict[str, Any]
     """Desired configuration as its JSON object."""
     version: int

@@ -19,6 +19,7 @@ import structlog
 from jetstore.errors import Corruption, NotNow
 from jetstore.meta.placement import Member
 from jetstore.meta.state import MetaState, StreamAssignment, encode_abandoned, encode_skip
+from jetstore.meta.stream_key import account_of, stream_key
 from jetstore.model.stream import StreamConfig
 from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import MEMBER, Group, Replication
@@ -130,7 +131,7 @@ class Assignments:
                     self._entomb(uid)
         for group in self.streams.values():
             self.bring_config_up(group)
-            if group.is_restoring and not assigned[group.name].is_restoring:
+            if group.is_restoring and not assigned[group.key].is_restoring:
                 group.restored()
         self.give_up_restores()
 
@@ -231,7 +232,9 @@ class Assignments:
                 return
             if recovered is not None:
                 self._recovered[uid] = recovered
-            self.lost[assignment.name] = LostStream(assignment, number, error, self._node.outlet)
+            self.lost[assignment.name] = LostStream(
+                assignment, number, error, self._node.outlet_of(account_of(assignment.name))
+            )
             log.error("stream damaged", stream=assignment.name, uid=uid, error=str(error))
             return
         self._unnamed.pop(uid, None)
@@ -291,7 +294,7 @@ class Assignments:
             limits=node.limits,
             loop=node.loop,
             clock=node.clock,
-            outlet=node.outlet,
+            outlet=node.outlet_of(account_of(assignment.name)),
             rng=node.parts.rng,
             admission=node.admission,
             on_applied=lambda applied: node.storage.note_applied(group),
@@ -304,16 +307,17 @@ class Assignments:
         if leaders is not None:
             group.on_quorum_lost = leaders.lost
             group.delivery.on_created = lambda consumer: leaders.created(group, consumer)
-        group.find_stream = self.find_stream
+        account = account_of(assignment.name)
+        group.find_stream = lambda name: self.find_stream(stream_key(account, name))
         if node.behind is not None:
             group.on_damage = node.behind.damaged
         self.streams[assignment.name] = group
         node.storage.add(group)
         return group
 
-    def find_stream(self, name: str) -> StreamGroup | None:
+    def find_stream(self, key: str) -> StreamGroup | None:
         """A stream of this node that can be copied from."""
-        group = self.streams.get(name)
+        group = self.streams.get(key)
         return None if group is None or group.is_restoring else group
 
     def _replication(self, assignment: StreamAssignment) -> Replication | None:
@@ -335,7 +339,7 @@ class Assignments:
 
     def bring_config_up(self, group: StreamGroup) -> None:
         """Propose the desired configuration to the stream's own group if that has not been done; a leader's duty."""
-        assignment = self._meta.machine.streams.get(group.name)
+        assignment = self._meta.machine.streams.get(group.key)
         if assignment is None or assignment.uid != group.uid or not group.serves or group.is_faulty:
             return
         if max(group.stream.config_version, group.config_proposed) >= assignment.version:

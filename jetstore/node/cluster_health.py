@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jetstore.meta.stream_key import shown_key
 from jetstore.node.group import Group
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def cluster_problem(node: Node) -> str:
     busy = node.behind.busy if node.behind is not None else set()
     for name, group in node.streams.items():
         if not group.core.leader or not is_current(group) or group.uid in busy:
-            return f"JetStream stream '$G > {name}' is not current: group node unhealthy"
+            return f"JetStream stream '{shown_key(name)}' is not current: group node unhealthy"
     return ""
 
 

@@ -65,7 +65,7 @@ def cluster_info(node: Node, group: Group, wanted: Iterable[Member] = ()) -> Clu
 
 def stream_cluster(node: Node, group: Group) -> ClusterInfo | None:
     """``cluster_info`` of the stream with that group, and of its consumers: they live in the same one."""
-    assignment = node.meta.machine.streams.get(group.name)
+    assignment = node.meta.machine.streams.get(group.key)
     is_its = assignment is not None and assignment.uid == group.uid
     return cluster_info(node, group, assignment.placement.wanted if assignment is not None and is_its else ())
 

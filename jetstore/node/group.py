@@ -87,6 +87,8 @@ class Group:
         """A group as recovery found it, or (``recovery`` None) a new one. Without ``replication`` it has one member."""
         self.uid = uid
         self.name = name
+        self.key = name
+        """What tells it from every other group of this node."""
         self.machine = machine
         self.limits = limits
         self.loop = loop

@@ -36,7 +36,7 @@ class LeaderAdvisories:
     def created(self, group: StreamGroup, consumer: str) -> None:
         """A consumer is new, and led here."""
         if self._is_replicated(group):
-            told = Advisories(self._node.outlet, self._node.clock, self._node.parts.rng, group.stream)
+            told = Advisories(group.outlet, self._node.clock, self._node.parts.rng, group.stream)
             leader = leader_name(self._node, group)
             self._tell_consumer(told, group, consumer, "LEADER_ELECTED", "leader_elected", leader=leader)
 
@@ -54,9 +54,9 @@ class LeaderAdvisories:
 
     def _tell(self, group: StreamGroup, kind: str, what: str, **fields: Any) -> None:  # Any: JSON values
         node = self._node
-        if node.outlet.has_interest(f"$JS.EVENT.ADVISORY.STREAM.{kind}.{group.name}".encode()):
+        if group.outlet.has_interest(f"$JS.EVENT.ADVISORY.STREAM.{kind}.{group.name}".encode()):
             group.advisories.tell(kind, f"stream_{what}", **fields, replicas=self._replicas(group))
-        told = Advisories(node.outlet, node.clock, node.parts.rng, group.stream)
+        told = Advisories(group.outlet, node.clock, node.parts.rng, group.stream)
         for consumer in list(group.stream.consumers):
             self._tell_consumer(told, group, consumer, kind, what, **fields)
 

@@ -13,6 +13,7 @@ import structlog
 from jetstore.clock import Clock
 from jetstore.errors import ApiError, Corruption, IndexDoubt, NotNow, OutcomeUnknown
 from jetstore.limits import Limits
+from jetstore.meta.stream_key import name_of
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo
 from jetstore.model.requests import StreamInfoRequest
@@ -81,10 +82,10 @@ class StreamGroup(Group):
         on_pause: Callable[[Group], None],
         replication: Replication | None = None,
     ) -> None:
-        """As ``Group``; ``admission`` says why the node takes no publishes now, or None."""
+        """As ``Group``; ``name``: the stream's key; ``admission`` says why the node takes no publishes now, or None."""
         super().__init__(
             uid=uid,
-            name=name,
+            name=name_of(name),
             machine=stream,
             recovery=recovery,
             commit=commit,
@@ -94,6 +95,7 @@ class StreamGroup(Group):
             on_pause=on_pause,
             replication=replication,
         )
+        self.key = name
         self.stream = stream
         assert isinstance(stream.log, CheckpointedLog)
         self.messages = stream.log
@@ -103,7 +105,7 @@ class StreamGroup(Group):
         self.outlet = outlet
         self.lock = asyncio.Lock()
         """Serialises configuration changes of the stream and of its consumers."""
-        self.advisories = StreamAdvisories(outlet, clock, rng, name)
+        self.advisories = StreamAdvisories(outlet, clock, rng, self.name)
         self.ingest = Ingest(self)
         self.delivery = Delivery(self, outlet, rng)
         self.republisher = Republisher(outlet)

@@ -13,6 +13,7 @@ from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset,
 from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow
 from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
+from jetstore.meta.stream_key import GLOBAL_ACCOUNT, account_of, name_of, stream_key
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
 from jetstore.model.consumer_checks import (
@@ -49,12 +50,25 @@ _ROOM = (10027, 10028, 10047, 10113, 10122)
 
 
 class StreamsApi:
-    """One account's streams and consumers on a standalone node."""
+    """One account's streams and consumers."""
 
-    def __init__(self, node: Node, server_limits: ServerLimits, account_limits: AccountLimits | None = None) -> None:
-        """``server_limits``: what the operator allows."""
+    def __init__(
+        self,
+        node: Node,
+        server_limits: ServerLimits,
+        account_limits: AccountLimits | None = None,
+        account: str = GLOBAL_ACCOUNT,
+        *,
+        is_only: bool = False,
+    ) -> None:
+        """``server_limits``: what the operator allows, all accounts together; ``account``: whose streams these are.
+
+        ``is_only``: no other account has JetStream, so streams with a plain key are this one's, too.
+        """
         self._node = node
-        self._server_limits = server_limits
+        self._account = account
+        self._is_only = is_only
+        self._all_limits = server_limits
         self._account_limits = account_limits or AccountLimits()
         self._parsed: dict[str, tuple[StreamAssignment, StreamConfig]] = {}
         self.consumers_elsewhere: Callable[[str], Awaitable[list[ConsumerConfig]]] | None = None
@@ -64,11 +78,22 @@ class StreamsApi:
 
     # -- lookups ------------------------------------------------------------------------------------------------------
 
+    def key(self, name: str) -> str:
+        """What the metadata calls a stream, or would."""
+        if self._is_only and name in self._node.meta.machine.streams:
+            return name
+        return stream_key(self._account, name)
+
+    def _is_own(self, key: str) -> bool:
+        account = account_of(key)
+        return account == self._account or (self._is_only and account == GLOBAL_ACCOUNT)
+
     def _group(self, name: str) -> StreamGroup:
-        group = self._node.streams.get(name)
+        key = self.key(name)
+        group = self._node.streams.get(key)
         if group is None:
             meta = self._node.meta
-            if name in self._node.lost or not meta.serves or name in meta.machine.streams:  # elsewhere it may exist
+            if key in self._node.lost or not meta.serves or key in meta.machine.streams:  # elsewhere it may exist
                 raise api_error("JSClusterNotAvailErr")
             raise api_error("JSStreamNotFoundErr")
         if group.is_restoring:
@@ -77,14 +102,17 @@ class StreamsApi:
 
     def _is_restoring(self, name: str) -> bool:
         """Whether it is there, but nobody may see it."""
-        assignment = self._node.meta.machine.streams.get(name)
+        assignment = self._node.meta.machine.streams.get(self.key(name))
         return assignment is not None and assignment.is_restoring
 
     def _configs(self) -> dict[str, StreamConfig]:
-        """Desired configurations of all streams, lost ones included: their subjects stay taken."""
+        """Desired configurations of the account's streams, by name, lost ones included: their subjects stay taken."""
         parsed = self._parsed
         configs: dict[str, StreamConfig] = {}
-        for name, assignment in self._node.meta.machine.streams.items():
+        for key, assignment in self._node.meta.machine.streams.items():
+            if not self._is_own(key):
+                continue
+            name = name_of(key)
             known = parsed.get(name)
             if known is None or known[0] is not assignment:
                 known = parsed[name] = (assignment, StreamConfig.from_json(assignment.config))
@@ -92,6 +120,25 @@ class StreamsApi:
         if len(parsed) > len(configs):
             self._parsed = {name: parsed[name] for name in configs}
         return configs
+
+    @property
+    def _server_limits(self) -> ServerLimits:
+        """What the operator allows, less what the streams of other accounts have reserved."""
+        limits = self._all_limits
+        memory = storage = 0
+        for key, assignment in self._node.meta.machine.streams.items():
+            reserved = max(int(assignment.config.get("max_bytes", -1)), 0)
+            if not reserved or self._is_own(key):
+                continue
+            if assignment.config.get("storage") == StorageType.MEMORY.value:
+                memory += reserved
+            else:
+                storage += reserved
+        return replace(
+            limits,
+            max_memory_bytes=limits.max_memory_bytes and max(limits.max_memory_bytes - memory, 1),
+            max_storage_bytes=limits.max_storage_bytes and max(limits.max_storage_bytes - storage, 1),
+        )
 
     def _require_meta(self) -> None:
         """Only who leads the metadata knows what exists now. Raises 10008 elsewhere."""
@@ -102,6 +149,8 @@ class StreamsApi:
         """Usage and limits now, as this node knows them."""
         memory = storage = reserved_memory = reserved_storage = consumers = 0
         for group in self._node.streams.values():
+            if not self._is_own(group.key):
+                continue
             config = group.stream.config
             if config is None:
                 continue
@@ -118,7 +167,7 @@ class StreamsApi:
             storage=storage,
             reserved_memory=reserved_memory,
             reserved_storage=reserved_storage,
-            streams=len(self._node.meta.machine.streams),
+            streams=len(self._configs()),
             consumers=consumers,
             limits=self._account_limits,
         )
@@ -140,7 +189,7 @@ class StreamsApi:
         return self._shown(group, StreamInfoRequest())
 
     def _existing(self, name: str) -> StreamInfo:
-        group = self._node.streams.get(name)
+        group = self._node.streams.get(self.key(name))
         if self._node.cluster is not None and (group is None or not group.serves):
             raise LedElsewhere(name)
         return self._info(self._group(name))
@@ -148,7 +197,7 @@ class StreamsApi:
     async def _add(self, config: StreamConfig, *, is_restoring: bool = False) -> StreamGroup:
         """Create an admitted stream; holding ``meta_lock``."""
         node = self._node
-        if len(self._configs()) >= node.limits.streams_max:
+        if len(node.meta.machine.streams) >= node.limits.streams_max:
             raise api_error("JSMaximumStreamsLimitErr")
         refusal = node.admission()
         if refusal is not None:
@@ -160,10 +209,15 @@ class StreamsApi:
         try:
             assignment = await node.meta.call(
                 meta_entries.encode_create(
-                    config.name, config.to_json(), node.clock.wall_ns(), uid, members, is_restoring=is_restoring
+                    self.key(config.name),
+                    config.to_json(),
+                    node.clock.wall_ns(),
+                    uid,
+                    members,
+                    is_restoring=is_restoring,
                 )
             )
-            group = node.streams.get(config.name)
+            group = node.streams.get(self.key(config.name))
             if group is None:
                 raise api_error("JSClusterNotAvailErr")
             await group.configured(assignment.version)
@@ -182,16 +236,16 @@ class StreamsApi:
         except ApiError as error:
             if error.err_code in _ROOM:
                 raise
-        if config.name in self._node.meta.machine.streams:
+        if self.key(config.name) in self._node.meta.machine.streams:
             raise api_error("JSStreamNameExistRestoreFailedErr")
-        return self._node.backups.start_restore(config.name, lambda: self._open_restored(config), client)
+        return self._node.backups.start_restore(self.key(config.name), lambda: self._open_restored(config), client)
 
     async def _open_restored(self, config: StreamConfig) -> StreamGroup:
         """The new stream, which nobody sees. Raises ``ApiError``."""
         self._require_meta()
         try:
             async with self._node.meta_lock:
-                if config.name in self._node.meta.machine.streams:
+                if self.key(config.name) in self._node.meta.machine.streams:
                     raise api_error("JSStreamNameExistRestoreFailedErr")
                 config = follow_origin(config, self._configs())
                 admit_create(config, self._configs(), self._account_limits, self._server_limits)
@@ -207,7 +261,7 @@ class StreamsApi:
         node = self._node
         self._require_meta()
         async with node.meta_lock:
-            group = node.streams.get(config.name)
+            group = node.streams.get(self.key(config.name))
             if group is None and self._is_held_elsewhere(config.name):
                 assert self.consumers_elsewhere is not None
                 current, consumers = self._configs()[config.name], await self.consumers_elsewhere(config.name)
@@ -226,7 +280,7 @@ class StreamsApi:
                 account=self._account_limits,
                 server=self._server_limits,
             )
-            update = meta_entries.encode_update(config.name, config.to_json())
+            update = meta_entries.encode_update(self.key(config.name), config.to_json())
             if group is None:
                 assignment = await node.meta.call(update)
                 self._advisories(config.name).tell("UPDATED", "stream_action", action="modify")
@@ -242,18 +296,18 @@ class StreamsApi:
         node = self._node
         return (
             self.consumers_elsewhere is not None
-            and name in node.meta.machine.streams
-            and name not in node.lost
+            and self.key(name) in node.meta.machine.streams
+            and self.key(name) not in node.lost
             and not self._is_restoring(name)
         )
 
     def _advisories(self, name: str) -> StreamAdvisories:
         """What tells of a stream, also where it has no copy."""
         node = self._node
-        group = node.streams.get(name)
-        return (
-            group.advisories if group is not None else StreamAdvisories(node.outlet, node.clock, node.parts.rng, name)
-        )
+        group = node.streams.get(self.key(name))
+        if group is not None:
+            return group.advisories
+        return StreamAdvisories(node.outlet_of(self._account), node.clock, node.parts.rng, name)
 
     def consumer_configs(self, stream: str) -> list[ConsumerConfig]:
         """Of all consumers of a stream that this node leads."""
@@ -264,11 +318,23 @@ class StreamsApi:
         node = self._node
         self._require_meta()
         async with node.meta_lock:
-            if name not in node.meta.machine.streams or self._is_restoring(name):
+            if self.key(name) not in node.meta.machine.streams or self._is_restoring(name):
                 raise api_error("JSStreamNotFoundErr")
             advisories = self._advisories(name)
-            await node.meta.call(meta_entries.encode_delete(name))
+            await node.meta.call(meta_entries.encode_delete(self.key(name)))
         advisories.tell("DELETED", "stream_action", action="delete")
+
+    def groups(self) -> dict[str, StreamGroup]:
+        """What this node has of the account's streams, by name; restores are left out."""
+        return {
+            group.name: group
+            for key, group in self._node.streams.items()
+            if self._is_own(key) and not group.is_restoring
+        }
+
+    def group(self, name: str) -> StreamGroup | None:
+        """The same of one stream, a restore included."""
+        return self._node.streams.get(self.key(name))
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
@@ -335,7 +401,7 @@ class StreamsApi:
 
     def is_direct_readable(self, name: str) -> bool:
         """Whether the stream exists here and has ``allow_direct``."""
-        group = self._node.streams.get(name)
+        group = self._node.streams.get(self.key(name))
         config = group.stream.config if group is not None and not group.is_restoring else None
         return config is not None and config.allow_direct
 
@@ -370,7 +436,7 @@ class StreamsApi:
             state = group.require_serving()
             assert state.config is not None
             checked = checked_consumer(
-                config, state.config, pedantic=pedantic, account=self._account_limits, server=self._server_limits
+                config, state.config, pedantic=pedantic, account=self._account_limits, server=self._all_limits
             )
             existing = {name: consumer.config for name, consumer in state.consumers.items()}
             current = existing.get(checked.name)

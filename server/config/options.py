@@ -108,13 +108,20 @@ class Options:
 
     @property
     def jetstream_account(self) -> tuple[str, AccountLimits | None]:
-        """The account that has JetStream, and its limits: the global one unless the file defines accounts."""
+        """The first account that has JetStream, and its limits: the global one unless the file defines accounts."""
         if not self.accounts.has_own:
             return GLOBAL_ACCOUNT, None
         for account in self.accounts.accounts:
             if account.jetstream is not None:
                 return account.name, account.jetstream
         return self.system_name, None
+
+    @property
+    def jetstream_accounts(self) -> dict[str, AccountLimits | None]:
+        """Every account that has JetStream, in the order of the file, and its limits."""
+        if not self.accounts.has_own:
+            return {GLOBAL_ACCOUNT: None}
+        return {each.name: each.jetstream for each in self.accounts.accounts if each.jetstream is not None}
 
     def limits(self) -> Limits:
         """The node's bounds with those that options set; journal files that hold the largest message."""
@@ -148,9 +155,9 @@ def start_problem(options: Options) -> str:
     with_jetstream = [account.name for account in options.accounts.accounts if account.jetstream is not None]
     if options.system_name in with_jetstream:
         return "Not allowed to enable JetStream on the system account"
-    if len(with_jetstream) > 1:
+    if len(with_jetstream) > 1 and options.cluster.port:
         names = ", ".join(with_jetstream)
-        return f"JetStream in several accounts ({names}) is not supported by this version of jetstore"
+        return f"JetStream in several accounts ({names}) of a cluster is not supported by this version of jetstore"
     if (duplicate := duplicate_user((*options.authorization.users, *options.accounts.users))) != "":
         return f'Duplicate user "{duplicate}" detected'
     known = {user.user for user in (*options.authorization.users, *options.accounts.users)}

@@ -109,13 +109,12 @@ class LocalStreams:
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """Of those that have a member here."""
-        seen = {name: group for name, group in self._node.streams.items() if not group.is_restoring}
-        configs = {name: group.stream.config for name, group in seen.items()}
+        configs = {name: group.stream.config for name, group in self._streams.groups().items()}
         return [config for _, config in sorted(configs.items()) if config is not None]
 
     async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
         """Raises ApiError: no member here; Corruption: it is damaged."""
-        group = self._node.streams.get(name)
+        group = self._streams.group(name)
         if group is None or group.stream.config is None:
             raise api_error("JSStreamNotFoundErr")
         if group.is_faulty:
@@ -125,12 +124,12 @@ class LocalStreams:
 
     def consumer_names(self, stream: str) -> Sequence[str]:
         """Of a stream that this node leads; the others know where theirs stand."""
-        group = self._node.streams.get(stream)
+        group = self._streams.group(stream)
         return sorted(group.stream.consumers) if group is not None and group.serves else []
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
         """Raises ApiError: it is not there (any more)."""
-        group = self._node.streams.get(stream)
+        group = self._streams.group(stream)
         if group is None or consumer not in group.stream.consumers:
             raise api_error("JSConsumerNotFoundErr")
         info = group.delivery.consumer_info(consumer)
@@ -138,7 +137,7 @@ class LocalStreams:
 
     def leader_of(self, stream: str, cluster: Cluster | None, own_name: str) -> str:
         """The name of the node that leads it, as far as is known here."""
-        group = self._node.streams.get(stream)
+        group = self._streams.group(stream)
         if group is None or cluster is None:
             return own_name if group is not None else ""
         where = group.core.configuration.members.get(group.core.leader)

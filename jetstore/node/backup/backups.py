@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jetstore.errors import ApiError, ArchiveError
+from jetstore.meta.stream_key import account_of, name_of
 from jetstore.model.api_errors import api_error, error_json
 from jetstore.model.infos import StreamState, stream_info_json, stream_state_json
 from jetstore.model.json import encode
@@ -58,7 +59,7 @@ class Backups:
 
     def _advisories(self, stream: str) -> StreamAdvisories:
         node = self._node
-        return StreamAdvisories(node.outlet, node.clock, node.parts.rng, stream)
+        return StreamAdvisories(node.outlet_of(account_of(stream)), node.clock, node.parts.rng, name_of(stream))
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ class Backups:
         except ArchiveError as error:
             raise api_error("JSStreamSnapshotErrF", err=error) from None
         self._snapshots += 1
-        self._own(self._snapshot(group.name, session, client))
+        self._own(self._snapshot(group.key, session, client))
         return session.state
 
     async def _snapshot(self, stream: str, session: SnapshotSession, client: Client) -> None:
@@ -97,13 +98,13 @@ class Backups:
     # -- restores -----------------------------------------------------------------------------------------------------
 
     def start_restore(self, name: str, open_stream: OpenStream, client: Client) -> bytes:
-        """The subject that takes the archive's chunks. Raises ``ApiError``."""
+        """The subject that takes the archive's chunks. ``name``: the stream's key. Raises ``ApiError``."""
         node = self._node
         if name in self._restores:
             raise api_error("JSStreamNameExistRestoreFailedErr")
         if len(self._restores) >= node.limits.restores_max:
             raise api_error("JSInsufficientResourcesErr")
-        subject = f"$JS.SNAPSHOT.RESTORE.{name}.{nuid(node.parts.rng)}".encode()
+        subject = f"$JS.SNAPSHOT.RESTORE.{name_of(name)}.{nuid(node.parts.rng)}".encode()
         session = RestoreSession(node, name, subject, open_stream)
         self._restores.add(name)
         self._own(self._restore(name, session, client))
@@ -139,4 +140,4 @@ class Backups:
             client=client,
         )
         if reply:
-            self._node.outlet.publish([reply], (), [encode(body)])
+            self._node.outlet_of(account_of(name)).publish([reply], (), [encode(body)])

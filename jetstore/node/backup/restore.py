@@ -23,6 +23,7 @@ from jetstore.errors import ApiError, ArchiveError, Corruption, JetstoreError, O
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import HEADER_BYTES_MAX, encode_frames
 from jetstore.meta.state import encode_abandoned, encode_restored
+from jetstore.meta.stream_key import account_of, name_of
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.consumer_checks import admit_consumer, check_consumer_name, checked_consumer
@@ -111,11 +112,11 @@ class RestoreSession:
     """One restore. ``run`` is all of it; ``on_messages`` takes the chunks."""
 
     def __init__(self, node: Node, name: str, subject: bytes, open_stream: OpenStream) -> None:
-        """``name``: the stream's; ``subject``: where the chunks come."""
+        """``name``: the stream's key; ``subject``: where the chunks come."""
         self._node = node
         self._name = name
         self._open_stream = open_stream
-        self._outlet = node.outlet
+        self._outlet = node.outlet_of(account_of(name))
         self._queue: deque[tuple[bytes, bytes]] = deque()
         self._queued_bytes = 0
         self._arrived = asyncio.Event()
@@ -174,7 +175,9 @@ class RestoreSession:
                     return None
                 reply, body = chunk
                 if not reply:
-                    return _refusal(f"restore for stream '{self._name}' requires reply subject for each chunk"), b""
+                    return _refusal(
+                        f"restore for stream '{name_of(self._name)}' requires reply subject for each chunk"
+                    ), b""
                 if error is None:
                     error = await self._attempt(self._take(body) if body else self._finish())
                     if error is not None:

@@ -76,7 +76,7 @@ class SnapshotSession:
         """The stream as of now; raises ``ArchiveError`` if a consumer's state is too large. ``name``: a new nuid."""
         self._node = node
         self._group = group
-        self._outlet = node.outlet
+        self._outlet = group.outlet
         self.state: StreamState = group.stream.state()
         self._last_seq = group.stream.contents.last_seq
         self._consumers: deque[TakenConsumer] = deque()

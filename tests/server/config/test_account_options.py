@@ -124,7 +124,10 @@ def test_mistakes(tmp_path: Path, text: str, problem: str) -> None:
         ("authorization {token: x}\naccounts {A {users [{user: a}]}}", "Can not have a token and accounts"),
         ("system_account: X", "error resolving system account: account missing"),
         ("accounts {$SYS {jetstream: true}}", "Not allowed to enable JetStream on the system account"),
-        ("accounts {A {jetstream: true}\nB {jetstream: {}}}", "JetStream in several accounts (A, B)"),
+        (
+            "cluster {port: -1}\naccounts {A {jetstream: true}\nB {jetstream: {}}}",
+            "JetStream in several accounts (A, B) of a cluster",
+        ),
         ("authorization {users [{user: a}]}\naccounts {A {users [{user: a}]}}", 'Duplicate user "a" detected'),
         ("no_auth_user: zz\naccounts {A {users [{user: a}]}}", 'no_auth_user: "zz" not present'),
     ],

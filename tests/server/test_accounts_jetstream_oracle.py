@@ -1,0 +1,106 @@
+"""JetStream in several accounts, beside a nats-server's: the same streams in each, and what every account is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import nats
+import pytest
+from system_script import Json, oracle_binary, running
+
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.skipif(oracle_binary() is None, reason="no nats-server at hand"),
+]
+
+CONFIGURATION = """
+server_name: n1
+listen: 127.0.0.1:-1
+http: 127.0.0.1:-1
+jetstream {{ store_dir: "{directory}/data", max_file: 1G }}
+accounts {{
+  $SYS {{ users [ {{user: admin, password: x}} ] }}
+  A {{ jetstream: enabled, users [ {{user: a, password: x}} ] }}
+  B {{ jetstream: {{max_streams: 2, max_store: 1000000, max_consumers: 1}}, users [ {{user: b, password: x}} ] }}
+  C {{ users [ {{user: c, password: x}} ] }}
+}}"""
+STREAM = {"name": "S", "subjects": ["s.>"]}
+REQUESTS: list[tuple[str, str, Json]] = [
+    ("a", "$JS.API.STREAM.CREATE.S", STREAM),
+    ("b", "$JS.API.STREAM.CREATE.S", {**STREAM, "max_bytes": 400_000}),
+    ("c", "$JS.API.STREAM.CREATE.S", STREAM),
+    ("a", "s.1", "from a"),
+    ("a", "s.2", "from a"),
+    ("b", "s.1", "from b"),
+    ("a", "$JS.API.STREAM.CREATE.T", {"name": "T", "subjects": ["t"], "max_bytes": 900_000_000}),
+    ("b", "$JS.API.STREAM.CREATE.T", {"name": "T", "subjects": ["t"], "max_bytes": 700_000}),
+    ("b", "$JS.API.STREAM.CREATE.T", {"name": "T", "subjects": ["s.9"]}),
+    ("b", "$JS.API.STREAM.CREATE.T", {"name": "T", "subjects": ["t"]}),
+    ("b", "$JS.API.STREAM.CREATE.U", {"name": "U", "subjects": ["u"]}),
+    ("a", "$JS.API.STREAM.CREATE.U", {"name": "U", "subjects": ["u"], "max_bytes": 200_000_000}),
+    ("b", "$JS.API.CONSUMER.CREATE.S.c", {"stream_name": "S", "config": {"durable_name": "c", "name": "c"}}),
+    ("b", "$JS.API.CONSUMER.CREATE.S.d", {"stream_name": "S", "config": {"durable_name": "d", "name": "d"}}),
+    ("a", "$JS.API.CONSUMER.NAMES.S", None),
+    ("b", "$JS.API.CONSUMER.NAMES.S", None),
+    ("a", "$JS.API.STREAM.NAMES", None),
+    ("b", "$JS.API.STREAM.NAMES", None),
+    ("c", "$JS.API.STREAM.NAMES", None),
+    ("a", "$JS.API.STREAM.MSG.GET.S", {"last_by_subj": "s.1"}),
+    ("b", "$JS.API.STREAM.MSG.GET.S", {"last_by_subj": "s.1"}),
+    ("a", "$JS.API.STREAM.DELETE.S", None),
+    ("a", "$JS.API.STREAM.INFO.S", None),
+    ("b", "$JS.API.STREAM.INFO.S", None),
+    ("a", "$JS.API.INFO", None),
+    ("b", "$JS.API.INFO", None),
+]
+VOLATILE = ("created", "ts", "time", "level", "metadata", "persist_mode", "last_ts", "first_ts")
+"""Times, and what differs in every answer of an account."""
+
+
+def comparable(value: Json) -> Json:
+    """Without times, and without what one server leaves out and the other says is nothing."""
+    if isinstance(value, dict):
+        return {key: comparable(each) for key, each in value.items() if key not in VOLATILE}
+    return [comparable(each) for each in value] if isinstance(value, list) else value
+
+
+async def answers(directory: Path, *command: str) -> list[Json]:
+    """What a server answers to all requests, and what it sends of each stream."""
+    found: list[Json] = []
+    async with running(directory, CONFIGURATION.format(directory=directory), *command) as (port, _):
+        clients = {user: await nats.connect(f"nats://{user}:x@127.0.0.1:{port}") for user in "abc"}
+        heard = {user: await client.subscribe("$JS.EVENT.ADVISORY.STREAM.>") for user, client in clients.items()}
+        for client in clients.values():
+            await client.flush()
+        for user, subject, body in REQUESTS:
+            data = body.encode() if isinstance(body, str) else b"" if body is None else json.dumps(body).encode()
+            answer = json.loads((await clients[user].request(subject, data, timeout=5)).data)
+            if subject.startswith("$JS.API.INFO"):
+                answer = {key: answer[key] for key in ("streams", "consumers", "limits", "storage")}
+            found.append((user, subject, comparable(answer)))
+        for user, client in clients.items():
+            await client.flush()
+            await asyncio.wait_for(client.flush(), 5)
+            count = heard[user].pending_msgs
+            told = [(await heard[user].next_msg(timeout=5)).subject for _ in range(count)]
+            found.append((user, "advisories", sorted(told)))
+            await client.close()
+    return found
+
+
+def test_every_account_has_its_own_streams_and_limits(tmp_path: Path) -> None:
+    for name in ("theirs", "ours"):
+        (tmp_path / name).mkdir()
+
+    async def both() -> tuple[list[Json], list[Json]]:
+        binary = oracle_binary()
+        assert binary is not None
+        theirs = await answers(tmp_path / "theirs", binary)
+        return theirs, await answers(tmp_path / "ours", sys.executable, "-m", "server.cli.main", "serve")
+
+    theirs, ours = asyncio.run(both())
+    for there, here in zip(theirs, ours, strict=True):
+        assert here == there
