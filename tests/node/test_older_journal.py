@@ -35,13 +35,15 @@ async def nothing(world: World, client: Client) -> None:
     """Just a start."""
 
 
-async def checkpointed(world: World, client: Client) -> None:
-    """The journal that is put back has all entries below the checkpoint: its index alone says nothing."""
+async def checkpointed(world: World, client: Client) -> SimVfs:
+    """The disk some time after the start, before OTHER gets more and S a checkpoint that the older journal leads to."""
     await more(world, client)
+    earlier = world.machine.vfs.clone()
+    await put(client, 4, 8, stream="OTHER")
     node = current_server(world).node
     await node.storage.checkpoint(node.streams["S"])
-    await put(client, STORED + 9, STORED + 12)
     await asyncio.sleep(0.5)
+    return earlier
 
 
 def put_back(vfs: SimVfs, earlier: SimVfs) -> None:
@@ -58,7 +60,8 @@ def put_back(vfs: SimVfs, earlier: SimVfs) -> None:
 
 def old_disk(how: str) -> SimVfs:
     earlier = small_store(STORED - 5, 5)
-    vfs, _ = play_over(earlier, {"clean stop": stopped, "checkpoint": checkpointed}.get(how, more))
+    vfs, copied = play_over(earlier, {"clean stop": stopped, "checkpoint": checkpointed}.get(how, more))
+    earlier = copied or earlier
     if how == "start":
         vfs, _ = play_over(vfs, nothing)
     put_back(vfs, earlier)
