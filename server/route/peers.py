@@ -6,7 +6,8 @@ turn of the event loop are told together, and always before the messages that fo
 way back. A session ends with its connection: what was told in it is void. Frames of an older session are ignored,
 whatever connection they come on.
 
-Bounds. ``limits.peer_interest_max`` entries are remembered of one node; above, its further subscribers get nothing from
+Bounds. A client that publishes faster than another node takes it is slowed down, as for a slow subscriber here.
+``limits.peer_interest_max`` entries are remembered of one node; above, its further subscribers get nothing from
 here, which is logged. ``limits.peer_unsent_bytes_max`` wait for a node that is slow; above, messages for it are dropped
 and counted (a publish is then never acknowledged; what a consumer was sent comes again); changes of interest are kept
 until twice as much waits, then all is told anew as soon as it takes something again.
@@ -327,6 +328,11 @@ class Peers:
         if not peer.is_dropping:
             peer.is_dropping = True
             log.warning("a node takes messages too slowly: some are dropped", node=peer.node_id)
+
+    def is_congested(self, node_id: str) -> bool:
+        """Whether more than three quarters of what may wait for that node do: clients who publish are slowed down."""
+        limit = self._limits.peer_unsent_bytes_max * 3 // 4
+        return not self._port.is_route_writable(node_id) and self._port.route_backlog(node_id) > limit
 
     def pending_bytes(self, node_id: str) -> int:
         """Unsent bytes if the node is slow; 0 if it is not."""

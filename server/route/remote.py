@@ -32,6 +32,9 @@ class Outbound(Protocol):
     def send_run(self, nodes: Sequence[tuple[str, Run]]) -> bool:
         """One run of messages for several nodes; whether it was taken for one of them."""
 
+    def is_congested(self, node_id: str) -> bool:
+        """Whether producers should be slowed down for this node's sake."""
+
     def pending_bytes(self, node_id: str) -> int:
         """Unsent bytes if it is slow."""
 
@@ -168,6 +171,8 @@ class Reach:
     def _send(self, columns: Columns, target: bytes, shares: dict[str, _Share]) -> bool:
         if not shares:
             return False
+        if any(map(self.outbound.is_congested, shares)):
+            self._delivery.is_congested = True
         return self.outbound.send_run(
             [
                 (node_id, Run(self._account, target, share.is_plain, share.queues, share.patterns, columns))
@@ -184,6 +189,8 @@ class Reach:
             run = Run(self._account, target, False, (name,), (), columns.pick(positions))
             if not self.outbound.send_run([(node_id, run)]):
                 lost.update(positions)
+            if self.outbound.is_congested(node_id):
+                self._delivery.is_congested = True
         return min(lost, default=count)
 
     def to_queue(self, match: Match, queue: bytes, columns: Columns, target: bytes) -> int:

@@ -85,6 +85,7 @@ class Node:
         self.slow: set[str] = set()
         self.backlog = 0
         self.frames = 0
+        self.is_slowed = False
         self.peers = Peers(self, net.limits, self.soon.append, unshared=frozenset([b"$JS.API.>"]))
         self.router = Router("$G", Random(name), self.soon.append)
         self.system = Router("$SYS", Random(name), self.soon.append)
@@ -107,9 +108,11 @@ class Node:
         return self.router.subscribe_client(sink, subject, queue, sid)
 
     def pub(self, *messages: tuple[bytes, ...], client: Sink | None = None) -> Sink:
+        """Sets ``is_slowed`` to whether the client is to be slowed down."""
         client = client or Sink()
         replies = [message[2] if len(message) > 2 else b"" for message in messages]
-        self.router.publish_from(client, [m[0] for m in messages], replies, [], [m[1] for m in messages])
+        columns = [m[0] for m in messages], replies, [], [m[1] for m in messages]
+        self.is_slowed = self.router.publish_from(client, *columns)
         return client
 
 
@@ -415,8 +418,13 @@ def test_a_slow_node_loses_messages_but_no_interest() -> None:
     sink, other = Sink(), Sink()
     b.sub(sink, b"x")
     net.settle()
+    a.pub((b"x", b""))
+    assert not a.is_slowed
+    net.settle()
+    sink.got.clear()
     a.slow, a.backlog = {"b"}, 900
     a.pub((b"x", bytes(50)))
+    assert a.is_slowed
     a.pub((b"x", bytes(200)), (b"x", bytes(200)))
     assert a.peers.messages_dropped == 2
     net.settle()
