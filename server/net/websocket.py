@@ -101,6 +101,9 @@ class WebSocketLayer(asyncio.Protocol, asyncio.Transport):
 
     def _answer(self, request: Request) -> None:
         protocol = self._protocol
+        if protocol.eof_sent:
+            self._flush()  # what came in one piece with the request was no frame: the connection has failed already
+            return
         path = request.path.partition("?")[0].rstrip("/")
         if path.endswith(("/leafnode", "/mqtt")):
             protocol.send_response(protocol.reject(404, "Not Found\n"))
@@ -117,6 +120,13 @@ class WebSocketLayer(asyncio.Protocol, asyncio.Transport):
             self._inner.connection_made(self)
 
     def _is_origin_allowed(self, request: Request) -> bool:
+        """Whether a page from there may connect. Origins that are no addresses, or several, may not."""
+        try:
+            return self._is_listed(request)
+        except (LookupError, ValueError):
+            return False
+
+    def _is_listed(self, request: Request) -> bool:
         options = self._options
         origin = request.headers.get("Origin") or request.headers.get("Sec-WebSocket-Origin")
         if not origin:

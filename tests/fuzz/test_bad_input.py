@@ -80,7 +80,8 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.websocket_port = free_port()
-        config = f'websocket {{ listen: "127.0.0.1:{self.websocket_port}", no_tls: true, compression: true }}\n'
+        config = f'websocket {{ listen: "127.0.0.1:{self.websocket_port}", no_tls: true, compression: true, '
+        config += "same_origin: true }\n"
         self.process = ServerProcess(JETSTORE, folder / "store", config=config)
         self.process.start()
         self.witness = self.connect(self.process.port)
@@ -167,9 +168,17 @@ def upgrade(server: Server, data: bytes) -> None:
     server.attack(server.websocket_port, data)
 
 
-UPGRADES = [
+HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+UPGRADES = [
+    HANDSHAKE.replace(b"Key: A", b"Key: ") + b"\r\nno frame at all",
+    HANDSHAKE + b"\r\nno frame at all",
+    HANDSHAKE + b"Origin: http://a\r\nOrigin: http://b\r\n\r\n",
+    HANDSHAKE + b"Origin: http://[\r\n\r\n",
+    HANDSHAKE.replace(b"Host: a\r\n", b"") + b"Origin: http://a\r\n\r\n",
+    HANDSHAKE + b"\r\n",
     b"POST / HTTP/1.0\r\nContent-Length: -5\r\n\r\n",
     b"PING\r\n",
 ]
