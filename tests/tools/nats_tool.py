@@ -1,0 +1,221 @@
+"""Runs the ``nats`` command line against a server and writes down what it said, without what differs at every run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jepsen.real.process import REPOSITORY, ServerProcess
+
+STEP_SECONDS = 15
+"""No single command takes longer; one that does is killed, and its step says so."""
+
+CONFIGURATION = """
+server_name: n1
+accounts {
+  $SYS { users [ {user: admin, password: x} ] }
+  A { jetstream: enabled, users [ {user: a, password: x} ] }
+}
+no_auth_user: a
+"""
+
+
+def find_tool() -> str | None:
+    """Path of the ``nats`` tool: $JETSTORE_NATS_TOOL, PATH, or the project's .venv; None when there is none."""
+    named = os.environ.get("JETSTORE_NATS_TOOL")
+    if named:
+        return named
+    beside = REPOSITORY / ".venv" / "bin" / "nats"
+    return shutil.which("nats") or (str(beside) if beside.exists() else None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command line. ``background`` is started, and joined (with its output) at the step ``Join``."""
+
+    line: str
+    stdin: str = ""
+    system: bool = False
+    """As the system account's user."""
+    background: str = ""
+    """The text of its output that says it is ready; the step is joined by the next ``Join``."""
+    sorted_lines: bool = False
+    """The order of lines is not the server's to give."""
+    exit_only: bool = False
+    """Only the exit code is compared: the rest is figures."""
+    figures: bool = False
+    """Numbers in the output are not compared."""
+    drop: str = ""
+    """Regular expression of lines that are left out, with the reason beside it."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Wait for the background command to end, and write down what it said."""
+
+    stop: bool = False
+    """Send it SIGINT first."""
+
+
+@dataclass
+class Transcript:
+    """What each step said."""
+
+    entries: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, title: str, text: str) -> None:
+        """Another step."""
+        self.entries.append((title, text))
+
+
+MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+RULES: list[tuple[str, str]] = [
+    (r"\x1b\[[0-9;?]*[A-Za-z]", ""),
+    (r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?( [+-]\d{4} UTC)?", "<time>"),
+    (r"\b\d\d:\d\d:\d\d(\.\d+)?\b", "<clock>"),
+    (rf"\b({MONTHS}) +\d+\b", "<day>"),
+    (r"\b(\d+d|\d+h|\d+m)*\d+(\.\d+)?(ns|µs|us|ms|s)\b", "<span>"),
+    (r"\b(\d+d)?(\d+h)?\d+m\d+(\.\d+)?s\b", "<span>"),
+    (r"_INBOX\.[A-Za-z0-9.]+", "<inbox>"),
+    (r"\b[NAU][A-Z2-7]{55}\b", "<key>"),
+    (r"\b[A-Za-z0-9]{22}\b", "<id>"),
+    (r"127\.0\.0\.1:\d+", "<address>"),
+    (r"\b127\.0\.0\.1\b", "<host>"),
+    (r"\b2\.15\.\d+\b", "<version>"),
+    (r"\bgo1\.\d+(\.\d+)?\b", "<go>"),
+    (r"[─━═╌-]{2,}", "--"),
+    (r"hosted at level \d", "hosted at level <level>"),
+    (r'"_nats.level": "\d"', '"_nats.level": "<level>"'),
+    (r"handler \d+", "handler <pid>"),
+    (r"done! \[.*\]", ""),
+    (r"[\s\xa0]*\n[\s\xa0]*", "\n"),
+    (r"[ \t\xa0]+", " "),
+]
+
+
+def normalised(text: str, secrets: dict[str, str]) -> str:
+    """``text`` without times, names drawn by lot, ports, widths of tables and colours."""
+    for value, name in secrets.items():
+        text = text.replace(value, name)
+    for pattern, replacement in RULES:
+        text = re.sub(pattern, replacement, text)
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+class Tool:
+    """The tool with a home of its own, pointed at one server."""
+
+    def __init__(self, binary: str, home: Path, server: ServerProcess) -> None:
+        self._binary, self._home, self._server = binary, home, server
+        self._running: list[tuple[Step, subprocess.Popen[str], Path]] = []
+        self.transcript = Transcript()
+        home.mkdir(parents=True, exist_ok=True)
+        self._environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "TZ": "UTC",
+            "COLUMNS": "200",
+            "GOMAXPROCS": "1",
+        }
+
+    def argv(self, step: Step) -> list[str]:
+        """The whole command line of a step."""
+        words = [word.replace("{home}", str(self._home)) for word in shlex.split(step.line)]
+        words = [word.replace("{url}", f"nats://127.0.0.1:{self._server.port}") for word in words]
+        user = "admin:x@" if step.system else ""
+        argv = [self._binary, *words]
+        if words[0] != "context" and "--context" not in words:
+            argv += ["-s", f"nats://{user}127.0.0.1:{self._server.port}"]
+        return argv
+
+    def run(self, steps: list[Step | Join]) -> Transcript:
+        """All steps, one after the other; the transcript so far."""
+        for step in steps:
+            if isinstance(step, Join):
+                self._join(step)
+            elif step.background:
+                self._start(step)
+            else:
+                self._one(step)
+        return self.transcript
+
+    def _one(self, step: Step) -> None:
+        try:
+            done = subprocess.run(
+                self.argv(step),
+                input=step.stdin,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                cwd=self._home,
+                timeout=STEP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            self._note(step, -1, f"still running after {STEP_SECONDS} s: {late.output!r}")
+            return
+        self._note(step, done.returncode, done.stdout)
+
+    def _start(self, step: Step) -> None:
+        output = self._home / f"background{len(self.transcript.entries)}.txt"
+        with output.open("w") as sink:
+            process = subprocess.Popen(
+                self.argv(step),
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                cwd=self._home,
+            )
+        self._running.append((step, process, output))
+        deadline = time.monotonic() + STEP_SECONDS
+        while step.background not in output.read_text() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _join(self, how: Join) -> None:
+        step, process, output = self._running.pop(0)
+        if how.stop:
+            process.send_signal(2)
+        try:
+            code = process.wait(STEP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait() - 1000
+        self._note(step, code, output.read_text())
+
+    def _note(self, step: Step, code: int, text: str) -> None:
+        secrets = {str(self._home): "<home>", str(self._server.port): "<port>"}
+        text = "" if step.exit_only else normalised(text, secrets)
+        if step.figures:
+            text = re.sub(r"\d[\d,.]*( [KMG]?i?B\b)?", "#", text)
+        lines = [line for line in text.splitlines() if not (step.drop and re.search(step.drop, line))]
+        if step.sorted_lines:
+            lines.sort()
+        self.transcript.add(("system: " if step.system else "") + step.line, f"exit {code}\n" + "\n".join(lines))
+
+    def close(self) -> None:
+        """End what still runs in the background."""
+        for _, process, _ in self._running:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def tool_for(binary: str, home: Path, server: ServerProcess) -> Iterator[Tool]:
+    """A ``Tool``; what it left running is ended."""
+    tool = Tool(binary, home, server)
+    try:
+        yield tool
+    finally:
+        tool.close()
