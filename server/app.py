@@ -10,7 +10,7 @@ import asyncio
 import base64
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -363,7 +363,7 @@ class Server:
             http_host=options.http_host or options.host,
             http_port=options.http_port,
             http_base_path=options.http_base_path,
-            auth_required=info.auth_required,
+            auth_required=self.clients.authenticator.is_told,
             auth_timeout_ns=options.authorization.timeout_ns,
             max_control_line=options.max_control_line_bytes,
             max_payload=options.max_payload_bytes,
@@ -384,7 +384,7 @@ class Server:
         if node is None or api is None:
             return MonitorSource(facts, self.clients, tuple(self.accounts), self.world.clock.wall_ns)
         limits, cluster, local = self.world.server_limits, node.cluster, LocalStreams(node, self.streams)
-        return MonitorSource(
+        source = MonitorSource(
             facts,
             self.clients,
             tuple(self.accounts),
@@ -401,12 +401,28 @@ class Server:
             health_problem=node.health_problem,
             engine_problem=lambda: engine_problem(node),
             meta_problem=lambda: meta_problem(node),
-            stream_problem=lambda stream: stream_problem(node, options.jetstream_account[0], stream),
+            stream_problem=self._problem_of(node, options.jetstream_account[0], self.streams),
             cluster_facts=cluster_facts(options, cluster) if cluster is not None else None,
             cluster=(lambda: cluster_counters(node, cluster)) if cluster is not None else None,
             leader_of=lambda stream: local.leader_of(stream, cluster, self.server_name),
             meta_cluster=lambda: meta_cluster(node),
         )
+        others = [
+            replace(
+                source,
+                facts=replace(facts, account=name),
+                jetstream=LocalStreams(node, streams),
+                api_stats=other.stats,
+                stream_problem=self._problem_of(node, name, streams),
+                leader_of=None,
+            )
+            for name, (streams, other) in self.jetstreams.items()
+            if other is not api
+        ]
+        return replace(source, others=tuple(others))
+
+    def _problem_of(self, node: Node, account: str, streams: StreamsApi) -> Callable[[str], str]:
+        return lambda stream: stream_problem(node, account, streams.key(stream))
 
     def client_info(self, client: object) -> dict[str, object]:
         """The ``client`` object of advisories."""

@@ -11,6 +11,7 @@ import click
 
 from jetstore.errors import JetstoreError, StoreLocked
 from jetstore.limits import Limits
+from jetstore.meta.stream_key import account_of, name_of
 from jetstore.node.examine import GroupReport, StoreReport, examine, verify
 from jetstore.node.recover import Recovered
 from jetstore.node.recover import recover as recover_store
@@ -147,10 +148,15 @@ def _show(report: StoreReport, root: Path) -> None:
         click.echo(f"DAMAGE      {finding}")
 
 
+def _shown_name(group: GroupReport) -> str:
+    name = group.name
+    return f"{account_of(name)}/{name_of(name)}" if group.assignment else name
+
+
 def _show_group(group: GroupReport) -> None:
     recovery = group.recovery
     click.echo(
-        f"group {group.uid:<5} {'$G/' if group.assignment else ''}{group.name}  term {recovery.term}"
+        f"group {group.uid:<5} {_shown_name(group)}  term {recovery.term}"
         f"  checkpoint {group.checkpoint_index}  last {recovery.last_index}"
     )
     if group.stream is not None:

@@ -56,7 +56,7 @@ def account_detail(source: MonitorSource, name: str) -> JsonDict:
     shown: JsonDict = {"account_name": name, "update_time": format_time(facts.config_loaded_ns or facts.start_ns)}
     if account.is_system:
         shown["is_system"] = True
-    has_jetstream = source.jetstream is not None and name == facts.account
+    has_jetstream = source.jetstream_of(name) is not None
     shown |= {
         "expired": False,
         "complete": True,

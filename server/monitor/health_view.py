@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jetstore.meta.stream_key import name_of
 from jetstore.node.cluster_health import is_current
 from jetstore.node.node import Node
 
@@ -23,13 +24,13 @@ def meta_problem(node: Node) -> str:
     return "" if is_current(node.meta) else "JetStream is not current with the meta leader"
 
 
-def stream_problem(node: Node, account: str, name: str) -> str:
-    """The same, or what is wrong with one stream, which is here."""
-    problem, group = meta_problem(node), node.streams.get(name)
+def stream_problem(node: Node, account: str, key: str) -> str:
+    """The same, or what is wrong with one stream, which is here; ``key``: what the metadata calls it."""
+    problem, group = meta_problem(node), node.streams.get(key)
     if problem:
         return problem
     reason = ""
-    if name in node.lost:
+    if key in node.lost:
         reason = "its data is damaged"
     elif group is not None:
         busy = node.behind.busy if node.behind is not None else set()
@@ -39,4 +40,4 @@ def stream_problem(node: Node, account: str, name: str) -> str:
             reason = "stored messages are unreadable"
         elif node.cluster is not None and (not group.core.leader or not is_current(group) or group.uid in busy):
             reason = "group node unhealthy"
-    return f"JetStream stream '{account} > {name}' is not current: {reason}" if reason else ""
+    return f"JetStream stream '{account} > {name_of(key)}' is not current: {reason}" if reason else ""

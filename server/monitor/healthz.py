@@ -25,11 +25,12 @@ def _check_asset(source: MonitorSource, account: str, stream: str, consumer: str
         raise _Unhealthy(400, "BAD_REQUEST", '"stream" must not be empty when checking consumer health')
     if not account or source.jetstream is None:
         return  # without JetStream there is nothing that could be missing
-    if account != source.facts.account:
+    found = source.jetstream_of(account)
+    if found is None or found.jetstream is None:
         raise _Unhealthy(404, "ACCOUNT", f'JetStream account "{account}" not found', account=account)
     if not stream:
         return
-    if all(config.name != stream for config in source.jetstream.stream_configs()):
+    if all(config.name != stream for config in found.jetstream.stream_configs()):
         raise _Unhealthy(
             404,
             "STREAM",
@@ -37,7 +38,7 @@ def _check_asset(source: MonitorSource, account: str, stream: str, consumer: str
             account=account,
             stream=stream,
         )
-    if consumer and consumer not in source.jetstream.consumer_names(stream):
+    if consumer and consumer not in found.jetstream.consumer_names(stream):
         raise _Unhealthy(
             404,
             "CONSUMER",
@@ -61,7 +62,8 @@ def healthz(source: MonitorSource, query: Query) -> tuple[int, JsonDict]:
         elif only_meta:
             problem = source.meta_problem()
         else:
-            problem = source.stream_problem(stream) if stream else source.health_problem()
+            found = source.jetstream_of(query.text("account")) or source
+            problem = found.stream_problem(stream) if stream else source.health_problem()
         if problem:
             raise _Unhealthy(503, "JETSTREAM", problem)
     except _Unhealthy as unhealthy:

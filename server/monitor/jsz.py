@@ -161,10 +161,12 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
             "bytes": 0,
             "total": 0,
         }
-    info = source.jetstream.account_info()
-    messages, size_bytes = await _totals(source.jetstream)
+    info, _ = source.jetstream_totals()
+    with_jetstream = source.of_jetstream()
+    totals = [await _totals(each.jetstream) for each in with_jetstream if each.jetstream is not None]
+    messages, size_bytes = (sum(column) for column in zip(*totals, strict=True))
     shown: JsonDict = {
-        **jetstream_stats_json(info, source.api_stats()),
+        **jetstream_stats_json(source),
         **top,
         "config": jetstream_config_json(source.jetstream_facts),
         "limits": {},
@@ -175,16 +177,23 @@ async def jsz(source: MonitorSource, query: Query) -> JsonDict:
     }
     meta = source.meta_cluster()
     if meta is not None or raft:
-        led = [config.name for config in source.jetstream.stream_configs()]
-        led = [name for name in led if _leader_of(source, name) == source.facts.server_name]
+        led = [
+            (each.jetstream, config.name)
+            for each in with_jetstream
+            if each.jetstream is not None
+            for config in each.jetstream.stream_configs()
+            if _leader_of(each, config.name) == source.facts.server_name
+        ]
         shown["streams_leader"] = len(led)
-        shown["consumers_leader"] = sum(len(source.jetstream.consumer_names(name)) for name in led)
+        shown["consumers_leader"] = sum(len(jetstream.consumer_names(name)) for jetstream, name in led)
     if meta is not None:
         shown["meta_cluster"] = meta
-    is_wanted = account == source.facts.account if account else accounts and offset == 0
-    if is_wanted and limit > 0:
-        shown["account_details"] = [
-            await jetstream_detail(source, Wanted(streams, consumers, config, raft, led_only, query.text("stream")))
-        ]
-    shown["total"] = 1
+    if account:
+        wanted = [each for each in with_jetstream if each.facts.account == account][: max(limit, 0)]
+    else:
+        wanted = list(with_jetstream[offset : offset + limit]) if accounts and limit > 0 else []
+    if wanted:
+        about = Wanted(streams, consumers, config, raft, led_only, query.text("stream"))
+        shown["account_details"] = [await jetstream_detail(each, about) for each in wanted]
+    shown["total"] = len(with_jetstream)
     return shown

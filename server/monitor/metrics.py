@@ -22,13 +22,15 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 ASSETS_MAX: Final = 10_000
 """Streams and consumers shown at most, each; the rest only counts in the totals."""
 
+Streams = list[tuple[str, StreamInfo]]
+"""With their accounts."""
+Consumers = list[tuple[str, ConsumerInfo]]
+
 
 class ScrapeCollector(Collector):
     """One scrape: plain values in, metric families out."""
 
-    def __init__(
-        self, source: MonitorSource, usage: Usage, streams: list[StreamInfo], consumers: list[ConsumerInfo]
-    ) -> None:
+    def __init__(self, source: MonitorSource, usage: Usage, streams: Streams, consumers: Consumers) -> None:
         self._source = source
         self._usage = usage
         self._streams = streams
@@ -69,7 +71,7 @@ class ScrapeCollector(Collector):
 
     def _jetstream(self) -> Iterable[Metric]:
         assert self._source.jetstream is not None
-        info, api = self._source.jetstream.account_info(), self._source.api_stats()
+        info, api = self._source.jetstream_totals()
         for name, text, value in (
             ("streams", "Streams.", info.streams),
             ("consumers", "Consumers.", info.consumers),
@@ -101,8 +103,8 @@ class ScrapeCollector(Collector):
                 ("consumers", "Consumers."),
             )
         }
-        for info in self._streams:
-            labels, state = [self._source.facts.account, info.config.name], info.state
+        for account, info in self._streams:
+            labels, state = [account, info.config.name], info.state
             values = (
                 state.messages,
                 state.bytes,
@@ -128,8 +130,8 @@ class ScrapeCollector(Collector):
                 ("num_waiting", "Pull requests that wait."),
             )
         }
-        for info in self._consumers:
-            labels = [self._source.facts.account, info.stream_name, info.name]
+        for account, info in self._consumers:
+            labels = [account, info.stream_name, info.name]
             values = (
                 info.delivered.stream_seq,
                 info.delivered.consumer_seq,
@@ -144,18 +146,21 @@ class ScrapeCollector(Collector):
         yield from columns.values()
 
 
-async def _assets(source: MonitorSource) -> tuple[list[StreamInfo], list[ConsumerInfo]]:
-    streams: list[StreamInfo] = []
-    consumers: list[ConsumerInfo] = []
-    jetstream = source.jetstream
-    if jetstream is None:
-        return streams, consumers
-    for config in jetstream.stream_configs()[:ASSETS_MAX]:
+async def _assets(source: MonitorSource) -> tuple[Streams, Consumers]:
+    streams: Streams = []
+    consumers: Consumers = []
+    names = [
+        (each.facts.account, each.jetstream, config.name)
+        for each in source.of_jetstream()
+        if each.jetstream is not None
+        for config in each.jetstream.stream_configs()
+    ]
+    for account, jetstream, stream in names[:ASSETS_MAX]:
         try:
-            streams.append(await jetstream.stream_info(config.name, StreamInfoRequest()))
+            streams.append((account, await jetstream.stream_info(stream, StreamInfoRequest())))
             room = ASSETS_MAX - len(consumers)
-            for name in jetstream.consumer_names(config.name)[:room]:
-                consumers.append(await jetstream.consumer_info(config.name, name))  # noqa: PERF401 - partial on error
+            for name in jetstream.consumer_names(stream)[:room]:
+                consumers.append((account, await jetstream.consumer_info(stream, name)))
         except NOT_SHOWN:
             continue
         await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from jetstore.model.infos import AccountInfo, ApiStats, ConsumerInfo, StreamInfo
@@ -278,6 +278,36 @@ class MonitorSource:
 
     meta_cluster: Callable[[], JsonDict | None] = lambda: None
     """``meta_cluster`` of /jsz; None: the server is alone."""
+
+    others: tuple[MonitorSource, ...] = ()
+    """The same of every other account that has JetStream: what ``jetstream`` and ``facts.account`` are is theirs."""
+
+    def of_jetstream(self) -> tuple[MonitorSource, ...]:
+        """One for each account that has JetStream."""
+        return (self, *self.others) if self.jetstream is not None else ()
+
+    def jetstream_of(self, account: str) -> MonitorSource | None:
+        """The same of one account."""
+        return next((each for each in self.of_jetstream() if each.facts.account == account), None)
+
+    def jetstream_totals(self) -> tuple[AccountInfo, ApiStats]:
+        """Usage and API counters of all accounts."""
+        assert self.jetstream is not None
+        total, api = self.jetstream.account_info(), self.api_stats()
+        for each in self.others:
+            assert each.jetstream is not None
+            info, more = each.jetstream.account_info(), each.api_stats()
+            total = replace(
+                total,
+                memory=total.memory + info.memory,
+                storage=total.storage + info.storage,
+                reserved_memory=total.reserved_memory + info.reserved_memory,
+                reserved_storage=total.reserved_storage + info.reserved_storage,
+                streams=total.streams + info.streams,
+                consumers=total.consumers + info.consumers,
+            )
+            api = ApiStats(api.total + more.total, api.errors + more.errors, api.inflight + more.inflight)
+        return total, api
 
     def subscriptions(self) -> int:
         """Of all accounts."""

@@ -94,7 +94,7 @@ class SystemPages:
         return encode({"server": self.server(), "data": data}) if data is not None else None
 
     async def _about(self, account: str, name: str, options: JsonDict, *, is_own: bool) -> JsonDict | None:
-        source, facts = self.source, self.source.facts
+        source = self.source
         match name:
             case "INFO":
                 return account_detail(source, account)
@@ -108,12 +108,13 @@ class SystemPages:
                     raise BadParameter("jetstream not enabled")
                 if account_named(source, account) is None:
                     raise BadParameter(f'account "{account}" not found')
-                if account != facts.account:
+                found = source.jetstream_of(account)
+                if found is None:
                     raise BadParameter(f'account "{account}" not jetstream enabled')
                 flags = {name: bool(options.get(name)) for name in ("streams", "consumer", "config", "raft")}
                 led_only = options.get("stream_leader_only", False)
                 return await jetstream_detail(
-                    source, Wanted(flags["streams"], flags["consumer"], flags["config"], flags["raft"], led_only)
+                    found, Wanted(flags["streams"], flags["consumer"], flags["config"], flags["raft"], led_only)
                 )
             case "SUBSZ":
                 options = {"subscriptions": True, **options}
@@ -207,6 +208,6 @@ class SystemPages:
         if source.jetstream is not None and source.jetstream_facts is not None:
             config = jetstream_config_json(source.jetstream_facts)
             del config["store_dir"]
-            stats = jetstream_stats_json(source.jetstream.account_info(), source.api_stats())
+            stats = jetstream_stats_json(source)
             shown["jetstream"] = {"config": config, "stats": stats, **self._meta(), "limits": {}}
         return shown | {"gomaxprocs": all_of["cores"]}

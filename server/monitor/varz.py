@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from jetstore.model.infos import AccountInfo, ApiStats, api_stats_json
+from jetstore.model.infos import api_stats_json
 from jetstore.model.times import format_time
 from server.monitor.ports import JetStreamFacts, MonitorSource, ServerFacts
 from server.monitor.process import Usage
@@ -28,14 +28,15 @@ def jetstream_config_json(facts: JetStreamFacts) -> JsonDict:
     }
 
 
-def jetstream_stats_json(info: AccountInfo, api: ApiStats) -> JsonDict:
+def jetstream_stats_json(source: MonitorSource) -> JsonDict:
     """The ``stats`` object of JetStream."""
+    info, api = source.jetstream_totals()
     return {
         "memory": info.memory,
         "storage": info.storage,
         "reserved_memory": info.reserved_memory,
         "reserved_storage": info.reserved_storage,
-        "accounts": 1,
+        "accounts": len(source.of_jetstream()),
         "ha_assets": 0,
         "api": api_stats_json(api),
     }
@@ -46,7 +47,7 @@ def _jetstream(source: MonitorSource) -> JsonDict:
         return {}
     shown: JsonDict = {
         "config": jetstream_config_json(source.jetstream_facts),
-        "stats": jetstream_stats_json(source.jetstream.account_info(), source.api_stats()),
+        "stats": jetstream_stats_json(source),
     }
     meta = source.meta_cluster()
     if meta is not None:

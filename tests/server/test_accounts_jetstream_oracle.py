@@ -10,6 +10,7 @@ from pathlib import Path
 import nats
 import pytest
 from system_script import Json, oracle_binary, running
+from test_system_oracle import get
 
 pytestmark = [
     pytest.mark.oracle,
@@ -56,6 +57,12 @@ REQUESTS: list[tuple[str, str, Json]] = [
     ("a", "$JS.API.INFO", None),
     ("b", "$JS.API.INFO", None),
 ]
+PAGES = (
+    "/healthz?account=A",
+    "/healthz?account=B&stream=S&consumer=c",
+    "/healthz?account=C",
+    "/healthz?account=A&stream=S",
+)
 VOLATILE = ("created", "ts", "time", "level", "metadata", "persist_mode", "last_ts", "first_ts")
 """Times, and what differs in every answer of an account."""
 
@@ -70,7 +77,7 @@ def comparable(value: Json) -> Json:
 async def answers(directory: Path, *command: str) -> list[Json]:
     """What a server answers to all requests, and what it sends of each stream."""
     found: list[Json] = []
-    async with running(directory, CONFIGURATION.format(directory=directory), *command) as (port, _):
+    async with running(directory, CONFIGURATION.format(directory=directory), *command) as (port, http):
         clients = {user: await nats.connect(f"nats://{user}:x@127.0.0.1:{port}") for user in "abc"}
         heard = {user: await client.subscribe("$JS.EVENT.ADVISORY.STREAM.>") for user, client in clients.items()}
         for client in clients.values():
@@ -88,6 +95,16 @@ async def answers(directory: Path, *command: str) -> list[Json]:
             told = [(await heard[user].next_msg(timeout=5)).subject for _ in range(count)]
             found.append((user, "advisories", sorted(told)))
             await client.close()
+        found += [(page, *await asyncio.to_thread(get, http, page)) for page in PAGES]
+        for page in ("/jsz?accounts=1", "/jsz?acc=B&streams=1", "/jsz?acc=C", "/jsz?accounts=1&limit=1"):
+            _, text = await asyncio.to_thread(get, http, page)
+            shown = json.loads(text)
+            counted = {key: shown[key] for key in ("accounts", "streams", "consumers", "messages", "bytes", "total")}
+            details = [(each["name"], len(each.get("stream_detail", ()))) for each in shown.get("account_details", ())]
+            found.append((page, counted, len(details) if "limit" in page else sorted(details)))
+        for name in "ABC":
+            _, text = await asyncio.to_thread(get, http, f"/accountz?acc={name}")
+            found.append((name, json.loads(text)["account_detail"]["jetstream_enabled"]))
     return found
 
 
