@@ -21,6 +21,7 @@ from jetstore.model.consumer import (
     PriorityPolicy,
 )
 from jetstore.model.infos import AccountLimits
+from jetstore.model.levels import consumer_level
 from jetstore.model.server_limits import ServerLimits
 from jetstore.model.stream import RetentionPolicy, StreamConfig
 from jetstore.model.stream_checks import (
@@ -161,9 +162,8 @@ def _with_defaults(
 
 
 def _with_level(config: ConsumerConfig) -> dict[str, str]:
-    level = "0"
-    if config.pause_until or config.priority_policy is not PriorityPolicy.NONE or config.priority_groups:
-        level = "1"
+    has_priority = config.priority_policy is not PriorityPolicy.NONE or bool(config.priority_groups)
+    level = consumer_level(is_paused=bool(config.pause_until), has_priority=has_priority)
     return dict(sorted({**without_server_metadata(config.metadata), LEVEL_KEY: level}.items()))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jetstore.errors import ApiError
 from jetstore.model.api_errors import error_json
 from jetstore.model.consumer import ConsumerConfig
-from jetstore.model.levels import API_LEVEL, NATS_VERSION
+from jetstore.model.levels import API_LEVEL, NATS_VERSION, consumer_level
 from jetstore.model.stream import StreamConfig, StreamSource
 from jetstore.model.times import format_time
 
@@ -291,7 +291,7 @@ def sequence_info_json(sequence: SequenceInfo) -> JsonDict:
 
 def consumer_info_json(info: ConsumerInfo, now_ns: int, *, dynamic_metadata: bool = False) -> JsonDict:
     """A ConsumerInfo object (without the envelope)."""
-    config = info.config.to_json()
+    config = _with_level_now(info.config.to_json())
     shown: JsonDict = {
         "stream_name": info.stream_name,
         "name": info.name,
@@ -334,6 +334,16 @@ def consumer_config_with_metadata(shown_config: JsonDict) -> JsonDict:
     shown["metadata"] = metadata
     shown.update((key, shown_config[key]) for key in after if key in shown_config)
     return shown
+
+
+def _with_level_now(shown_config: JsonDict) -> JsonDict:
+    """The level as the configuration is now: CONSUMER.PAUSE begins and ends what needs one."""
+    metadata = shown_config.get("metadata", {})
+    if "_nats.req.level" not in metadata:
+        return shown_config
+    has_priority = "priority_policy" in shown_config or "priority_groups" in shown_config
+    level = consumer_level(is_paused="pause_until" in shown_config, has_priority=has_priority)
+    return shown_config | {"metadata": metadata | {"_nats.req.level": level}}
 
 
 def account_limits_json(limits: AccountLimits) -> JsonDict:

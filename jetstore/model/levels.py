@@ -13,3 +13,8 @@ API_LEVEL = 2
 """Highest JetStream API level whose features work here, but for those that are refused by name.
 
 1: message TTL, delete markers, consumer pause, priority groups. 2: atomic batches, counters, schedules."""
+
+
+def consumer_level(*, is_paused: bool, has_priority: bool) -> str:
+    """The API level that a consumer's configuration needs, as its metadata says it. ``is_paused``: until any time."""
+    return "1" if is_paused or has_priority else "0"

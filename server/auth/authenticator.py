@@ -112,6 +112,11 @@ class Authenticator:
         return not self._is_open and not self._has_no_auth_user
 
     @property
+    def is_told(self) -> bool:
+        """Whether the monitoring pages say ``auth_required``: there are users or a token."""
+        return not self._is_open
+
+    @property
     def needs_nonce(self) -> bool:
         """Whether INFO must carry something to sign."""
         return bool(self._nkeys)

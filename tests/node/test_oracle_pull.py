@@ -153,11 +153,13 @@ async def pausing(s: Session) -> None:
     await s.consumer()
     answer = await s.api("CONSUMER.PAUSE.S.c", {"pause_until": "2099-01-01T00:00:00Z"})
     s.note(f"{answer.get('paused')}")
+    s.note((await s.api("CONSUMER.INFO.S.c"))["config"]["metadata"]["_nats.req.level"])
     await s.info()
     await s.fetch(1, {"batch": 1, "no_wait": True})
     await s.fetch(1, {"batch": 1, "expires": 150 * MS})
     answer = await s.api("CONSUMER.PAUSE.S.c")
     s.note(f"{answer.get('paused')} {answer.get('pause_until')}")
+    s.note((await s.api("CONSUMER.INFO.S.c"))["config"]["metadata"]["_nats.req.level"])
     await s.fetch(1, {"batch": 1, "expires": 3000 * MS})
     await s.info()
 

@@ -97,6 +97,7 @@ def test_no_auth_user() -> None:
     soft = Authenticator(users=entries, no_auth_user="joe")
     assert not soft.is_required
     assert soft.fallback is JOE
+    assert (soft.is_shown, soft.is_told) == (False, True)
     assert soft.authenticate(connect()) is JOE
     assert soft.authenticate(connect(user="joe", password="wrong")) is None
     with pytest.raises(AuthRefused, match="not present"):
