@@ -21,7 +21,7 @@ from jetstore.store.ports import Kind, Record
 from jetstore.store.running_hash import RunningHash
 from jetstore.types import Term
 
-BUDGET = 25
+BUDGET = 30
 
 
 def hunt(expected: set[str], **options: Any) -> None:
