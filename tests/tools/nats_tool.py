@@ -28,13 +28,13 @@ no_auth_user: a
 """
 
 
-def find_tool() -> str | None:
-    """Path of the ``nats`` tool: $JETSTORE_NATS_TOOL, PATH, or the project's .venv; None when there is none."""
-    named = os.environ.get("JETSTORE_NATS_TOOL")
+def find_tool(name: str = "nats") -> str | None:
+    """Path of a tool: $JETSTORE_NATS_TOOL ($JETSTORE_NATS_TOP_TOOL), PATH, or the project's .venv; None = not there."""
+    named = os.environ.get(f"JETSTORE_{name.upper().replace('-', '_')}_TOOL")
     if named:
         return named
-    beside = REPOSITORY / ".venv" / "bin" / "nats"
-    return shutil.which("nats") or (str(beside) if beside.exists() else None)
+    beside = REPOSITORY / ".venv" / "bin" / name
+    return shutil.which(name) or (str(beside) if beside.exists() else None)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,6 +92,12 @@ AREAS: dict[str, list[Step | Join]] = {
         S("stream view FILED 10"),
         S("stream copy FILED COPIED --subjects copied.>"),
         S("stream gaps FILED"),
+        S("stream backup FILED {home}/backup --no-progress", exit_only=True),
+        S("stream rm COPIED -f"),
+        S("stream restore {home}/backup --config {home}/restored.json --no-progress", exit_only=True),
+        S("stream view RESTORED 10"),
+        S("stream rm RESTORED -f"),
+        S("stream copy FILED COPIED --subjects copied.>"),
         S("stream rmm FILED 2 -f"),
         S("stream gaps FILED -f"),
         S("stream purge FILED --subject filed.a -f"),
@@ -258,7 +266,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServerPro
     """jetstore and, where there is one, nats-server, each with a system account."""
     folder = tmp_path_factory.mktemp("tool")
     names = [JETSTORE] + ([NATS_SERVER] if find_nats_server() else [])
-    processes = [ServerProcess(name, folder / name, config=CONFIGURATION) for name in names]
+    processes = [ServerProcess(name, folder / name, config=CONFIGURATION, monitor=True) for name in names]
     try:
         for process in processes:
             process.start()
@@ -276,6 +284,7 @@ def test_area(area: str, binary: str, servers: list[ServerProcess], tmp_path: Pa
         (home / "exported.json").write_text(json.dumps(EXPORTED))
         (home / "timed.json").write_text(json.dumps(EXPORTED | {"name": "TIMED", "subjects": ["timed.>"]}))
         (home / "bench.json").write_text(json.dumps(EXPORTED | {"name": "benchstream", "subjects": ["bs"]}))
+        (home / "restored.json").write_text(json.dumps(EXPORTED | {"name": "RESTORED", "subjects": ["restored.>"]}))
         (home / "big.bin").write_bytes(bytes(range(256)) * 1200)
         with tool_for(binary, home, server) as tool:
             return tool.run(AREAS[area]).entries
@@ -291,3 +300,19 @@ def test_area(area: str, binary: str, servers: list[ServerProcess], tmp_path: Pa
         )
         found += [f"$ nats {title}", *lines] if (lines := list(changed)) else []
     assert not found, "\n".join(["", *found])
+
+
+def test_nats_top(servers: list[ServerProcess]) -> None:
+    """nats-top reads our monitoring pages: its first screen has the same lines, figures aside."""
+    top = find_tool("nats-top")
+    if top is None:
+        pytest.skip("no nats-top in $JETSTORE_NATS_TOP_TOOL or on PATH (./dev test installs it where Go is)")
+    screens = []
+    for server in servers:
+        command = [top, "-s", "127.0.0.1", "-m", str(server.monitor_port), "-r", "1", "-o", "-"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = [line for line in done.stdout.splitlines() if not line.startswith("  ID:")]
+        screens.append([re.sub(r"[\d.]+[KM]?", "#", line).rstrip() for line in lines])
+    assert screens[0][0].startswith("NATS server version")
+    assert all(screen == screens[0] for screen in screens), screens
