@@ -379,13 +379,22 @@ class StreamsApi:
         outcome = await group.call(encode_purge(request))
         return int(outcome.purged)
 
-    async def get_message(self, name: str, request: MessageGet) -> Message:
-        """The selected message; 10037 if there is none."""
+    async def confirm(self, name: str) -> bool:
+        """Whether it is sure, in a moment after the call, that this node leads the stream."""
+        try:
+            await self._group(name).confirm()
+        except (ApiError, NotNow):
+            return False
+        return True
+
+    async def get_message(self, name: str, request: MessageGet, *, is_confirmed: bool = False) -> Message:
+        """The selected message; 10037 if there is none. ``is_confirmed``: ``confirm`` said so after the request."""
         group = self._group(name)
         try:
             if 0 < request.seq <= group.stream.log.last_seq and not request.next_by_subj and group.is_faulty:
                 return group.stream.get_message(request)  # by sequence, reads go on up to the fault; beyond, who knows
-            await _confirm(group)
+            if not is_confirmed:
+                await _confirm(group)
             return group.require_serving().get_message(request)
         except Corruption as error:
             group.note_damage(error)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -211,14 +213,26 @@ class ApiHandler:
 
     async def _answer_lane(self, lane: str) -> None:
         queue = self._lanes[lane]
+        confirmed = 0
+        """Reads, from the next one on, that had come before it was sure that this node leads the stream."""
         while queue:
             endpoint, request = queue.popleft()
             self._waiting -= 1
             self.total += 1
+            if endpoint.confirms and not confirmed and queue:
+                confirmed = await self._confirm_run(request, queue)
+            if confirmed:
+                confirmed -= 1
+                request = replace(request, is_confirmed=True)
             await self._answer(endpoint, request)
             if queue:
                 await self._let_others()
         self._lanes.pop(lane, None)
+
+    async def _confirm_run(self, first: Request, queue: deque[tuple[Endpoint, Request]]) -> int:
+        """Make sure once for a read and those right behind it that this node leads; for how many that holds."""
+        count = 1 + sum(1 for _ in takewhile(lambda waiting: waiting[0].confirms, queue))
+        return count if count > 1 and await self._backend.node.confirm(first.names[0]) else 0
 
     async def _let_others(self) -> None:
         """Let the event loop do everything else if this turn of it has lasted long enough."""

@@ -76,7 +76,7 @@ async def get_message(backend: Backend, request: Request) -> JsonDict:
     require_body(request.body)
     asked = MessageGetRequest(**backend.decode(MessageGetRequest, request.body, "JSApiMsgGetRequest"))
     _check_selectors(asked)
-    message = await backend.node.get_message(request.names[0], asked.to_value())
+    message = await backend.node.get_message(request.names[0], asked.to_value(), is_confirmed=request.is_confirmed)
     return {"message": stored_message_json(message, no_hdr=asked.no_hdr)}
 
 

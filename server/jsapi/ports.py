@@ -101,8 +101,11 @@ class JetStreamNode(Protocol):
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:
         """How many messages were removed. 10109 sealed, 10110 deny_purge."""
 
-    async def get_message(self, name: str, request: MessageGet) -> Message:
-        """The selected message; 10037 if there is none."""
+    async def confirm(self, name: str) -> bool:
+        """Whether it is sure, in a moment after the call, that this node leads the stream."""
+
+    async def get_message(self, name: str, request: MessageGet, *, is_confirmed: bool = False) -> Message:
+        """The selected message; 10037 if there is none. ``is_confirmed``: ``confirm`` said so after the request."""
 
     async def delete_message(self, name: str, seq: int, no_erase: bool) -> None:
         """Remove one message; 10043 if it is not there; 10109 sealed; 10057 deny_delete."""

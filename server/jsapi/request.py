@@ -31,6 +31,8 @@ class Request:
     header: bytes
     body: bytes
     client: object
+    is_confirmed: bool = False
+    """It was sure that this node led the stream after the request had come."""
 
     def header_value(self, name: bytes) -> bytes:
         """A request header's value or b""."""

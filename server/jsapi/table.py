@@ -34,6 +34,8 @@ class Endpoint:
     on_error: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
     """What stands beside ``error``."""
     audits_success: bool = True
+    confirms: bool = False
+    """Its answer is of after a moment in which this node was sure to lead the stream: a run of them needs one such."""
 
 
 async def _account_info(backend: Backend, _request: Request) -> JsonDict:
@@ -55,7 +57,7 @@ TABLE: Final[tuple[Endpoint, ...]] = (
     Endpoint("STREAM.INFO", "stream_info", streams.stream_info, 1, 1, _PAGING),
     Endpoint("STREAM.DELETE", "stream_delete", streams.delete_stream, 1, 1),
     Endpoint("STREAM.PURGE", "stream_purge", streams.purge_stream, 1, 1, {"purged": 0}),
-    Endpoint("STREAM.MSG.GET", "stream_msg_get", messages.get_message, 1, 1, audits_success=False),
+    Endpoint("STREAM.MSG.GET", "stream_msg_get", messages.get_message, 1, 1, audits_success=False, confirms=True),
     Endpoint("STREAM.MSG.DELETE", "stream_msg_delete", messages.delete_message, 1, 1),
     Endpoint("STREAM.SNAPSHOT", "stream_snapshot", backup.snapshot_stream, 1, 1),
     Endpoint("STREAM.RESTORE", "stream_restore", backup.restore_stream, 1, 1, {"deliver_subject": ""}),

@@ -41,6 +41,8 @@ class FakeNode:
         self.streams: dict[str, FakeStream] = {}
         self.cluster: ClusterOperations | None = None
         self.calls: list[str] = []
+        self.is_sure = True
+        """What ``confirm`` says of streams that are here."""
         self.gate: asyncio.Event | None = None
         """While unset, ``purge_stream`` waits."""
         self.failure: BaseException | None = None
@@ -146,7 +148,12 @@ class FakeNode:
                 return message
         raise api_error("JSNoMessageFoundErr")
 
-    async def get_message(self, name: str, request: MessageGet) -> Message:
+    async def confirm(self, name: str) -> bool:
+        self.calls.append(f"confirm {name}")
+        return self.is_sure and name in self.streams
+
+    async def get_message(self, name: str, request: MessageGet, *, is_confirmed: bool = False) -> Message:
+        self.calls.append(f"get {request.seq} {is_confirmed}")
         return self._find(name, request)
 
     async def delete_message(self, name: str, seq: int, no_erase: bool) -> None:

@@ -68,6 +68,28 @@ def test_requests_above_the_bound_are_dropped() -> None:
     run(scenario, Limits(api_requests_max=2))
 
 
+def test_reads_that_wait_behind_each_other_confirm_leadership_once() -> None:
+    async def scenario(rig: Rig) -> None:
+        await make_stream(rig)
+        before = len(rig.outlet.sent)
+        reads = [("$JS.API.STREAM.MSG.GET.A", b"r%d" % seq, b'{"seq":%d}' % seq) for seq in (1, 2)]
+        rig.node.calls.clear()
+        rig.outlet.send(*reads, ("$JS.API.STREAM.INFO.A", b"r3", b""), reads[0], reads[1])
+        await rig.outlet.wait_for(before + 5)
+        run_of_two = ["confirm A", "get 1 True", "get 2 True"]
+        assert rig.node.calls == [*run_of_two, "info A", *run_of_two]
+        rig.node.calls.clear()
+        await rig.ask(reads[0][0], reads[0][2])
+        assert rig.node.calls == ["get 1 False"], "a lone read confirms by itself"
+        rig.node.is_sure = False
+        rig.node.calls.clear()
+        rig.outlet.send(*reads)
+        await rig.outlet.wait_for(before + 8)
+        assert rig.node.calls == ["confirm A", "get 1 False", "get 2 False"]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("subject", ["$JS.API.STREAM.MSG.GET.A", "$JS.API.DIRECT.GET.A"])
 def test_a_burst_of_reads_lets_others_in_between(subject: str) -> None:
     """Method: each read takes a millisecond; who only wants its turn now and then gets it all along, in order."""
