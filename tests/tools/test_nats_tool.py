@@ -221,7 +221,7 @@ AREAS: dict[str, list[Step | Join]] = {
         S("pub timed.every --schedule-every 1h --schedule-dest timed.out each"),
         S("pub timed.cron --schedule-cron '0 0 5 * * *' --schedule-dest timed.out daily"),
         S("pub timed.wrong --schedule-cron 'x' --schedule-dest timed.out wrong"),
-        S("stream get TIMED 1"),
+        S("stream get TIMED 1", sorted_lines=True),
         S("pub timed.c --atomic --send-on newline --force-stdin", stdin="a\nb\nc\n"),
         S("stream rm TIMED -f"),
     ],
