@@ -88,6 +88,7 @@ class Assignments:
         node, machine = self._node, self._meta.machine
         assigned = {a.uid for a in machine.streams.values() if self._member(a)}
         numbers = {a.uid: a.placement.next_member for a in machine.streams.values()}
+        known = assigned | set(self._recovered) | {META_GROUP}
         for uid in sorted(set(self._recovered) - assigned):
             number = self._recovered[uid].generation
             if not number:  # its tombstone stands; its files may not all be gone
@@ -103,7 +104,7 @@ class Assignments:
         self._follow()
         for finding in node.parts.indexes.findings:
             log.warning("index rebuilt", finding=finding)
-        node.files.quarantine_unknown(assigned | set(self._unnamed) | {META_GROUP}, node.clock.wall_ns())
+        node.files.quarantine_unknown(known | set(self._unnamed), node.clock.wall_ns())  # the buried ones are removed
 
     def _follow(self) -> None:
         machine = self._meta.machine
