@@ -93,7 +93,10 @@ class Totals:
             for line in matrix_lines(self.matrix):
                 print(line)
         if self.failed:
-            print(f"{len(self.failed)} FAILED: seeds {' '.join(str(report.seed) for report in self.failed)}")
+            print(
+                f"{len(self.failed)} FAILED, {sum(report.is_unsafe for report in self.failed)} of them in safety: "
+                f"seeds {' '.join(str(report.seed) for report in self.failed)}"
+            )
         else:
             print("passed")
 

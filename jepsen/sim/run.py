@@ -40,6 +40,10 @@ CONVERGE_BOUND_S = 60.0
 """Virtual time within which healed replicas agree on what is committed."""
 
 
+NOT_SAFETY = ("live", "spin", "run", "err")
+"""Checkers, by the first word of what they tell, that find no answer, or a broken harness, but never a wrong answer."""
+
+
 @dataclass(slots=True)
 class Report:
     """What came of one seed."""
@@ -70,6 +74,11 @@ class Report:
     """What the nemesis did, in order."""
     history: History | None = None
     workloads: tuple[str, ...] = ()
+
+    @property
+    def is_unsafe(self) -> bool:
+        """Something was lost, wrong, or not as the invariants say: more than late or absent."""
+        return any(problem.partition(":")[0] not in NOT_SAFETY for problem in self.problems)
 
 
 def draw_nodes(seed: int) -> int:

@@ -35,6 +35,27 @@ def test_a_run_counts_what_its_checkers_compare(capsys: pytest.CaptureFixture[st
     assert "lin 0" in told
 
 
+@pytest.mark.parametrize(
+    ("problems", "is_unsafe"),
+    [
+        ([], False),
+        (["live: final reads failed: Unknown: timed out", "err: t=1.0 nobody looked"], False),
+        (["live: too slow", "lost: 3 publish"], True),
+        (["raft: R10 …"], True),
+        (["lost-on-node: E: 3"], True),
+    ],
+)
+def test_what_is_only_late_is_no_failure_of_safety(
+    problems: list[str], is_unsafe: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report(7, problems=problems)
+    assert report.is_unsafe == is_unsafe
+    totals = Totals()
+    totals.add(report)
+    totals.summary()
+    assert (f"1 FAILED, {int(is_unsafe)} of them in safety: seeds 7" in capsys.readouterr().out) == bool(problems)
+
+
 def test_nothing_is_counted_outside_of_a_run() -> None:
     report = Report(1)
     compared("lost", 7)
