@@ -18,7 +18,7 @@ from jetstore.node.founding import Cluster as FoundedCluster
 from jetstore.node.founding import PeerState, decide
 from jetstore.node.link.hello import Hello, Purpose
 from jetstore.node.link.links import Links
-from jetstore.node.link.peer_memory import PeerMemory, decode_rows
+from jetstore.node.link.peer_memory import PeerMemory, Sighting, decode_rows
 from jetstore.node.link.ports import LinkOptions, Route
 from jetstore.node.link.raft_codec import Addressed
 from jetstore.node.raft_host import RaftHost
@@ -88,7 +88,9 @@ class Cluster:
             advertise=options.advertise,
             authorize=self._authorize if options.user or options.password else None,
         )
-        memory = PeerMemory(limits.link_peers_max, decode_rows(heard))
+        own = Sighting(identity.incarnation, identity.boot_counter, identity.boot_nonce, 0)
+        others = [row for row in decode_rows(heard) if row[0] != identity.node_id]
+        memory = PeerMemory(limits.link_peers_max, others, (identity.node_id, own))
         self.links = Links(link_options, self, limits=limits, loop=loop, rng=Random(rng.getrandbits(64)), memory=memory)
         self.on_heard: Callable[[], None] = lambda: None
         """Called when something of a node was heard that the journal should remember soon."""

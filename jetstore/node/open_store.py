@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from jetstore.errors import Corruption, OperatingError
 from jetstore.limits import Limits
+from jetstore.node.link.peer_memory import boot_told
 from jetstore.store.checkpoint_files import newest_journal_block
 from jetstore.store.identity import Identity, open_identity, read_identity, save_identity
 from jetstore.store.journal.append import Journal
@@ -39,8 +40,10 @@ def open_store(
             offset=0,
         )
     # Only now: an older journal has said so of itself, durably, in its new table. What the heads named is judged.
+    # An older IDENTITY was put back if the journal tells of this life, or a later one.
     identity = replace(
         identity,
+        boot_counter=max(identity.boot_counter, 1 + boot_told(recovery.peers, identity.node_id, identity.incarnation)),
         journal_born=True,
         journal_lsn=journal.position.lsn,
         excused_lsn=max(identity.excused_lsn, newest_journal_block(vfs)[0]),

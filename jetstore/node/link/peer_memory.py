@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 _ROW = struct.Struct("<8sIQ8sQ")
 ROWS_MAX = 64
-"""Nodes that the journal remembers: 36 bytes each, twice in every block."""
+"""Nodes that the journal remembers, this one included: 36 bytes each, twice in every block."""
 
 
 class Sighting(NamedTuple):
@@ -70,10 +70,19 @@ class PeerMemory:
     their way on several connections may arrive in any order, and that is no contradiction.
     """
 
-    def __init__(self, peers_max: int, remembered: Iterable[tuple[str, Sighting]] = ()) -> None:
-        """``remembered``: rows of an earlier life of this node, in any order; the highest counts."""
+    def __init__(
+        self,
+        peers_max: int,
+        remembered: Iterable[tuple[str, Sighting]] = (),
+        own: tuple[str, Sighting] | None = None,
+    ) -> None:
+        """``remembered``: rows of an earlier life of this node, in any order; the highest counts.
+
+        ``own``: this node in this life, for the journal: it stands for IDENTITY if that goes back.
+        """
         self.peers_max = peers_max
-        self._has_changed = False
+        self._own = [own] if own is not None else []
+        self._has_changed = own is not None
         self._highest: dict[str, Sighting] = {}
         self.alarms: dict[str, Alarm] = {}
         """By node id; stays until the peer is seen in a later life."""
@@ -135,18 +144,26 @@ class PeerMemory:
     def take_changes(self) -> bytes:
         """What the journal is to remember (``decode_rows``), or b"" if that is what was taken last.
 
-        At most ``ROWS_MAX`` nodes: those that were seen in a new life most recently.
+        At most ``ROWS_MAX`` nodes: this one, and those that were seen in a new life most recently.
         """
         if not self._has_changed:
             return b""
         self._has_changed = False
-        rows = list(self._highest.items())[-ROWS_MAX:]
+        rows = self._own + list(self._highest.items())[len(self._own) - ROWS_MAX :]
         return b"".join(
             [
                 _ROW.pack(bytes.fromhex(node_id), incarnation, boot_counter, bytes.fromhex(nonce), lsn)
                 for node_id, (incarnation, boot_counter, nonce, lsn) in rows
             ]
         )
+
+
+def boot_told(data: bytes, node_id: str, incarnation: int) -> int:
+    """The latest life of a node that such rows tell of; 0: none of this incarnation."""
+    told = [
+        said.boot_counter for row_id, said in decode_rows(data) if (row_id, said.incarnation) == (node_id, incarnation)
+    ]
+    return max(told, default=0)
 
 
 def decode_rows(data: bytes) -> list[tuple[str, Sighting]]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetstore.node.link.peer_memory import ROWS_MAX, PeerMemory, Sighting, Verdict, decode_rows
+from jepsen.sim.vfs import SimVfs
+from jetstore.limits import KIB, Limits
+from jetstore.node.link.peer_memory import ROWS_MAX, PeerMemory, Sighting, Verdict, boot_told, decode_rows
+from jetstore.node.open_store import open_store
+from jetstore.store.identity import NAMES, Identity, read_identity
+from jetstore.store.ports import Kind, Record
+from jetstore.types import GroupUid, RaftIndex, Term
 
 NODE = "00000000000000b2"
 KNOWN = Sighting(incarnation=2, boot_counter=5, boot_nonce="aa", durable_lsn=100)
@@ -127,3 +135,49 @@ def test_the_journal_remembers_those_seen_last() -> None:
     made.observe(f"{0:016x}", Sighting(1, 6, "ab" * 8, 1), made.snapshot())
     kept = [int(node_id, 16) for node_id, _ in decode_rows(made.take_changes())]
     assert kept == [*range(6, ROWS_MAX + 5), 0]
+
+
+def test_the_journal_remembers_this_life_of_the_node_itself_above_all() -> None:
+    own = "f" * 16
+    made = PeerMemory(1000, own=(own, Sighting(2, 7, "ab" * 8, 0)))
+    assert decode_rows(made.take_changes()) == [(own, Sighting(2, 7, "ab" * 8, 0))]
+    assert made.take_changes() == b""
+    for number in range(ROWS_MAX + 5):
+        made.observe(f"{number:016x}", Sighting(1, 5, "ab" * 8, 1), {})
+    taken = made.take_changes()
+    assert [row[0] for row in decode_rows(taken)] == [own, *(f"{n:016x}" for n in range(6, ROWS_MAX + 5))]
+    assert boot_told(taken, own, 2) == 7
+    assert boot_told(taken, own, 3) == boot_told(taken, "e" * 16, 1) == boot_told(b"", own, 2) == 0
+
+
+def test_an_older_identity_goes_on_from_the_life_that_the_journal_tells_of() -> None:
+    vfs = SimVfs()
+    limits = Limits(
+        journal_file_bytes=64 * KIB,
+        journal_bytes_max=512 * KIB,
+        block_bytes_max=16 * KIB,
+        entry_bytes_max=4 * KIB,
+        max_payload_bytes=4 * KIB,
+        journal_reappend_bytes=4 * KIB,
+    )
+
+    def start() -> Identity:
+        journal, _, identity = open_store(vfs, limits, "n1", Random(1).randbytes)
+        own = Sighting(1, identity.boot_counter, "ab" * 8, 0)
+        made = PeerMemory(10, own=(identity.node_id, own))
+        none = RaftIndex(0)
+        journal.append([Record(Kind.PEERS, GroupUid(0), Term(0), Term(0), none, none, 0, 0, made.take_changes())])
+        journal.close()
+        vfs.crash()
+        return identity
+
+    assert [start().boot_counter for _ in range(2)] == [1, 2]
+    old = vfs.clone()
+    assert [start().boot_counter for _ in range(3)] == [3, 4, 5]
+    for name in NAMES:
+        vfs.cut(name, len(old.peek(name)))
+        vfs.poke(name, 0, old.peek(name))
+    assert start().boot_counter == 6
+    found, _ = read_identity(vfs)
+    assert found is not None
+    assert found.boot_counter == 6
