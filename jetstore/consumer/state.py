@@ -69,7 +69,8 @@ class ConsumerState:
 
     def _take_config(self, config: ConsumerConfig) -> None:
         self.config = config
-        self.acks = config.ack_policy != AckPolicy.NONE
+        self.acks = config.ack_policy not in (AckPolicy.NONE, AckPolicy.FLOW_CONTROL)
+        self.is_sourcing = config.sourcing
         self.acks_all = config.ack_policy == AckPolicy.ALL
         self.max_deliver = config.max_deliver if config.max_deliver > 0 else 0
         self.pause_until_ns = config.pause_until
@@ -249,14 +250,17 @@ class ConsumerState:
         return ExhaustedOutcome(gone)
 
     def apply_cursor(self, consumer_seq: int, stream_seq: int, generation: int, now_ns: int) -> AckOutcome:
-        """A consumer without acknowledgements has got this far: what it passed is settled."""
+        """A consumer without acknowledgements has got this far, or what a mirror or source copied is durable there:
+        what it passed is settled."""
         outcome = AckOutcome()
         if generation != self.generation or stream_seq < self.cursor.next_seq:
             return outcome
         first = self.cursor.next_seq
         self.cursor.advance(stream_seq + 1, self.cursor.count_until(self.view, self.subject_filter, stream_seq))
         self.delivered = Position(consumer_seq, stream_seq, now_ns)
-        self.ack_floor = Position(consumer_seq, stream_seq, 0)
+        self.ack_floor = Position(consumer_seq, stream_seq, now_ns if self.is_sourcing else 0)
+        if self.is_sourcing and self.pending:  # of an archive of another server
+            self.pending.take(0, stream_seq)
         outcome.settled = [(first, stream_seq)]
         return outcome
 

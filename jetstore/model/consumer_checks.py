@@ -375,7 +375,7 @@ def _check_count(
 ) -> None:
     if config.direct:
         return
-    count = sum(not other.direct for other in existing.values())
+    count = sum(not (other.direct or other.sourcing) for other in existing.values())
     for bound in (stream.max_consumers, account.max_consumers):
         if 0 < bound <= count:
             raise api_error("JSMaximumConsumersLimitErr")
@@ -385,7 +385,7 @@ def _check_workqueue(config: ConsumerConfig, stream: StreamConfig, existing: Map
     if stream.retention is not RetentionPolicy.WORKQUEUE or config.direct:
         return
     for name, other in existing.items():
-        if name == config.name or other.direct:
+        if name == config.name or other.direct or other.sourcing:
             continue
         if not config.filters:
             raise api_error("JSConsumerWQMultipleUnfilteredErr")

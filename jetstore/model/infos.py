@@ -341,6 +341,8 @@ def _with_level_now(shown_config: JsonDict) -> JsonDict:
     metadata = shown_config.get("metadata", {})
     if "_nats.req.level" not in metadata:
         return shown_config
+    if shown_config.get("sourcing"):
+        return shown_config
     has_priority = "priority_policy" in shown_config or "priority_groups" in shown_config
     level = consumer_level(is_paused="pause_until" in shown_config, has_priority=has_priority)
     return shown_config | {"metadata": metadata | {"_nats.req.level": level}}

@@ -103,7 +103,7 @@ def _unsupported(feature: str) -> Exception:
 
 
 def check_against(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> None:
-    """What is wrong with a mirror or sources beside the streams that exist: cycles, sizes, retention of the origin."""
+    """What is wrong with a mirror or sources beside the streams that exist: cycles and sizes."""
     if config.mirror is None and not config.sources:
         return
     seen: set[str] = set()
@@ -119,8 +119,6 @@ def check_against(config: StreamConfig, existing: Mapping[str, StreamConfig]) ->
         origin = existing.get(source.name)
         if origin is None:
             continue
-        if origin.retention is not RetentionPolicy.LIMITS:
-            raise _unsupported(f"a mirror or source of a stream with {origin.retention.value} retention")
         if config.max_msg_size > 0 and (origin.max_msg_size <= 0 or origin.max_msg_size > config.max_msg_size):
             is_mirror = config.mirror is not None
             raise api_error("JSMirrorMaxMessageSizeTooBigErr" if is_mirror else "JSSourceMaxMessageSizeTooBigErr")

@@ -310,6 +310,7 @@ class Assignments:
             group.delivery.on_created = lambda consumer: leaders.created(group, consumer)
         account = account_of(assignment.name)
         group.find_stream = lambda name: self.find_stream(stream_key(account, name))
+        group.assigned = lambda name: self.assigned(stream_key(account, name))
         if node.behind is not None:
             group.on_damage = node.behind.damaged
         self.streams[assignment.name] = group
@@ -320,6 +321,13 @@ class Assignments:
         """A stream of this node that can be copied from."""
         group = self.streams.get(key)
         return None if group is None or group.is_restoring else group
+
+    def assigned(self, key: str) -> tuple[GroupUid, StreamConfig] | None:
+        """Group and desired configuration of a stream, None if there is none. Raises NotNow while that is not known."""
+        if not self._meta.serves or self._meta.is_faulty:
+            raise NotNow("the metadata is not up to date")
+        assignment = self._meta.machine.streams.get(key)
+        return None if assignment is None else (assignment.uid, StreamConfig.from_json(assignment.config))
 
     def _replication(self, assignment: StreamAssignment) -> Replication | None:
         cluster = self._node.cluster

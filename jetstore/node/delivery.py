@@ -17,6 +17,7 @@ from jetstore.node.delivery_ports import LedStream, StreamLeader
 from jetstore.node.ports import Outlet
 from jetstore.node.pull import PullEngine
 from jetstore.node.push import PushEngine
+from jetstore.node.sourced_consumers import SourcedEngine
 
 __all__ = ["CONSUMER_DELETED", "LEADERSHIP_CHANGE", "SERVER_SHUTDOWN", "Delivery", "LedStream", "StreamLeader"]
 
@@ -33,7 +34,7 @@ class Delivery:
         self._leader = leader
         self._outlet = outlet
         self._rng = rng
-        self._engines: dict[str, ConsumerEngine] = {}
+        self._engines: dict[str, ConsumerEngine | SourcedEngine] = {}
         self._advisories: Advisories | None = None
         self.on_created: Callable[[str], None] | None = None
         """Called for a consumer that is new."""
@@ -69,6 +70,9 @@ class Delivery:
     def _begin(self, state: ConsumerState) -> None:
         assert self._advisories is not None
         assert self._rng is not None
+        if state.is_sourcing:
+            self._engines[state.name] = SourcedEngine(state)
+            return
         kind = PushEngine if state.config.is_push else PullEngine
         engine = kind(self._leader, self._outlet, state, self._advisories, self._rng)
         self._engines[state.name] = engine
@@ -120,7 +124,7 @@ class Delivery:
             num_redelivered=counters.num_redelivered,
             num_waiting=engine.num_waiting if isinstance(engine, PullEngine) else 0,
             num_pending=counters.num_pending,
-            push_bound=isinstance(engine, PushEngine) and engine.is_bound,
+            push_bound=isinstance(engine, SourcedEngine) or (isinstance(engine, PushEngine) and engine.is_bound),
             paused=until > now_ns,
             pause_remaining_ns=max(until - now_ns, 0),
             priority_groups=engine.priority_groups if isinstance(engine, PullEngine) else (),

@@ -2,6 +2,8 @@
 
 An origin says when it has applied something; the copier then reads the next messages from the applied state of the
 origin and proposes them as one entry, together with how far that is. One entry of a source is under way at a time.
+An origin with work-queue or interest retention gets a consumer for it (``sourced_consumers.py``), before anything is
+copied; when an entry is applied, it is durable in the copy, and only then the consumer in the origin passes it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,12 @@ from jetstore.model.infos import SourceInfo
 from jetstore.model.source_checks import MIRROR_KEY, origin_keys, origins_of
 from jetstore.model.stream import RetentionPolicy, StreamSource
 from jetstore.model.transforms import SubjectTransform
+from jetstore.node.sourced_consumers import (
+    encode_settled,
+    encode_sourced_consumer,
+    remove_abandoned,
+    sourced_consumer_name,
+)
 from jetstore.store.ports import Columns, Frame, Message
 from jetstore.stream import headers
 from jetstore.stream.apply_sourced import ANY_ORIGIN
@@ -32,6 +40,8 @@ BYTES_AT_ONCE = 256 * 1024
 """What one entry copies, at most; or one message."""
 RETRY_S = 1.0
 """How soon an origin that was not there, or a stream that had no room, is tried again."""
+SWEEP_S = 5.0
+"""How often an origin looks whether mirrors and sources that have consumers in it still exist."""
 _DROPPED = (
     headers.EXPECTED_STREAM,
     headers.EXPECTED_LAST_SEQ,
@@ -52,6 +62,7 @@ class Sourcing:
         """Idle until ``follow``."""
         self._group = group
         self._copiers: list[_Copier] = []
+        self._sweep: asyncio.Handle | None = None
 
     def follow(self) -> None:
         """Copy what the stream's configuration says now."""
@@ -62,12 +73,28 @@ class Sourcing:
             self._copiers = [_Copier(self._group, key, source) for key, source in pairs]
             for copier in self._copiers:
                 copier.wake()
+        self.sweep_soon()
+
+    def sweep_soon(self) -> None:
+        """A mirror or source of somebody else may have left its consumer here."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = self._group.loop.call_soon(self._run_sweep)
+
+    def _run_sweep(self) -> None:
+        self._sweep = None
+        group = self._group
+        if group.serves and not group.is_faulty and not group.is_restoring and remove_abandoned(group):
+            self._sweep = group.loop.call_later(SWEEP_S, self._run_sweep)
 
     def leave(self) -> None:
         """Copy nothing more."""
         for copier in self._copiers:
             copier.close()
         self._copiers = []
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
 
     def infos(self) -> tuple[SourceInfo | None, Sequence[SourceInfo]]:
         """The mirror, and the sources, as infos show them."""
@@ -89,9 +116,11 @@ class _Copier:
         self._origin: StreamGroup | None = None
         self._looked_s = -1.0
         self._is_closed = self._is_scheduled = self._in_flight = False
+        self._is_settling = False
+        """An entry about the consumer in the origin is under way."""
         self._retry: asyncio.TimerHandle | None = None
         transforms = source.subject_transforms
-        patterns = [each.src or ">" for each in transforms] or [source.filter_subject or ">"]
+        self._patterns = patterns = [each.src or ">" for each in transforms] or [source.filter_subject or ">"]
         self._filter = filter_of([pattern.encode() for pattern in patterns])
         self._transforms = [SubjectTransform(each.src, each.dest) for each in transforms if each.dest]
         self._transform_text = b">"
@@ -104,6 +133,7 @@ class _Copier:
         self._is_closed = True
         if self._origin is not None:
             self._origin.watchers.pop(self, None)
+            self._origin.sourcing.sweep_soon()
         if self._retry is not None:
             self._retry.cancel()
 
@@ -143,6 +173,8 @@ class _Copier:
             return
         self._looked_s = self.group.loop.time()
         try:
+            if not self._settle(origin):
+                return
             contents = origin.stream.contents
             seqs = contents.next_seqs(self._position(origin) + 1, self._filter, MESSAGES_AT_ONCE)
             messages = contents.log.read_many(seqs, BYTES_AT_ONCE) if seqs else []
@@ -162,21 +194,56 @@ class _Copier:
             if self._origin is not None:
                 self._origin.watchers.pop(self, None)
             self._origin = origin
+            self._is_settling = False
         if origin is None:
             self.error = api_error("JSStreamNotFoundErr")
             return None
         origin.watchers[self] = self.wake
         config = origin.stream.config
         if not origin.serves or origin.is_faulty or config is None:
+            self._is_settling = False  # what waits for an outcome there gets none any more
             self.error = api_error("JSClusterNotAvailErr")
-            return None
-        if config.retention is not RetentionPolicy.LIMITS:
-            text = f"a mirror or source of a stream with {config.retention.value} retention is not supported"
-            kind = "JSMirrorConsumerSetupFailedErrF" if self.is_mirror else "JSSourceConsumerSetupFailedErrF"
-            self.error = api_error(kind, err=text)
             return None
         self.error = None
         return origin
+
+    def _settle(self, origin: StreamGroup) -> bool:
+        """Let the origin know what is durable here, if it keeps messages for us; whether copying may go on.
+
+        The position in the applied state is durable: apply takes no entry before the journal has it.
+        """
+        config = origin.stream.config
+        state = origin.stream.consumers.get(sourced_consumer_name(self.group.uid, self.key))
+        assert config is not None
+        if state is None:
+            if config.retention is RetentionPolicy.LIMITS:
+                return True
+            if not self._is_settling:
+                position, now_ns = self._position(origin), origin.now_ns()
+                made = encode_sourced_consumer(self.group, self.key, self._patterns, position, now_ns)
+                self._tell(origin, made, known=False)
+            return False
+        known = self.group.stream.origins.get(self.key)
+        is_behind = known is not None and known[0] == origin.uid and known[1] >= state.cursor.next_seq
+        if known is not None and is_behind and not self._is_settling:
+            self._tell(origin, encode_settled(state, known[1], origin.now_ns()), known=True)
+        return True
+
+    def _tell(self, origin: StreamGroup, entry: bytes, *, known: bool) -> None:
+        self._is_settling = True
+
+        def applied(outcome: object) -> None:
+            if origin is self._origin:
+                self._is_settling = False
+            if not known:
+                origin.sourcing.sweep_soon()  # we may be gone meanwhile
+            self.wake()
+
+        try:
+            origin.propose_with(entry, applied)
+        except NotNow:
+            self._is_settling = False
+            self._later()
 
     def _position(self, origin: StreamGroup) -> int:
         """The last sequence of the origin that needs no more copying."""

@@ -17,6 +17,7 @@ from jetstore.meta.stream_key import name_of
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo
 from jetstore.model.requests import StreamInfoRequest
+from jetstore.model.stream import StreamConfig
 from jetstore.model.transforms import SubjectTransform
 from jetstore.node.advisories import StreamAdvisories
 from jetstore.node.delivery import LEADERSHIP_CHANGE, SERVER_SHUTDOWN, Delivery
@@ -112,6 +113,8 @@ class StreamGroup(Group):
         self.sourcing = Sourcing(self)
         self.find_stream: Callable[[str], StreamGroup | None] = lambda name: None
         """Finds another stream of this node."""
+        self.assigned: Callable[[str], tuple[GroupUid, StreamConfig] | None] = _unknown
+        """What the metadata says of another stream of the account. Raises NotNow while that is not known."""
         self.watchers: dict[object, Callable[[], None]] = {}
         """Who copies from this stream, called after every slice of entries."""
         self._rng = rng
@@ -451,6 +454,10 @@ class StreamGroup(Group):
 
     def changed_rows(self) -> int:
         return self.index.changed_rows
+
+
+def _unknown(name: str) -> None:
+    raise NotNow("not known")
 
 
 def _newest_time_ns(stream: Stream) -> int:

@@ -7,6 +7,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from jetstore.consumer.state import ConsumerState
+from jetstore.store.ports import SubjectFilter
 from jetstore.stream.contents import Overfull
 from jetstore.stream.subjects import Filter, is_subset
 
@@ -103,11 +104,11 @@ def roll_up_subject(stream: Stream, subject: bytes, keep_from: int) -> int:
     return removed
 
 
-def remove_matching(stream: Stream, subject_filter: Filter, last_seq: int) -> int:
-    """Remove the matching messages up to this sequence; how many. In bounded steps."""
+def remove_matching(stream: Stream, subject_filter: SubjectFilter, last_seq: int, first_seq: int = 0) -> int:
+    """Remove the matching messages of the closed range; how many. In bounded steps."""
     contents = stream.contents
     removed = 0
-    start = contents.log.first_seq
+    start = max(contents.log.first_seq, first_seq)
     while start <= last_seq:
         seqs = contents.next_seqs(start, subject_filter, _SCAN_CHUNK)
         is_last = len(seqs) < _SCAN_CHUNK
@@ -142,9 +143,13 @@ def remove_settled(stream: Stream, name: str, settled: Sequence[tuple[int, int]]
         return 0
     contents = stream.contents
     others = [] if settings.is_workqueue else [state for other, state in stream.consumers.items() if other != name]
+    consumer = stream.consumers[name]
+    only = consumer.subject_filter if settings.is_workqueue and consumer.is_sourcing else None
     removed = 0
     for first, last in settled:
-        if others:
+        if only is not None:  # a range passed, with what is not of this consumer in between
+            removed += remove_matching(stream, only, last, first)
+        elif others:
             removed += _remove_unneeded(stream, others, first, last)
         elif first == last:
             removed += contents.remove(first) is not None

@@ -389,6 +389,8 @@ class RestoreSession:
             check_consumer_name(read.name)
             if read.name in existing:
                 raise api_error("JSConsumerNameExistErr")
+            if read.config.sourcing:  # nobody but a mirror or source could have made it
+                return read.config.model_copy(update={"name": read.name})
             config = checked_consumer(read.config.model_copy(update={"name": read.name}), stream)
             return admit_consumer(config, stream, existing) or config
         except ApiError as error:

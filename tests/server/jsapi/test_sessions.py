@@ -49,6 +49,7 @@ _VOLATILE = (
     (r'"lag":0,"seq":\d+,', '"lag":0,'),
     (r"(\$JS\.ACK\.\S+\.)\d{19}\.\d+", r"\1T.N"),
     (r'"sources":\[\{"name":"\w+","lag".*?\],"ts"', '"sources":[],"ts"'),  # in no order
+    (r"(JS_MIRROR_|JS_SRC_|\$JS\.[MS]\.)\w{8}", r"\1ID"),
     (r",}", "}"),
 )
 

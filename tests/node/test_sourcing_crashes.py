@@ -1,0 +1,123 @@
+"""Goal: a message that a mirror or source takes from a stream that removes what is consumed is in one of the two.
+
+The disk dies at the n-th operation after the first publish, for many n; then the server starts again. Whatever was
+acknowledged is in the copy in the end, once, and has left the origin, which a filter must not empty of other subjects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from damaged_store import LIMITS, Story, play_over
+
+from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent, Unknown
+from jepsen.sim.vfs import SimVfs
+from jepsen.sim.world import World
+
+STEP = 1 if os.environ.get("JETSTORE_DEEP") else 3
+MESSAGES = 12
+COPIES = {
+    "mirror": {"name": "C", "mirror": {"name": "O"}},
+    "source": {"name": "C", "sources": [{"name": "O", "filter_subject": "o.1"}]},
+}
+
+
+def play(vfs: SimVfs, story: Story, seed: int) -> int:
+    """Tell a story on a machine that dies where its disk says; the disk operations it took."""
+    world = World(Random(seed), limits=LIMITS)
+    try:
+        world.machine.change_disk(vfs.clone(), is_own=True)
+        taken = 0
+
+        async def main() -> None:
+            nonlocal taken
+            client = await world.up()
+            before = world.machine.vfs.boundaries
+            await story(world, client)
+            taken = world.machine.vfs.boundaries - before
+
+        world.run(main())
+    finally:
+        world.close()
+    assert world.loop.failures == [], world.loop.failures
+    return taken
+
+
+async def put(client: Client) -> list[bytes]:
+    """What was acknowledged."""
+    acknowledged = []
+    for number in range(MESSAGES):
+        body = b"%d" % number
+        try:
+            answer = (await client.request(f"o.{number % 2}", body)).json()
+        except (Unknown, NotSent, NoResponders, ApiFailure):
+            break
+        assert "error" not in answer
+        acknowledged.append(body)
+        if number == MESSAGES // 2:
+            await asyncio.sleep(0.1)  # the copy catches up
+    return acknowledged
+
+
+async def settled(client: Client, left: int) -> dict[str, Any]:
+    """The state of the origin once it holds so many messages and no more: for ever means never."""
+    for _ in range(100):
+        consumers = (await client.api("CONSUMER.LIST.O"))["consumers"]
+        state: dict[str, Any] = (await client.api("STREAM.INFO.O"))["state"]
+        if state["messages"] == left and len(consumers) == 1 and consumers[0]["num_pending"] == 0:
+            return state
+        await asyncio.sleep(0.1)
+    raise AssertionError((state, consumers))
+
+
+async def bodies(client: Client, stream: str) -> list[bytes]:
+    state = (await client.api(f"STREAM.INFO.{stream}"))["state"]
+    found = []
+    for seq in range(max(state["first_seq"], 1), state["last_seq"] + 1):
+        message = (await client.api(f"STREAM.MSG.GET.{stream}", {"seq": seq}))["message"]
+        found.append(base64.b64decode(message["data"]))
+    return found
+
+
+@pytest.mark.parametrize("kind", sorted(COPIES))
+@pytest.mark.parametrize("retention", ["workqueue", "interest"])
+def test_every_message_is_in_the_copy_once(retention: str, kind: str, record_property: Any) -> None:
+    async def empty(world: World, client: Client) -> None:
+        await client.api("STREAM.CREATE.O", {"name": "O", "subjects": ["o.>"], "retention": retention})
+        await client.api("STREAM.CREATE.C", COPIES[kind])
+        await settled(client, 0)
+
+    vfs, _ = play_over(None, empty)
+    kept = Counter[str]()
+
+    async def story(world: World, client: Client) -> None:
+        if at:
+            world.machine.crash_at_disk_operation(at, 0.0)
+        acknowledged = await put(client)
+        await asyncio.sleep(1)
+        if at:
+            client = await world.up()
+        is_filtered = kind == "source"
+        last = (await client.api("STREAM.INFO.O"))["state"]["last_seq"]
+        assert last >= len(acknowledged)
+        stays = (last + 1) // 2 if is_filtered and retention == "workqueue" else 0
+        await settled(client, stays)
+        found = await bodies(client, "C")
+        wanted = [b"%d" % number for number in range(MESSAGES) if number % 2 or not is_filtered]
+        assert found == wanted[: len(found)], at
+        assert len(found) >= sum(body in wanted for body in acknowledged), at
+        kept["all" if len(acknowledged) == MESSAGES else "part"] += 1
+
+    at = 0
+    operations = play(vfs, story, 0)
+    points = range(1, operations + 1, STEP)
+    for at in points:
+        play(vfs, story, at)
+    record_property("cases", len(points))
+    assert kept["part"] > 0
