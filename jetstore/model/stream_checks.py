@@ -16,7 +16,7 @@ from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.infos import AccountLimits
 from jetstore.model.server_limits import ServerLimits
-from jetstore.model.source_checks import check_against, check_origins
+from jetstore.model.source_checks import check_against, check_origins, origins_of
 from jetstore.model.stream import (
     DiscardPolicy,
     PersistMode,
@@ -370,6 +370,14 @@ def admit_create(
     return True
 
 
+def _check_nobody_copies(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> None:
+    """What is not copied yet would go at once: mirrors and sources of limits streams have no consumers there."""
+    for other in existing.values():
+        if any(origin.name == config.name for origin in origins_of(other)):
+            what = f'to interest retention while stream "{other.name}" copies from it'
+            raise _invalid(f"a change {what} is not supported by this version of jetstore")
+
+
 def admit_update(
     current: StreamConfig,
     config: StreamConfig,
@@ -391,6 +399,8 @@ def admit_update(
         raise _invalid("stream configuration update can not change storage type")
     if config.retention is not current.retention and RetentionPolicy.WORKQUEUE in (config.retention, current.retention):
         raise _invalid("stream configuration update can not change retention policy to/from workqueue")
+    if config.retention is RetentionPolicy.INTEREST and current.retention is RetentionPolicy.LIMITS:
+        _check_nobody_copies(config, existing)
     if current.sealed and not config.sealed:
         raise _invalid("stream configuration update can not unseal a sealed stream")
     if current.deny_delete and not config.deny_delete:

@@ -30,6 +30,7 @@ from jetstore.model.stream import (
     StorageType,
     StreamConfig,
     StreamConsumerLimits,
+    StreamSource,
 )
 from jetstore.model.stream_checks import admit_create, admit_update, checked_stream
 
@@ -87,6 +88,15 @@ def test_async_persist_mode_is_kept_and_cannot_be_changed() -> None:
     assert kept.metadata["_nats.req.level"] == "2"
     with refused(10052, "stream configuration update can not change persist mode"):
         admit_update(kept, stream(), {"A": kept})
+
+
+def test_an_origin_keeps_what_is_not_copied_yet() -> None:
+    current, wanted = stream(), stream(retention=RetentionPolicy.INTEREST)
+    assert admit_update(current, wanted, {"A": current, "B": stream("B")}) == wanted
+    mirror = stream("B", mirror=StreamSource(name="A"))
+    with refused(10052, 'while stream "B" copies from it is not supported'):
+        admit_update(current, wanted, {"A": current, "B": mirror})
+    assert admit_update(wanted, current, {"A": wanted, "B": mirror}) == current
 
 
 def test_server_limit_of_the_duplicate_window() -> None:

@@ -14,13 +14,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from backup_world import joined, restore, snapshot
 from damaged_store import LIMITS, Story, play_over
 
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent, Unknown
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
 
-STEP = 1 if os.environ.get("JETSTORE_DEEP") else 3
+STEP = 1 if os.environ.get("JETSTORE_DEEP") else 5
 MESSAGES = 12
 COPIES = {
     "mirror": {"name": "C", "mirror": {"name": "O"}},
@@ -121,3 +122,73 @@ def test_every_message_is_in_the_copy_once(retention: str, kind: str, record_pro
         play(vfs, story, at)
     record_property("cases", len(points))
     assert kept["part"] > 0
+
+
+def test_nothing_waits_for_a_copy_that_is_deleted(record_property: Any) -> None:
+    """The consumer in the origin goes with the mirror, even if the server dies between the two."""
+
+    async def copied(world: World, client: Client) -> None:
+        await client.api("STREAM.CREATE.O", {"name": "O", "subjects": ["o.>"], "retention": "interest"})
+        await client.api("STREAM.CREATE.C", COPIES["mirror"])
+        await settled(client, 0)
+
+    vfs, _ = play_over(None, copied)
+
+    operations = 0
+
+    async def story(world: World, client: Client) -> None:
+        nonlocal operations
+        before = world.machine.vfs.boundaries
+        if at:
+            world.machine.crash_at_disk_operation(at, 0.0)
+        answered = True
+        try:
+            await client.api("STREAM.DELETE.C")
+        except (Unknown, NotSent, NoResponders, ApiFailure):
+            answered = False
+        await asyncio.sleep(1)
+        if at:
+            client = await world.up()
+            world.machine.crash_at_disk_operation(1 << 40, 0.0)  # not any more, if it has not come to it
+        else:
+            operations = world.machine.vfs.boundaries - before
+        is_there = "C" in (await client.api("STREAM.NAMES"))["streams"]
+        assert not (is_there and answered), at
+        await client.request("o.1", b"x")
+        for _ in range(100):
+            consumers = (await client.api("CONSUMER.LIST.O"))["consumers"]
+            if len(consumers) == is_there and not (await client.api("STREAM.INFO.O"))["state"]["messages"]:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError((at, is_there, consumers))
+
+    at = 0
+    play(vfs, story, 0)
+    points = range(1, operations + 1)
+    assert len(points) > 2
+    for at in points:
+        play(vfs, story, at)
+    record_property("cases", len(points))
+
+
+def test_an_archive_of_the_origin_keeps_what_the_copy_needs() -> None:
+    async def story(world: World, client: Client) -> None:
+        config = {"name": "S", "subjects": ["s.>"], "retention": "interest"}
+        await client.api("STREAM.CREATE.S", config)
+        await client.api("STREAM.CREATE.C", {"name": "C", "mirror": {"name": "S"}})
+        await client.api("CONSUMER.CREATE.S.x", {"stream_name": "S", "config": {"durable_name": "x"}})
+        await client.request("s.1", b"1")
+        await asyncio.sleep(1)
+        archive = joined((await snapshot(client))[1])
+        await client.api("STREAM.DELETE.S")
+        assert "error" not in await restore(client, archive, config)
+        await client.request("s.1", b"2")
+        await asyncio.sleep(2)
+        assert await bodies(client, "C") == [b"1", b"2"]
+        consumers = (await client.api("CONSUMER.LIST.S"))["consumers"]
+        assert [consumer["num_pending"] for consumer in consumers if consumer["name"] != "x"] == [0]
+        await client.api("STREAM.DELETE.C")
+        await asyncio.sleep(1)
+        assert (await client.api("CONSUMER.NAMES.S"))["consumers"] == ["x"]
+
+    play_over(None, story)
