@@ -405,6 +405,11 @@ class Assignments:
 
         self._meta.add_record(founding_record(uid, 0), durable)
 
+    @property
+    def has_tombstones(self) -> bool:
+        """Whether the journal carries dead groups in its table that a metadata checkpoint would free it of."""
+        return bool(self._tombstones)
+
     def meta_checkpointed(self) -> None:
         """The metadata checkpoint proves that these uids are dead: the journal need not carry that any more."""
         if self._tombstones:

@@ -403,6 +403,8 @@ class Node:
     def _on_status(self, status: JournalStatus) -> None:
         self.outlet.flush_acks()
         self.storage.relieve(status)
+        if status.wants_relief and self.assignments.has_tombstones:
+            self.storage.want_checkpoint(META_GROUP, is_forced=True)
         if self.cluster is not None:
             self.cluster.journal_lsn = status.lsn
         if self.commit.blocks % TRIM_EVERY_BLOCKS == 0:

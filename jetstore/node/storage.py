@@ -66,7 +66,8 @@ class Storage:
         self._limits = limits
         self._loop = loop
         self._members: dict[GroupUid, Checkpointable] = {}
-        self._wanted: dict[GroupUid, None] = {}
+        self._wanted: dict[GroupUid, bool] = {}
+        """Groups to be checkpointed, and whether also if nothing was applied since the last time."""
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._takes: dict[GroupUid, dict[asyncio.Future[bool], None]] = {}
@@ -86,10 +87,10 @@ class Storage:
         self._wanted.pop(uid, None)
         self._takes.pop(uid, None)
 
-    def want_checkpoint(self, uid: GroupUid) -> None:
-        """Checkpoint this group soon."""
-        if uid in self._members and uid not in self._wanted:
-            self._wanted[uid] = None
+    def want_checkpoint(self, uid: GroupUid, *, is_forced: bool = False) -> None:
+        """Checkpoint this group soon; ``is_forced``: also if nothing was applied since the last time."""
+        if uid in self._members and (is_forced or uid not in self._wanted):
+            self._wanted[uid] = is_forced or self._wanted.get(uid, False)
             self._wake.set()
 
     # -- driven by bytes --------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ class Storage:
                 member = self._members.get(uid)
                 try:
                     if member is not None:
-                        await self.checkpoint(member)
+                        await self.checkpoint(member, is_forced=self._wanted[uid])
                 except DiskFull as error:
                     self.is_full = True
                     log.warning(
