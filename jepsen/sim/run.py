@@ -40,8 +40,8 @@ CONVERGE_BOUND_S = 60.0
 """Virtual time within which healed replicas agree on what is committed."""
 
 
-NOT_SAFETY = ("live", "spin", "run", "err")
-"""Checkers, by the first word of what they tell, that find no answer, or a broken harness, but never a wrong answer."""
+NOT_SAFETY = ("live", "spin", "ghost", "run", "err")
+"""Checkers, by the first word of what they tell, that find a late answer, waste or a broken harness: nothing wrong."""
 
 
 @dataclass(slots=True)
