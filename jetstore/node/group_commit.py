@@ -221,8 +221,8 @@ class GroupCommit:
 
     def _no_room(self, parts: list[Part]) -> None:
         """The journal took nothing of this block: lines alone at once, the rest when there may be room."""
-        if parts is not self._refused:
-            self._refused_lines = [part for part in parts if not any(record.body for record in part.records)]
+        if parts and parts is not self._refused:  # an empty block has nothing, and leaves what waits as it is
+            self._refused_lines += [part for part in parts if not any(record.body for record in part.records)]
             self._refused += [part for part in parts if any(record.body for record in part.records)]
             self._retry_due = 0 < len(self._refused_lines) < len(parts)  # lines alone: now
         if not self._stopped:

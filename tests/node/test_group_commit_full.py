@@ -25,6 +25,7 @@ class FullDisk:
         self.is_full = True
         self.takes_lines = True
         self.refusals = 0
+        self.refused_empty = 0
         self.awaited: tuple[int, asyncio.Future[None]] = 0, loop.create_future()
         self.written: list[Record] = []
 
@@ -37,6 +38,7 @@ class FullDisk:
         future: asyncio.Future[JournalStatus] = self.loop.create_future()
         if self.is_full and (not self.takes_lines or any(record.body for record in records)):
             self.refusals += 1
+            self.refused_empty += not records
             if self.refusals == self.awaited[0]:
                 self.awaited[1].set_result(None)
             self.loop.call_soon(future.set_exception, DiskFull("the journal is at its maximum"))
@@ -162,3 +164,22 @@ async def test_who_can_make_room_is_reminded(monkeypatch: pytest.MonkeyPatch) ->
     assert len(world.statuses) >= 2
     world.disk.is_full = False
     await world.drained()
+
+
+@pytest.mark.asyncio
+async def test_an_empty_block_that_is_refused_leaves_the_lines_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 72001083: a term's HARD line was forgotten, its entries were written, and the next start knew of no vote."""
+    world = World(monkeypatch)
+    world.disk.takes_lines = False
+    group = world.groups[0]
+    group.lines = [record(Kind.HARD, 1, 0)]
+    world.want()
+    await world.until(3)
+    while not world.disk.refused_empty:
+        await asyncio.sleep(0)
+        world.commit.refresh()
+    await world.until(world.disk.refusals + 4)
+    world.disk.is_full = False
+    await world.drained()
+    assert [record.kind for record in world.disk.written if record.group == 1][:2] == [Kind.HARD, Kind.ENTRIES]
+    assert group.durable[:2] == ["lines", 1]
