@@ -18,7 +18,7 @@ from jetstore.meta.state import MetaState, StreamAssignment
 from jetstore.node.open_store import disowned_text, least_journal_block
 from jetstore.node.opening import GroupFiles
 from jetstore.node.read_only import ReadOnlyVfs
-from jetstore.store.checkpoint_files import GROUPS_DIR, read_heads
+from jetstore.store.checkpoint_files import GROUPS_DIR, newest_journal_block, read_heads
 from jetstore.store.identity import Identity, read_identity
 from jetstore.store.index_base import ProvenBase
 from jetstore.store.index_check import IndexState, rows_digest
@@ -130,7 +130,7 @@ def examine(vfs: Vfs, limits: Limits) -> tuple[StoreReport, GroupFiles]:
     if report.identity.disowned:
         report.findings.append(disowned_text(report.identity))
     try:
-        least_lsn = least_journal_block(looking, report.identity)
+        least_lsn = least_journal_block(newest_journal_block(looking)[0], report.identity)
         report.journal = read_journal(looking, limits, report.identity.journal_id_bytes, least_lsn)
     except (JetstoreError, OSError) as error:
         report.findings.append(f"journal: {error}")

@@ -29,7 +29,8 @@ def open_store(
     if known is not None and known.disowned:
         raise OperatingError(disowned_text(known))
     identity, findings = open_identity(vfs, node_name, draw)
-    least_lsn = least_journal_block(vfs, identity)
+    said, _ = newest_journal_block(vfs)
+    least_lsn = least_journal_block(said, identity)
     journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes, least_lsn)
     recovery.findings[:0] = findings
     if recovery.is_new and identity.journal_born:
@@ -46,15 +47,14 @@ def open_store(
         boot_counter=max(identity.boot_counter, 1 + boot_told(recovery.peers, identity.node_id, identity.incarnation)),
         journal_born=True,
         journal_lsn=journal.position.lsn,
-        excused_lsn=max(identity.excused_lsn, newest_journal_block(vfs)[0]),
+        excused_lsn=max(identity.excused_lsn, said),
     )
     save_identity(vfs, identity)
     return journal, recovery, identity
 
 
-def least_journal_block(vfs: Vfs, identity: Identity) -> int:
-    """The block that the journal reaches if it is no older one: what IDENTITY and the groups' heads say."""
-    said, _ = newest_journal_block(vfs)
+def least_journal_block(said: int, identity: Identity) -> int:
+    """The block that the journal reaches if it is no older one: what IDENTITY and the groups' heads (``said``) say."""
     return max(identity.journal_lsn, said if said > identity.excused_lsn else 0)
 
 

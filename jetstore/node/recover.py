@@ -126,7 +126,7 @@ class _Recovery:
         self.done: list[Recovered] = []
         self.journal_bytes = sum(_size(vfs, f"{JOURNAL_DIR}/{name}") for name in _journal_names(vfs))
         known = report.identity
-        least_lsn = least_journal_block(vfs, known)
+        least_lsn = least_journal_block(newest_journal_block(vfs)[0], known)
         self.journal, _ = open_journal(vfs, limits, known.journal_id_bytes, least_lsn, accepts_losses=True)
         self.writer = Writer(vfs, self.journal, limits)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from pydantic import BaseModel
 
-from jetstore.errors import ApiError, ArchiveError, Corruption, JetstoreError, OperatingError, OutcomeUnknown
+from jetstore.errors import ApiError, ArchiveError, Corruption, JetstoreError, NotNow, OperatingError, OutcomeUnknown
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import HEADER_BYTES_MAX, encode_frames
 from jetstore.meta.state import encode_abandoned, encode_restored
@@ -143,8 +143,9 @@ class RestoreSession:
     def on_messages(self, batch: Inbound) -> None:
         """Chunks arrived."""
         for i, payload in enumerate(batch.payloads):
-            self._queue.append((batch.replies[i], payload[batch.header_lens[i] :] if batch.header_lens else payload))
-            self._queued_bytes += len(payload)
+            body = payload[batch.header_lens[i] :] if batch.header_lens else payload
+            self._queue.append((batch.replies[i], body))
+            self._queued_bytes += len(body)
         if self._queued_bytes > self._node.limits.restore_queue_bytes:
             self._is_flooded = True
             self._subscription.close()
@@ -373,8 +374,11 @@ class RestoreSession:
         await self._send(RestoredHead([], 0, (), is_last=True, last_time_ns=state.last_ts), [])
         await self._settle(0)
         meta = self._node.meta
+        assignment = meta.machine.streams.get(self._name)
+        if assignment is None or assignment.uid != group.uid:
+            raise NotNow("who leads the metadata now has taken it back")
         try:
-            await meta.call(encode_restored(meta.machine.streams[self._name]))
+            await meta.call(encode_restored(assignment))
         except OutcomeUnknown:
             self._is_unknown = True
             raise
