@@ -9,7 +9,7 @@ from jepsen.checker import consumer as consumer_checks
 from jepsen.checker import stream as checks
 from jepsen.history import OK, FinalStream
 from jepsen.sim.client import AckToken, Client, Msg
-from jepsen.workload.base import Publisher, Setting, idle, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, pause, read_stream
 from jepsen.workload.consume import Consumer
 
 
@@ -44,17 +44,7 @@ class Acks:
         return [self._produce, *([worker] * (1 if self.is_push else self.workers)), self._watch]
 
     async def _produce(self, client: Client, process: int) -> None:
-        setting = self.setting
-        publisher = Publisher(setting, self.name, client, process)
-        while publisher.may_go_on:
-            for _ in range(setting.rng.randint(1, 10)):
-                if setting.is_over():
-                    break
-                publisher.begin(f"{self.name}.x", publisher.value(), {})
-            await publisher.below(10)
-            await pause(setting)
-        await publisher.below(1)
-        await idle(setting)
+        await Publisher(self.setting, self.name, client, process).bursts(lambda: f"{self.name}.x")
 
     async def _pull(self, client: Client, process: int) -> None:
         setting, rng = self.setting, self.setting.rng

@@ -192,6 +192,19 @@ class Publisher:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
+    async def bursts(self, subject: Callable[[], str], most: int = 10) -> None:
+        """Publish to subjects as they are drawn, up to ``most`` at once, while the run goes on; then wait for all."""
+        setting = self.setting
+        while self.may_go_on:
+            for _ in range(setting.rng.randint(1, most)):
+                if setting.is_over():
+                    break
+                self.begin(subject(), self.value(), {})
+            await self.below(10)
+            await pause(setting)
+        await self.below(1)
+        await idle(setting)
+
     async def one(self, subject: str, value: str, headers: dict[str, str] | None = None, **facts: Any) -> Operation:
         """Publish and wait for the outcome."""
         operation = self.begin(subject, value, headers or {}, **facts)

@@ -9,7 +9,7 @@ from jepsen.checker import stream as checks
 from jepsen.checker.copies import check_mirror, check_source
 from jepsen.history import OK, FinalStream
 from jepsen.sim.client import Client
-from jepsen.workload.base import Publisher, Setting, drain, idle, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, drain, read_stream
 
 CAUGHT_UP_S = 15.0
 """How soon copies must have everything, once nothing is wrong any more."""
@@ -38,17 +38,8 @@ class Copies:
         return [self._publish, self._publish]
 
     async def _publish(self, client: Client, process: int) -> None:
-        setting = self.setting
-        publisher = Publisher(setting, self.name, client, process)
-        while publisher.may_go_on:
-            for _ in range(setting.rng.randint(1, 10)):
-                if setting.is_over():
-                    break
-                publisher.begin(f"{self.name}.{setting.rng.randrange(3)}", publisher.value(), {})
-            await publisher.below(10)
-            await pause(setting)
-        await publisher.below(1)
-        await idle(setting)
+        rng = self.setting.rng
+        await Publisher(self.setting, self.name, client, process).bursts(lambda: f"{self.name}.{rng.randrange(3)}")
 
     async def finish(self, client: Client) -> None:
         setting = self.setting

@@ -9,7 +9,7 @@ from jepsen.checker import consumer as consumer_checks
 from jepsen.checker import stream as checks
 from jepsen.history import OK, FinalStream
 from jepsen.sim.client import Client
-from jepsen.workload.base import Publisher, Setting, idle, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, pause, read_stream
 from jepsen.workload.consume import Consumer
 
 
@@ -50,18 +50,9 @@ class WorkQueue:
         return [self._produce, *[worker(group) for group in self.groups for _ in range(self.setting.rng.randint(1, 3))]]
 
     async def _produce(self, client: Client, process: int) -> None:
-        setting = self.setting
-        publisher = Publisher(setting, self.name, client, process)
-        while publisher.may_go_on:
-            for _ in range(setting.rng.randint(1, 20)):
-                if setting.is_over():
-                    break
-                subject = f"{self.name}.{setting.rng.choice(self.groups)}.{setting.rng.randrange(5)}"
-                publisher.begin(subject, publisher.value(), {})
-            await publisher.below(10)
-            await pause(setting)
-        await publisher.below(1)
-        await idle(setting)
+        rng = self.setting.rng
+        publisher = Publisher(self.setting, self.name, client, process)
+        await publisher.bursts(lambda: f"{self.name}.{rng.choice(self.groups)}.{rng.randrange(5)}", most=20)
 
     async def _consume(self, client: Client, process: int, group: str) -> None:
         setting, rng = self.setting, self.setting.rng

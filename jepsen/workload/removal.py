@@ -9,7 +9,7 @@ from typing import Any
 from jepsen.checker import stream as checks
 from jepsen.history import OK, FinalStream
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent
-from jepsen.workload.base import NOT_FOUND, Publisher, Setting, drain, idle, pause, read_stream
+from jepsen.workload.base import NOT_FOUND, Publisher, Setting, drain, pause, read_stream
 
 NO_MESSAGE = frozenset([NOT_FOUND, 10043, 10057])
 
@@ -37,17 +37,8 @@ class Removal:
         return [self._publish, self._publish, self._remove]
 
     async def _publish(self, client: Client, process: int) -> None:
-        setting = self.setting
-        publisher = Publisher(setting, self.name, client, process)
-        while publisher.may_go_on:
-            for _ in range(setting.rng.randint(1, 10)):
-                if setting.is_over():
-                    break
-                publisher.begin(setting.rng.choice(self.subjects), publisher.value(), {})
-            await publisher.below(10)
-            await pause(setting)
-        await publisher.below(1)
-        await idle(setting)
+        rng = self.setting.rng
+        await Publisher(self.setting, self.name, client, process).bursts(lambda: rng.choice(self.subjects))
 
     async def _remove(self, client: Client, process: int) -> None:
         setting, rng = self.setting, self.setting.rng
