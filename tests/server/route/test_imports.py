@@ -5,7 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from test_router import FakeSink, Recorder
+from route_fakes import FakeSink
+from test_router import Recorder
 
 from jetstore.model.transforms import TransformError
 from server.route import imports

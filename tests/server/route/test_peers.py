@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from peer_world import LIMITS, Network, Sink
 
-from jetstore.limits import Limits
 from jetstore.node.link.frames import FrameError
 from jetstore.node.ports import Inbound
-from jetstore.types import Buffer
 from server.route.delivery import Columns
 from server.route.peer_frames import (
     Change,
@@ -28,130 +23,7 @@ from server.route.peer_frames import (
     encode_sync,
     session_head,
 )
-from server.route.peers import Peers
 from server.route.router import Router
-from server.route.subscription import Answers, Permits, Subscription
-
-LIMITS = Limits()
-
-
-class Sink:
-    """A connection that keeps its messages: sid, subject, reply, payload."""
-
-    def __init__(self, name: str = "") -> None:
-        self.name = name
-        self.echo = True
-        self.headers = True
-        self.no_responders = True
-        self.verbose = False
-        self.is_closed = False
-        self.subscriptions: dict[bytes, Subscription] = {}
-        self.out_msgs = 0
-        self.out_bytes = 0
-        self.permits: Permits | None = None
-        self.responses: Answers | None = None
-        self.got: list[tuple[bytes, bytes, bytes, bytes]] = []
-
-    def send(self, chunk: bytes) -> None:
-        while chunk:
-            line, _, rest = chunk.partition(b"\r\n")
-            verb, subject, sid, *others = line.split(b" ")
-            size = int(others.pop())
-            if verb == b"HMSG":
-                others.pop()
-            self.got.append((sid, subject, others[0] if others else b"", rest[:size]))
-            chunk = rest[size + 2 :]
-
-    def bodies(self) -> list[bytes]:
-        return [body for *_, body in self.got]
-
-    def pending_bytes(self) -> int:
-        return 0
-
-    def when_writable(self, callback: Callable[[], None]) -> None:
-        callback()
-
-    def is_congested(self) -> bool:
-        return False
-
-
-class Node:
-    """One node's routers and its ends of the links."""
-
-    def __init__(self, net: Network, name: str) -> None:
-        self.net = net
-        self.name = name
-        self.soon: list[Callable[[], None]] = []
-        self.slow: set[str] = set()
-        self.backlog = 0
-        self.frames = 0
-        self.is_slowed = False
-        self.peers = Peers(self, net.limits, self.soon.append, unshared=frozenset([b"$JS.API.>"]))
-        self.router = Router("$G", Random(name), self.soon.append)
-        self.system = Router("$SYS", Random(name), self.soon.append)
-        for router in (self.router, self.system):
-            self.peers.attach(router)
-
-    # PeerPort
-    def send_route(self, node_id: str, parts: Sequence[Buffer]) -> None:
-        if (self.name, node_id) in self.net.up:
-            self.frames += 1
-            self.net.wire.append((self.name, node_id, b"".join(parts)))
-
-    def route_backlog(self, node_id: str) -> int:
-        return self.backlog if node_id in self.slow else 0
-
-    def is_route_writable(self, node_id: str) -> bool:
-        return node_id not in self.slow
-
-    def sub(self, sink: Sink, subject: bytes, queue: bytes = b"", sid: bytes = b"1") -> Subscription:
-        return self.router.subscribe_client(sink, subject, queue, sid)
-
-    def pub(self, *messages: tuple[bytes, ...], client: Sink | None = None) -> Sink:
-        """Sets ``is_slowed`` to whether the client is to be slowed down."""
-        client = client or Sink()
-        replies = [message[2] if len(message) > 2 else b"" for message in messages]
-        columns = [m[0] for m in messages], replies, [], [m[1] for m in messages]
-        self.is_slowed = self.router.publish_from(client, *columns)
-        return client
-
-
-class Network:
-    """Some nodes and what is on its way between them."""
-
-    def __init__(self, count: int = 3, limits: Limits = LIMITS) -> None:
-        self.limits = limits
-        self.up: set[tuple[str, str]] = set()
-        self.wire: list[tuple[str, str, bytes]] = []
-        self.nodes = [Node(self, "abcde"[at]) for at in range(count)]
-        self.by_name = {node.name: node for node in self.nodes}
-        for one in self.nodes:
-            for other in self.nodes:
-                if one.name < other.name:
-                    self.join(one.name, other.name)
-        self.settle()
-
-    def join(self, one: str, other: str) -> None:
-        self.up |= {(one, other), (other, one)}
-        self.by_name[one].peers.up(other)
-        self.by_name[other].peers.up(one)
-
-    def cut(self, one: str, other: str) -> None:
-        self.up -= {(one, other), (other, one)}
-        self.wire = [each for each in self.wire if {each[0], each[1]} != {one, other}]
-        self.by_name[one].peers.down(other)
-        self.by_name[other].peers.down(one)
-
-    def settle(self) -> None:
-        """Until nothing is on its way."""
-        while self.wire or any(node.soon for node in self.nodes):
-            for node in self.nodes:
-                soon, node.soon[:] = list(node.soon), []
-                for callback in soon:
-                    callback()
-            wire, self.wire = self.wire, []
-            for source, target, body in wire:
-                self.by_name[target].peers.take(source, memoryview(body))
 
 
 @pytest.fixture
@@ -527,86 +399,3 @@ def test_damaged_frames_are_refused_and_harm_nothing() -> None:
 SUBJECTS = [b"a", b"a.b", b"a.c", b"b", b"b.c.d"]
 PATTERNS = [*SUBJECTS, b"a.*", b">", b"b.>", b"*"]
 QUEUES = [b"", b"", b"", b"q", b"r"]
-
-
-class Cluster(RuleBasedStateMachine):
-    """Three routers against one that all clients are on. Whatever is published is delivered as there."""
-
-    @initialize()
-    def begin(self) -> None:
-        self.net = Network()
-        self.model = Router("$G", Random(1), lambda callback: None)
-        self.clients: list[tuple[Node, Sink, Sink]] = []
-        for at in range(6):
-            self.clients.append((self.net.nodes[at % 3], Sink(str(at)), Sink(str(at))))
-        for at, (node, real, model) in enumerate(self.clients):
-            node.sub(real, b"inbox.%d" % at, sid=b"0")
-            self.model.subscribe_client(model, b"inbox.%d" % at, b"", b"0")
-        self.sids = 0
-        self.bodies = 0
-        self.groups: dict[bytes, tuple[int, bytes]] = {}
-        """Queue subscriptions: sid → client, group."""
-
-    @rule(at=st.integers(0, 5), pattern=st.sampled_from(PATTERNS), queue=st.sampled_from(QUEUES))
-    def subscribe(self, at: int, pattern: bytes, queue: bytes) -> None:
-        self.sids += 1
-        sid = b"%d" % self.sids
-        node, real, model = self.clients[at]
-        node.sub(real, pattern, queue, sid)
-        self.model.subscribe_client(model, pattern, queue, sid)
-        if queue:
-            self.groups[sid] = (at, queue)
-
-    @rule(at=st.integers(0, 5), which=st.randoms(use_true_random=False), limit=st.sampled_from([0, 0, 1, 3]))
-    def unsubscribe(self, at: int, which: Random, limit: int) -> None:
-        node, real, model = self.clients[at]
-        sids = [sid for sid in model.subscriptions if sid != b"0" and (not limit or sid not in self.groups)]
-        if not sids:
-            return
-        sid = which.choice(sids)
-        for router, sink in ((node.router, real), (self.model, model)):
-            subscription = sink.subscriptions[sid]
-            if limit:
-                router.limit(subscription, subscription.delivered + limit)
-            else:
-                router.unsubscribe(subscription)
-        self.groups.pop(sid, None)
-
-    @rule(one=st.integers(0, 2), other=st.integers(0, 2))
-    def reconnect(self, one: int, other: int) -> None:
-        names = self.net.nodes[one].name, self.net.nodes[other].name
-        if one != other:
-            self.net.cut(*names)
-            self.net.join(*names)
-
-    @rule(at=st.integers(0, 5), subjects=st.lists(st.sampled_from(SUBJECTS), min_size=1, max_size=8))
-    def publish(self, at: int, subjects: list[bytes]) -> None:
-        self.net.settle()
-        node, real, model = self.clients[at]
-        messages = []
-        for subject in subjects:
-            self.bodies += 1
-            messages.append((subject, b"%d" % self.bodies, b"inbox.%d" % at))
-        node.pub(*messages, client=real)
-        columns = [list(column) for column in zip(*messages, strict=True)]
-        self.model.publish_from(model, columns[0], columns[2], [], columns[1])
-        self.net.settle()
-        taken: dict[str, Counter[tuple[bytes, bytes]]] = {"real": Counter(), "model": Counter()}
-        for index, pair in enumerate(self.clients):
-            plain = []
-            for side, sink in (("real", pair[1]), ("model", pair[2])):
-                by_sid: dict[bytes, list[tuple[bytes, ...]]] = {}
-                for sid, *rest in sink.got:
-                    if sid in self.groups:
-                        assert self.groups[sid][0] == index
-                        taken[side][(self.groups[sid][1], rest[2])] += 1
-                    else:
-                        by_sid.setdefault(sid, []).append(tuple(rest))
-                plain.append(by_sid)
-                sink.got.clear()
-            assert plain[0] == plain[1]
-        assert taken["real"] == taken["model"]
-
-
-Cluster.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-TestCluster = Cluster.TestCase
