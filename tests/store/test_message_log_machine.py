@@ -244,7 +244,7 @@ def apply(log: SegmentedLog | MemoryLog, op: tuple[Any, ...]) -> object:
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=int(os.environ["JETSTORE_DEEP"]) if os.environ.get("JETSTORE_DEEP") else 25,
+    max_examples=1000 if os.environ.get("JETSTORE_DEEP") == "1" else 25,
     stateful_step_count=25,
     deadline=None,
 )
