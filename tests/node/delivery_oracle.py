@@ -30,7 +30,15 @@ MARKS = [
 
 MS = 1_000_000
 Scenario = Callable[["Session"], Awaitable[None]]
+SCENARIOS: list[Scenario] = []
+"""What ``oracle_*.py`` tell."""
 _TIME = re.compile(r"\.\d{19}\.|\d{4}-\d\d-\d\dT[0-9:.]+Z|\$JS\.FC\.S\.\w+\.\w{4}")
+
+
+def scenario(function: Scenario) -> Scenario:
+    """Told to both servers."""
+    SCENARIOS.append(function)
+    return function
 
 
 class Session:
