@@ -131,6 +131,8 @@ class ServerProcess:
         environment = dict(os.environ)
         paths = [str(REPOSITORY), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        # As installed: pip compiles what it installs. Otherwise each start would compile everything anew.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with self.log.open("ab") as log:
             log.write(b"--- start %d ---\n" % self.starts)
             log.flush()
