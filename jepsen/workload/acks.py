@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from jepsen.checker import consumer as consumer_checks
 from jepsen.checker import stream as checks
-from jepsen.history import OK, FinalStream
+from jepsen.history import FinalStream
 from jepsen.sim.client import AckToken, Client, Msg
 from jepsen.workload.base import Publisher, Setting, pause, read_stream
 from jepsen.workload.consume import Consumer
@@ -91,8 +91,7 @@ class Acks:
 
     async def finish(self, client: Client) -> None:
         setting = self.setting
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
+        self.final = await read_stream(client, self.name, setting.last_acked(self.name))
         if setting.is_damaged:
             return
         consumer = Consumer(setting, self.name, "c", client, 0)

@@ -7,9 +7,9 @@ from typing import Any
 
 from jepsen.checker import stream as checks
 from jepsen.checker.admin import check_admin
-from jepsen.history import OK, FinalStream, Operation
+from jepsen.history import FinalStream, Operation
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent
-from jepsen.workload.base import Publisher, Setting, drain, idle, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, idle, pause, read_to_end
 
 CONSUMERS = ("c0", "c1")
 ABSENT = frozenset([10014, 10059, 10149])
@@ -109,11 +109,9 @@ class Admin:
 
     async def finish(self, client: Client) -> None:
         setting = self.setting
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
+        self.final = await read_to_end(setting, client, self.name)
         if setting.is_damaged:
             return
-        setting.problems += await drain(client, self.final)
         for name in CONSUMERS:
             await self._look(client, name, f"CONSUMER.INFO.{self.name}.{name}")
         there = (await client.api("STREAM.NAMES"))["streams"] or []

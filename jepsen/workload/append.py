@@ -15,11 +15,10 @@ from jepsen.workload.base import (
     Publisher,
     Setting,
     direct_get,
-    drain,
     get,
     idle,
     pause,
-    read_stream,
+    read_to_end,
 )
 
 
@@ -118,13 +117,7 @@ class Append:
                 known.append(found.seq)
 
     async def finish(self, client: Client) -> None:
-        setting = self.setting
-        acked = [
-            op.result["seq"] for op in setting.history.of("publish", outcome="ok") if op.args["stream"] == self.name
-        ]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
-        if not setting.is_damaged:
-            setting.problems += await drain(client, self.final)
+        self.final = await read_to_end(self.setting, client, self.name)
 
     def check(self) -> list[str]:
         assert self.final is not None

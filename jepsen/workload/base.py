@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Protocol
 
 from jepsen.checker.tally import compared
-from jepsen.history import FinalStream, History, Operation, Seen, payload
+from jepsen.history import OK, FinalStream, History, Operation, Seen, payload
 from jepsen.sim.client import ApiFailure, Client, Msg, NoResponders, NotSent, Unknown
 
 NOT_FOUND = 10037
@@ -64,6 +64,14 @@ class Setting:
             left = sum(self.published.get(stream, 0) for stream in self.to_settle) - self.settled
             self.is_spent = len(self.history.operations) + 2 * max(0, left) >= self.operations_max
         return self.is_spent or self.ends()
+
+    def acked(self, stream: str) -> list[int]:
+        """Sequences that were acknowledged to publishers, in the order of their publishes."""
+        return [op.result["seq"] for op in self.history.of("publish", outcome=OK) if op.args["stream"] == stream]
+
+    def last_acked(self, stream: str) -> int:
+        """The highest of them; 0 = none."""
+        return max(self.acked(stream), default=0)
 
 
 class Workload(Protocol):
@@ -307,6 +315,14 @@ async def read_stream(client: Client, stream: str, highest: int) -> FinalStream:
             await asyncio.gather(*(one(seq) for seq in again[start : start + READ_WINDOW]))
     found = dict(sorted(messages.items()))
     return FinalStream(stream, found, first, last, count, frozenset(unreadable), size, storage, is_halted)
+
+
+async def read_to_end(setting: Setting, client: Client, stream: str) -> FinalStream:
+    """Every sequence, and, unless the disk was damaged, the same once more through a consumer."""
+    final = await read_stream(client, stream, setting.last_acked(stream))
+    if not setting.is_damaged:
+        setting.problems += await drain(client, final)
+    return final
 
 
 async def drain(client: Client, final: FinalStream) -> list[str]:

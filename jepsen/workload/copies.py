@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from jepsen.checker import stream as checks
 from jepsen.checker.copies import check_mirror, check_source
-from jepsen.history import OK, FinalStream
+from jepsen.history import FinalStream
 from jepsen.sim.client import Client
-from jepsen.workload.base import Publisher, Setting, drain, read_stream
+from jepsen.workload.base import Publisher, Setting, read_stream, read_to_end
 
 CAUGHT_UP_S = 15.0
 """How soon copies must have everything, once nothing is wrong any more."""
@@ -43,11 +43,9 @@ class Copies:
 
     async def finish(self, client: Client) -> None:
         setting = self.setting
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
+        self.final = await read_to_end(setting, client, self.name)
         if setting.is_damaged:
             return
-        setting.problems += await drain(client, self.final)
         await self._wait(client, self.final.count)
         for name in self.others:
             self.copies[name] = await read_stream(client, name, 0)

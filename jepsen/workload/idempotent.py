@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from jepsen.checker import stream as checks
 from jepsen.history import FAIL, INFO, OK, FinalStream
 from jepsen.sim.client import Client
-from jepsen.workload.base import Publisher, Setting, drain, idle, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, idle, pause, read_to_end
 
 
 class Idempotent:
@@ -59,10 +59,7 @@ class Idempotent:
         if not setting.is_damaged:
             for value, subject in self.open:
                 await publisher.one(subject, value, {"Nats-Msg-Id": value}, msg_id=value)
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
-        if not setting.is_damaged:
-            setting.problems += await drain(client, self.final)
+        self.final = await read_to_end(setting, client, self.name)
 
     def check(self) -> list[str]:
         assert self.final is not None

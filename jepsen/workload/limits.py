@@ -8,9 +8,9 @@ from typing import Any
 
 from jepsen.checker import stream as checks
 from jepsen.checker.limits import check_limits
-from jepsen.history import OK, FinalStream
+from jepsen.history import FinalStream
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent
-from jepsen.workload.base import Publisher, Setting, drain, idle, pause, read_stream
+from jepsen.workload.base import Publisher, Setting, idle, pause, read_to_end
 
 SIZES = {"max_msgs": (5, 20), "max_bytes": (1_500, 6_000), "max_msgs_per_subject": (1, 3)}
 """The two values that each limit changes between."""
@@ -100,10 +100,7 @@ class Limits:
         if self.age_s and not setting.is_damaged:
             await self._wait_until_old(client)
         await self._look(client, 0)
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
-        if not setting.is_damaged:
-            setting.problems += await drain(client, self.final)
+        self.final = await read_to_end(setting, client, self.name)
 
     async def _wait_until_old(self, client: Client) -> None:
         loop = asyncio.get_running_loop()

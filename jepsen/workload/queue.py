@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from jepsen.checker import consumer as consumer_checks
 from jepsen.checker import stream as checks
-from jepsen.history import OK, FinalStream
+from jepsen.history import FinalStream
 from jepsen.sim.client import Client
 from jepsen.workload.base import Publisher, Setting, pause, read_stream
 from jepsen.workload.consume import Consumer
@@ -71,9 +71,8 @@ class WorkQueue:
 
     async def finish(self, client: Client) -> None:
         setting = self.setting
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
         self._read_at = len(setting.history.operations)
-        self.final = await read_stream(client, self.name, max(acked, default=0))
+        self.final = await read_stream(client, self.name, setting.last_acked(self.name))
         if setting.is_damaged:
             return
         workers = [Consumer(setting, self.name, group, client, 0).finish_off() for group in self.groups]

@@ -82,8 +82,7 @@ class Register:
 
     async def finish(self, client: Client) -> None:
         history = self.setting.history
-        acked = [op.result["seq"] for op in history.of("publish", outcome=OK) if op.args["stream"] == self.name]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
+        self.final = await read_stream(client, self.name, self.setting.last_acked(self.name))
         if self.final.is_halted:
             return
         keys = sorted({op.args["subject"] for op in history.of("publish") if op.args["stream"] == self.name})

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from jepsen.checker import stream as checks
-from jepsen.history import OK, FinalStream
+from jepsen.history import FinalStream
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent
-from jepsen.workload.base import NOT_FOUND, Publisher, Setting, drain, pause, read_stream
+from jepsen.workload.base import NOT_FOUND, Publisher, Setting, pause, read_to_end
 
 NO_MESSAGE = frozenset([NOT_FOUND, 10043, 10057])
 
@@ -44,19 +44,19 @@ class Removal:
         setting, rng = self.setting, self.setting.rng
         while not setting.is_over():
             await pause(setting)
-            acked = [
-                op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name
-            ]
+            acked = setting.acked(self.name)
             if not acked:
                 continue
             seq = rng.choice(acked)
             kind = rng.choice(("delete",) * 10 + ("purge", "purge_subject", "purge_seq", "purge_keep"))
             args: dict[str, Any]
+            body: dict[str, Any]
             if kind == "delete":
                 args = {"seq": seq}
                 call, body = "MSG.DELETE", {"seq": seq, "no_erase": rng.random() < 0.5}
             else:
-                args, body, call = {"below_seq": None}, {}, "PURGE"
+                args, call = {"below_seq": None}, "PURGE"
+                body = {}
                 if kind == "purge_subject":
                     args["subject"] = body["filter"] = rng.choice(self.subjects)
                 elif kind == "purge_seq":
@@ -75,11 +75,7 @@ class Removal:
                 operation.ok()
 
     async def finish(self, client: Client) -> None:
-        setting = self.setting
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
-        self.final = await read_stream(client, self.name, max(acked, default=0))
-        if not setting.is_damaged:
-            setting.problems += await drain(client, self.final)
+        self.final = await read_to_end(self.setting, client, self.name)
 
     def check(self) -> list[str]:
         assert self.final is not None

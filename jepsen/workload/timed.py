@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from jepsen.checker import stream as checks
 from jepsen.checker.timed import check_timed
-from jepsen.history import OK, FinalStream
+from jepsen.history import FinalStream
 from jepsen.sim.client import Client
 from jepsen.workload.base import Publisher, Setting, idle, pause, read_stream
 
@@ -51,10 +51,9 @@ class Timed:
 
     async def finish(self, client: Client) -> None:
         setting = self.setting
-        acked = [op.result["seq"] for op in setting.history.of("publish", outcome=OK) if op.args["stream"] == self.name]
         if not setting.is_damaged and not setting.clocks_jump:
             await self._wait(client)
-        self.final = await read_stream(client, self.name, max(acked, default=0))
+        self.final = await read_stream(client, self.name, setting.last_acked(self.name))
         if setting.is_damaged or self.final.is_halted:
             return
         for seq, message in self.final.messages.items():
