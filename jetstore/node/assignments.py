@@ -252,6 +252,8 @@ class Assignments:
             )
             if self._node.cluster is None:
                 group.announce_fault()
+            if group.paused_by is None and group.is_alone:
+                self._node.resuming.stands_still(group)
 
     def _group(self, assignment: StreamAssignment, recovered: GroupRecovery | None) -> StreamGroup:
         node = self._node
@@ -299,7 +301,7 @@ class Assignments:
             rng=node.parts.rng,
             admission=node.admission,
             on_applied=lambda applied: node.storage.note_applied(group),
-            on_pause=self._paused,
+            on_pause=self._on_pause,
             replication=self._replication(assignment),
         )
         group.on_led = self._led
@@ -421,18 +423,28 @@ class Assignments:
         for command in ("remove_group_dir", "index_drop"):
             self._node.parts.disk.call(command, uid).add_done_callback(seen)
 
-    def _paused(self, group: Group) -> None:
+    def _on_pause(self, group: Group) -> None:
+        if isinstance(group, StreamGroup):
+            self.paused(group)
+
+    def paused(self, group: StreamGroup) -> None:
         """A group stands still and takes no publishes: files that only it needs must not fill the journal.
 
-        With peers it need not stay so: somebody else leads, and the state is fetched anew.
+        With peers it need not stay so: somebody else leads, and the state is fetched anew. A lone member tries again.
         """
         behind = self._node.behind
-        if behind is not None and isinstance(group, StreamGroup) and not group.is_barred:
+        if group.is_alone:
+            self._node.resuming.stands_still(group)
+        elif behind is not None and not group.is_barred:
             group.bar()
             group.hand_over()
             if group.paused_by is not None:
                 group.note_damage(group.paused_by)
             behind.lost(group)
+        self.tell_standing()
+
+    def tell_standing(self) -> None:
+        """Tell the journal which groups stand still."""
         standing = [other.uid for other in self.streams.values() if other.is_faulty]
         self._node.parts.disk.call("leave_uncounted", standing).add_done_callback(seen)
 

@@ -180,6 +180,16 @@ class Group:
         """Apply stands still at something unreadable, and so does everything that depends on the newest state."""
         return self.core.log.faulty_index is not None or self.paused_by is not None or self.is_barred
 
+    @property
+    def is_torn(self) -> bool:
+        """The state is that of no index: an entry was applied in part."""
+        return False
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other member has, or will have, what this one has."""
+        return self.core.configuration.all_members == (self.core.member,)
+
     # -- proposing ------------------------------------------------------------------------------------------------
 
     def propose(self, data: bytes, cache: object = None) -> asyncio.Future[Any]:
@@ -494,11 +504,7 @@ class Group:
             self._on_pause(self)
 
     def _apply(self, entry: Entry) -> None:
-        assert entry.data is not None
-        data = entry.data
-        if is_configuration(data):  # the core's own business; the state only carries it along
-            self.machine.raft_configuration, data = data, b""
-        outcome = self.machine.apply(entry.index, entry.term, data, entry.cache)
+        outcome = apply_entry(self.machine, entry)
         self.core.applied(entry.index)
         waiters = self._waiters
         if waiters and waiters[0][1] <= entry.index:
@@ -515,6 +521,15 @@ class Group:
 
     def on_resigned(self) -> None:
         """Hook: this member no longer leads. What it proposed and did not see applied has an unknown outcome."""
+
+
+def apply_entry(machine: StateMachine, entry: Entry) -> Any:
+    """What a state machine makes of an entry. Raises ``Corruption``."""
+    assert entry.data is not None
+    data = entry.data
+    if is_configuration(data):  # the core's own business; the state only carries it along
+        machine.raft_configuration, data = data, b""
+    return machine.apply(entry.index, entry.term, data, entry.cache)
 
 
 def _call_each(callbacks: list[Callable[[], None]]) -> None:

@@ -33,6 +33,7 @@ from jetstore.node.loop_lag import LoopLag
 from jetstore.node.meta_group import Members, MetaGroup
 from jetstore.node.opening import GroupFiles, Indexes
 from jetstore.node.ports import Outlet
+from jetstore.node.resuming import Resuming
 from jetstore.node.scrub import Scrub
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
@@ -120,6 +121,7 @@ class Node:
         """Opened by ``start``."""
         self.meta_lock = asyncio.Lock()
         self.backups = Backups(self)
+        self.resuming = Resuming(self)
         self.poisoned_by: BaseException | None = None
         self.is_stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -211,6 +213,7 @@ class Node:
             self.cluster.abandon()
         if self.behind is not None:
             self.behind.stop()
+        self.resuming.stop()
         for task in self._tasks:
             task.cancel()
         self.files.close()

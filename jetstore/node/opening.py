@@ -16,12 +16,14 @@ import structlog
 
 from jetstore.errors import Corruption, DiskFull, FormatUnknown, ReadBackFailed
 from jetstore.limits import Limits
+from jetstore.node.read_only import ReadOnlyVfs
 from jetstore.store.checkpoint_files import GROUPS_DIR, HeadCopy, group_dir, read_chunk, read_heads, write_head
 from jetstore.store.index_layers import LayeredIndex, index_chunk_names
 from jetstore.store.log_checkpoint import LogParts, log_chunk_names
 from jetstore.store.message_log import SegmentedLog
 from jetstore.store.ports import GroupRecovery
 from jetstore.store.read_cache import ReadCache
+from jetstore.store.segment_files import segments_dir
 from jetstore.store.vfs import Vfs
 from jetstore.stream.checkpoint import parts_of
 from jetstore.stream.stream import Stream
@@ -48,6 +50,10 @@ class CheckpointedLog(SegmentedLog):
         """What was captured last is durable; paths that nothing refers to any more."""
         captured, self._captured = self._captured, None
         return self.checkpointed(captured) if captured is not None else []
+
+    def confirmed_paths(self) -> set[str]:
+        """The files that the last durable checkpoint names."""
+        return {f"{segments_dir(self.uid)}/{name}" for name in self._saved.segments}
 
 
 class Chunks(Mapping[str, bytes]):
@@ -155,17 +161,22 @@ class GroupFiles:
 
     def open_stream(self, uid: GroupUid, storage: str, head: bytes | None) -> Stream:
         """The stream as of a head, over its segments and index. Raises Corruption if they do not belong together."""
+        return self._open(self._vfs, uid, storage, head)
+
+    def open_beside(self, uid: GroupUid, storage: str, head: bytes | None) -> Stream:
+        """The same while the group is open: files that go beyond the head stay as they are."""
+        return self._open(ReadOnlyVfs(self._vfs), uid, storage, head)
+
+    def _open(self, vfs: Vfs, uid: GroupUid, storage: str, head: bytes | None) -> Stream:
         if head is None:
-            messages = CheckpointedLog.open(self._vfs, uid, None, {}, self._limits, storage=storage, cache=self.cache)
+            messages = CheckpointedLog.open(vfs, uid, None, {}, self._limits, storage=storage, cache=self.cache)
             index = self._indexes.open(uid, None, {}, messages)
             return Stream(uid, messages, index, self._limits)
         log_part, index_part = parts_of(head)
         chunks = Chunks(self._vfs, uid)
         for name in log_chunk_names(log_part):
             chunks[name]
-        messages = CheckpointedLog.open(
-            self._vfs, uid, log_part, chunks, self._limits, storage=storage, cache=self.cache
-        )
+        messages = CheckpointedLog.open(vfs, uid, log_part, chunks, self._limits, storage=storage, cache=self.cache)
         for name in index_chunk_names(index_part):
             try:
                 chunks[name]

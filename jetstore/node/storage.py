@@ -212,13 +212,19 @@ class Storage:
         self.flush(member)
         if member.unflushed_bytes():
             raise DiskFull(f"the segments of {member.group.name} have no room")
-        if not all([await take for take in list(self._takes.get(member.group.uid, ()))]):
+        if not await self.written(member.group.uid):
             raise DiskFull(f"the segments of {member.group.name} have no room")
+
+    async def written(self, uid: GroupUid) -> bool:
+        """Wait until no flush of this group is on its way; whether all that were are in the files."""
+        return all([await take for take in list(self._takes.get(uid, ()))])
 
     async def _checkpoint(self, member: Checkpointable, is_forced: bool) -> None:
         group = member.group
         core = group.core
-        if group.stopped or core.log.applied_index < max(core.log.checkpoint_index + (not is_forced), 1):
+        if group.stopped or group.is_torn:
+            return
+        if core.log.applied_index < max(core.log.checkpoint_index + (not is_forced), 1):
             return
         started = self._loop.time()
         self.flush(member)

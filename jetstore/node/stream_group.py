@@ -311,6 +311,10 @@ class StreamGroup(Group):
         return self.stream.next_time_ns(self.clock.wall_ns())
 
     @property
+    def is_torn(self) -> bool:
+        return self.stream.is_torn
+
+    @property
     def answers(self) -> bool:
         """Whether publishers get PubAcks."""
         return self.stream.config is not None and not self.stream.config.no_ack

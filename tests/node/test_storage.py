@@ -66,6 +66,7 @@ class FakeMember:
             uid=GroupUid(2),
             name="S",
             stopped=False,
+            is_torn=False,
             ended=asyncio.get_running_loop().create_future(),
             core=SimpleNamespace(log=self.log),
             add_record=lambda record, done: self.records.append((record, done)),

@@ -40,6 +40,24 @@ def reread_file(
     """
     path = file_path(extent.number)
     step_bytes = max(step_bytes // SECTOR_BYTES, 1) * SECTOR_BYTES
+    for item in headers(vfs, journal_id, file_bytes, extent, step_bytes, found):
+        if isinstance(item, int):
+            yield item
+            continue
+        bad = 0
+        for used, wrong in _check_block(vfs, path, item, step_bytes):
+            bad += wrong
+            yield used
+        if bad:
+            found.append(Corruption(f"block {item.lsn}: {bad} bad sectors", file=path, offset=item.block_offset))
+
+
+def headers(
+    vfs: Vfs, journal_id: bytes, file_bytes: int, extent: Extent, step_bytes: int, found: list[Corruption]
+) -> Iterator[int | Header]:
+    """The headers of a file's blocks, in order; between them how many bytes each read took."""
+    path = file_path(extent.number)
+    step_bytes = max(step_bytes // SECTOR_BYTES, 1) * SECTOR_BYTES
     position = lsn = 0
     while lsn < extent.last_lsn:
         header: Header | None = None
@@ -56,12 +74,7 @@ def reread_file(
             return
         if header.block_offset > start:
             found.append(Corruption(f"blocks before {header.lsn} unreadable", file=path, offset=start))
-        bad = 0
-        for used, wrong in _check_block(vfs, path, header, step_bytes):
-            bad += wrong
-            yield used
-        if bad:
-            found.append(Corruption(f"block {header.lsn}: {bad} bad sectors", file=path, offset=header.block_offset))
+        yield header
         position, lsn = header.block_offset + header.block_bytes, header.lsn
 
 
