@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -27,10 +27,14 @@ from jetstore.limits import Limits
 from jetstore.model.levels import NATS_VERSION
 from jetstore.node.open_store import check_mode, open_store
 from jetstore.store.disk import ProcessDisk, WriterProcess, spawn_writer
+from jetstore.store.identity import Identity
 from jetstore.store.index import LmdbIndexes
+from jetstore.store.journal.append import Journal
 from jetstore.store.lock import DirectoryLock
 from jetstore.store.os_vfs import OsVfs
+from jetstore.store.ports import JournalRecovery
 from server.config.options import Options
+from server.loading import loading
 
 if TYPE_CHECKING:
     from jetstore.node.cluster import ClusterOptions
@@ -101,12 +105,18 @@ async def start_writer(options: Options) -> tuple[DirectoryLock, WriterProcess]:
     return lock, spawn_writer(lock.fd)
 
 
-async def open_real_store(options: Options, limits: Limits, writer: WriterProcess) -> tuple[Store, ProcessDisk]:
-    """The real store, locked before: its journal opened, and taken over by the writer process."""
-    from server.app import Store
+class OpenedStore(NamedTuple):
+    """A store whose journal was read, or made; nobody writes it yet."""
 
-    root = store_root(options)
-    vfs = OsVfs(root)
+    vfs: OsVfs
+    journal: Journal
+    recovery: JournalRecovery
+    identity: Identity
+
+
+def open_real_store(options: Options, limits: Limits) -> OpenedStore:
+    """The real store, locked before."""
+    vfs = OsVfs(store_root(options))
     journal, recovery, identity = open_store(vfs, limits, options.server_name, os.urandom)
     check_mode(identity, recovery, is_clustered=options.cluster.port != 0)
     if journal.files.file_bytes < limits.journal_file_bytes:
@@ -114,6 +124,17 @@ async def open_real_store(options: Options, limits: Limits, writer: WriterProces
             f"max_payload ({options.max_payload_bytes}) is more than this store's journal files of"
             f" {journal.files.file_bytes} bytes can hold: choose a smaller one or a new store"
         )
+    return OpenedStore(vfs, journal, recovery, identity)
+
+
+async def hand_over(
+    options: Options, limits: Limits, opened: OpenedStore, writer: WriterProcess
+) -> tuple[Store, ProcessDisk]:
+    """The store, its journal in the writer process from now on."""
+    from server.app import Store
+
+    vfs, journal, recovery, identity = opened
+    root = store_root(options)
     indexes = LmdbIndexes(str(root))
     journal_lsn = journal.position.lsn
     disk = await ProcessDisk.start(root, journal, limits, process=writer, extensions=[INDEX_COMMANDS])
@@ -199,8 +220,11 @@ async def serve(options: Options, around: Surroundings) -> int:
     lock: DirectoryLock | None = None
     if options.jetstream.enabled:
         lock, writer = await start_writer(options)
-    from server.app import Server, World  # most of the start-up time: the writer process gets ready meanwhile
-    from server.operation import Operation
+        opening = loop.run_in_executor(None, open_real_store, options, limits)
+    # Most of the start-up time: the writer process gets ready meanwhile, and the disk has its time, too.
+    with loading():
+        from server.app import Server, World
+        from server.operation import Operation
 
     world = World(
         loop,
@@ -213,7 +237,7 @@ async def serve(options: Options, around: Surroundings) -> int:
     store: Store | None = None
     if options.jetstream.enabled:
         try:
-            store, disk = await open_real_store(options, limits, writer)
+            store, disk = await hand_over(options, limits, await opening, writer)
         except BaseException:
             writer.abandon()
             raise

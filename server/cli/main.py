@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from importlib import import_module
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import click
+
+from server.loading import import_structlog, loading
 
 COMMANDS: Final = {
     "bench": "server.cli.bench:bench",
@@ -19,19 +21,15 @@ COMMANDS: Final = {
 """Subcommand → module:attribute of its click command."""
 
 
-def import_structlog() -> None:
-    """structlog, without ``rich``: it loads that where it is installed, for a coloured console output that is not used.
+def without_pydantic_plugins() -> None:
+    """Keep pydantic from searching every installed distribution for plugins; such would also see all that it reads."""
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
-    ``rich`` itself stays importable afterwards (the benchmark's tables use it).
-    """
-    if "structlog" in sys.modules or "rich" in sys.modules:
-        return
-    modules = cast("dict[str, Any]", sys.modules)  # Any: None is how Python marks a module that is not to be found
-    modules["rich"] = None
-    try:
-        import_module("structlog")
-    finally:
-        del modules["rich"]
+
+def load(path: str) -> Any:  # Any: what the module has there
+    """The attribute that ``module:attribute`` names."""
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class LazyGroup(click.Group):
@@ -44,9 +42,12 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         if cmd_name == "serve":
-            import_structlog()
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
+            without_pydantic_plugins()
+            with loading():
+                import_structlog()
+                command = load(COMMANDS[cmd_name])
+        else:
+            command = load(COMMANDS[cmd_name])
         assert isinstance(command, click.Command)
         return command
 

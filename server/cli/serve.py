@@ -17,6 +17,7 @@ from server.cli.version import version_text
 from server.config.errors import ConfigError
 from server.config.options import Options, start_problem
 from server.config.reader import load_options
+from server.loading import loading
 from server.surroundings import Surroundings
 
 PROGRAM = "jetstore"
@@ -110,7 +111,8 @@ def _start(options: Options, flags: Flags) -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
-    from server.run import run  # the server itself is only loaded when it is to run
+    with loading():
+        from server.run import run  # the server itself is only loaded when it is to run
 
     try:
         logging = configure_logging(options)
