@@ -84,4 +84,7 @@ class Consumer:
             told = await self.sample()
             if told is not None and not told["num_pending"] and not told["num_ack_pending"]:
                 return ""
-        return f"live: {self.consumer} of {self.stream} never came to its end: {told}"
+        # With everything behind it, what it still counts as to come was passed over: nobody will ever be sent it.
+        is_behind_all = told is not None and told["delivered"] >= told["last_seq"] and not told["num_ack_pending"]
+        kind = "passed-over" if is_behind_all else "live"
+        return f"{kind}: {self.consumer} of {self.stream} never came to its end: {told}"

@@ -50,6 +50,9 @@ def apply_entry(
     if kind is ConsumerEntryKind.DELIVERED:
         runs = entries.decode_delivered(body, at)
         return Applied(head.name, state.apply_delivered(runs, head.generation, head.time_ns), [])
+    if kind is ConsumerEntryKind.DELIVERED_NEW:
+        from_seq, runs = entries.decode_delivered_new(body, at)
+        return Applied(head.name, state.apply_delivered(runs, head.generation, head.time_ns, from_seq), [])
     if kind is ConsumerEntryKind.ACKS:
         acked = state.apply_acks(entries.decode_acks(body, at), head.time_ns)
         return Applied(head.name, acked, acked.settled)

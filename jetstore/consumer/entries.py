@@ -7,6 +7,7 @@ Hot kinds are binary, little-endian (``docs/format/consumer-entries.md``)::
                                                            both u32, or u64 where ``wide`` is 1
     DELIVERED body = runs uniform:u8 attempt:u32 | attempt:u32[n]
     ACKS body      = n_ops:u16 (op:u8 delay_ns:i64 runs)*
+    DELIVERED_NEW body = from_seq:u64 runs
     RETURNED, EXHAUSTED body = runs
     CURSOR body    = consumer_seq:u64 stream_seq:u64
 
@@ -39,6 +40,7 @@ class ConsumerEntryKind(IntEnum):
     RESET = 22
     PAUSE = 23
     EXHAUSTED = 24
+    DELIVERED_NEW = 25
 
 
 class AckOp(IntEnum):
@@ -80,6 +82,7 @@ _UNIFORM = Struct("<BI")
 _OP = Struct("<Bq")
 _CURSOR = Struct("<QQ")
 _U16 = Struct("<H")
+_U64 = Struct("<Q")
 _SWAP = sys.byteorder == "big"
 _WIDE_FROM = 1 << 32
 
@@ -134,7 +137,7 @@ def _read_runs(data: memoryview, at: int) -> tuple[list[SeqRange], int]:
 
 
 def encode_delivered(name: str, generation: int, time_ns: int, runs: Sequence[AttemptRange]) -> bytes:
-    """These ranges are about to be delivered, each as its n-th attempt."""
+    """These ranges are about to be delivered, each as its n-th attempt; for what was delivered before."""
     attempts = [run[2] for run in runs]
     parts = [_head(ConsumerEntryKind.DELIVERED, time_ns, generation, name), _runs(runs)]
     if len(set(attempts)) == 1:
@@ -152,6 +155,24 @@ def decode_delivered(data: memoryview, at: int) -> list[AttemptRange]:
         return [(first, last, attempt) for first, last in ranges]
     attempts = _array_from("I", data[at + 1 : at + 1 + 4 * len(ranges)])
     return [(first, last, attempt) for (first, last), attempt in zip(ranges, attempts, strict=True)]
+
+
+def encode_delivered_new(
+    name: str, generation: int, time_ns: int, from_seq: int, runs: Sequence[Sequence[int]]
+) -> bytes:
+    """These are about to be delivered for the first time, planned from ``from_seq`` on: void while the cursor is below.
+
+    ``runs``: first and last sequence of each.
+    """
+    head = _head(ConsumerEntryKind.DELIVERED_NEW, time_ns, generation, name)
+    return b"".join((head, _U64.pack(from_seq), _runs(runs)))
+
+
+def decode_delivered_new(data: memoryview, at: int) -> tuple[int, list[AttemptRange]]:
+    """From where it was planned, and the ranges, of a DELIVERED_NEW body."""
+    (from_seq,) = _U64.unpack_from(data, at)
+    ranges, _ = _read_runs(data, at + _U64.size)
+    return from_seq, [(first, last, 1) for first, last in ranges]
 
 
 def encode_acks(name: str, generation: int, time_ns: int, ops: Sequence[AckRuns]) -> bytes:

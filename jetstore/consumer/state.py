@@ -119,10 +119,16 @@ class ConsumerState:
 
     # -- entries ------------------------------------------------------------------------------------------------------
 
-    def apply_delivered(self, runs: Sequence[AttemptRange], generation: int, now_ns: int) -> DeliveredOutcome:
-        """Accept what is undelivered, or pending from the attempt before and due at ``now_ns``; leave out the rest."""
+    def apply_delivered(
+        self, runs: Sequence[AttemptRange], generation: int, now_ns: int, from_seq: int = 0
+    ) -> DeliveredOutcome:
+        """Accept what is undelivered, or pending from the attempt before and due at ``now_ns``; leave out the rest.
+
+        ``from_seq``: where the plan began. Of several plans under way one may never have entered the log: what
+        follows it would skip its messages for good, so it is void.
+        """
         accepted: list[Delivery] = []
-        if generation != self.generation:
+        if generation != self.generation or from_seq > self.cursor.next_seq:
             return DeliveredOutcome(accepted, self.cursor.num_pending)
         consumer_seq = self.delivered.consumer_seq
         next_seq = self.cursor.next_seq

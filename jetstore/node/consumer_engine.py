@@ -1,8 +1,10 @@
 """The leader's side of one consumer: plan, log, send, take acknowledgements, deliver again. Pull and push build on it.
 
 A delivery that counts goes round once: *plan* (look at the applied state, read the messages, reserve who gets them) →
-*propose* DELIVERED → when it is applied, *send* exactly what was accepted → what no connection took is proposed as
-RETURNED. Several such flights may be under way; ``_planned_next`` and ``_flying_again`` keep a sequence out of two.
+*propose* DELIVERED_NEW (DELIVERED when it comes again) → when it is applied, *send* exactly what was accepted → what no
+connection took is proposed as RETURNED. Several such flights may be under way; ``_planned_next`` and ``_flying_again``
+keep a sequence out of two. When one of them never enters the log, those behind it are void (they would skip its
+messages): planning begins again when all have come back.
 Without acknowledgements there is no entry per delivery: it is sent from the applied state, and the cursor is logged
 at most ``CURSOR_DELAY_S`` later.
 
@@ -78,6 +80,7 @@ class ConsumerEngine(ABC):
         self._flying_new = 0
         self._flying_again = False
         self._planned_next = 0
+        self._is_flight_lost = False
         self._blocked = False
         self._full: set[bytes] = set()
         """Targets whose connections are to say when they can take more."""
@@ -238,7 +241,7 @@ class ConsumerEngine(ABC):
         state = self.state
         if not self._flying_again and state.next_due_ns() <= self._checked_ns:
             self._deliver_again()
-        while self._flights < FLIGHTS_MAX:
+        while self._flights < FLIGHTS_MAX and not self._is_flight_lost:
             messages_max, bytes_max = self.demand()
             if messages_max <= 0:
                 return
@@ -261,13 +264,15 @@ class ConsumerEngine(ABC):
                 return
             del messages[taken:]
             first, last = messages[0].seq, messages[-1].seq
-            self._planned_next = last + 1
+            from_seq, self._planned_next = max(state.cursor.next_seq, self._planned_next), last + 1
             self._flying_new += taken
             if last - first + 1 == taken:
-                runs = [(first, last, 1)]
+                runs = [(first, last)]
             else:
-                runs = [(low, high, 1) for low, high in runs_of([message.seq for message in messages])]
-            self._fly(Flight(messages, shares, False), runs)
+                runs = runs_of([message.seq for message in messages])
+            now_ns = self.now_ns()
+            data = entries.encode_delivered_new(self.name, self.generation, now_ns, from_seq, runs)
+            self._fly(Flight(messages, shares, False), data, now_ns)
 
     def next_numbers(self) -> tuple[int, int]:
         """Consumer sequence and pending count of the next new delivery, if nothing comes between."""
@@ -304,25 +309,28 @@ class ConsumerEngine(ABC):
             else:
                 runs.append((seq, seq, attempt))
         self._flying_again = True
-        self._fly(Flight(messages, shares, True), runs, now_ns)
+        data = entries.encode_delivered(self.name, self.generation, now_ns, runs)
+        self._fly(Flight(messages, shares, True), data, now_ns)
 
-    def _fly(self, flight: Flight, runs: Sequence[AttemptRange], now_ns: int = 0) -> None:
-        flight.time_ns = now_ns or self.now_ns()
-        data = entries.encode_delivered(self.name, self.generation, flight.time_ns, runs)
+    def _fly(self, flight: Flight, data: bytes, now_ns: int) -> None:
+        flight.time_ns = now_ns
         self._flights += 1
         self.propose(data, lambda result: self._landed(flight, result))
 
     def _landed(self, flight: Flight, result: object) -> None:
-        """A DELIVERED entry was applied: send exactly what it accepted."""
+        """An entry about deliveries was applied: send exactly what it accepted."""
         self._flights -= 1
         if flight.is_again:
             self._flying_again = False
         else:
             self._flying_new -= len(flight.messages)
+            if not (isinstance(result, counts.DeliveredOutcome) and result.deliveries):
+                self._is_flight_lost = True
         if self.stopped:
             return
         if not self._flights:
             self._planned_next = 0
+            self._is_flight_lost = False
         self._send(flight, result if isinstance(result, counts.DeliveredOutcome) else counts.DeliveredOutcome([], 0))
         self.times.sent(flight.time_ns, self.state.config.ack_wait)
         self.wake()

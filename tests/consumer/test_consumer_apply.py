@@ -118,6 +118,21 @@ def test_a_leader_without_acknowledgements_is_ahead_of_the_log() -> None:
     assert state.plan_new(9) == [2, 3, 4, 5]
 
 
+def test_a_delivery_planned_behind_one_that_never_came_is_void() -> None:
+    host = Host(b"a", b"b", b"a", b"a")
+    state = host.make(filter_subject="a")
+    second = entries.encode_delivered_new("c", state.generation, 50, 2, [(3, 4)])
+    outcome = host.apply(second).result
+    assert isinstance(outcome, counts.DeliveredOutcome)
+    assert (outcome.deliveries, outcome.num_pending) == ([], 3)
+    assert state.plan_new(9) == [1, 3, 4]
+    host.apply(entries.encode_delivered_new("c", state.generation, 50, 1, [(1, 1)]))
+    outcome = host.apply(second).result
+    assert isinstance(outcome, counts.DeliveredOutcome)
+    assert [(run.first, run.last) for run in outcome.deliveries] == [(3, 4)]
+    assert state.counters().num_pending == 0
+
+
 def test_a_planned_delivery_never_overtakes_an_update_or_a_reset() -> None:
     host = Host(b"a", b"b", b"a", b"b")
     state = host.make(filter_subject="a")

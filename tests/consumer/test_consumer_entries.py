@@ -23,7 +23,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
 
 def test_golden() -> None:
     """The worked example of docs/format/consumer-entries.md."""
-    data = entries.encode_delivered("c", T, T + 5, [(7, 9, 1), (12, 12, 1)])
+    data = entries.encode_delivered_new("c", T, T + 5, 6, [(7, 9), (12, 12)])
     page = Path(__file__).parents[2] / "docs" / "format" / "consumer-entries.md"
     block = page.read_text().split("## Worked example")[1].split("```")[1]
     shown = "".join(line[:48] for line in block.strip().splitlines())
@@ -45,6 +45,14 @@ def test_delivered(
         head, at = entries.decode_head(raw)
         assert head == (ConsumerEntryKind.DELIVERED, time_ns, generation, name)
         assert entries.decode_delivered(raw, at) == runs
+
+
+@given(st.integers(0, 2**62), SEQS, RANGES)
+def test_delivered_new(time_ns: int, from_seq: int, ranges: list[tuple[int, int]]) -> None:
+    raw = memoryview(entries.encode_delivered_new("c", 1, time_ns, from_seq, ranges))
+    head, at = entries.decode_head(raw)
+    assert head == (ConsumerEntryKind.DELIVERED_NEW, time_ns, 1, "c")
+    assert entries.decode_delivered_new(raw, at) == (from_seq, [(first, last, 1) for first, last in ranges])
 
 
 @given(st.lists(st.tuples(st.sampled_from(AckOp), st.integers(0, 2**62), RANGES), max_size=6))
@@ -80,6 +88,7 @@ def test_rare_ones() -> None:
 def test_a_thousand_in_a_row_cost_no_more_than_one() -> None:
     assert len(entries.encode_delivered("c", T, T, [(1, 1000, 1)])) == 46
     assert len(entries.encode_delivered("c", T, T, [(1, 1, 1)])) == 46
+    assert len(entries.encode_delivered_new("c", T, T, 1, [(1, 1000)])) == 49
 
 
 def test_what_is_unknown_or_cut_is_refused() -> None:

@@ -204,6 +204,18 @@ class ConsumerMachine(RuleBasedStateMachine):
             self.model.next_seq = seq + 1
             self.model.pending[seq] = Tracked(1, self.now + self.wait(1), self.model.consumer_seq)
 
+    @rule(lost=st.integers(1, 4), count=st.integers(1, 4))
+    def deliver_behind_a_lost_one(self, lost, count):  # type: ignore[no-untyped-def]
+        """Of two plans in a row the first never came: the second is not accepted, and nothing is passed over."""
+        first = self.state.plan_new(lost)
+        if not first:
+            return
+        from_seq = first[-1] + 1
+        runs = [(seq, seq, 1) for seq in self.state.plan_new(count, from_seq)]
+        before = self.state.to_head()
+        assert not self.state.apply_delivered(runs, self.state.generation, self.now, from_seq).deliveries
+        assert self.state.to_head() == before
+
     @rule(
         op=st.sampled_from([AckOp.ACK, AckOp.ACK, AckOp.ACK, AckOp.TERM, AckOp.NAK, AckOp.PROGRESS]),
         first=st.integers(1, 30),

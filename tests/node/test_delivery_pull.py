@@ -455,6 +455,26 @@ def test_who_cannot_propose_sends_nothing() -> None:
     assert world.fetch(batch=2) == []
 
 
+def test_nothing_is_skipped_when_a_delivery_is_refused_and_the_next_is_not() -> None:
+    world = World()
+    world.consumer()
+    world.hold = True
+    world.request("first", {"batch": 1, "expires": 20 * S})
+    world.fill(1)
+    world.commit()
+    world.run()
+    world.refuses = True
+    world.request("in", {"batch": 9, "expires": 20 * S})
+    for _ in range(2):
+        world.fill(2)
+        world.commit()
+        world.run()
+        world.refuses = False
+    world.hold = False
+    world.pass_s(5)
+    assert [got.seq for got in world.outlet.taken(b"first") + world.outlet.taken(b"in")] == [1, 2, 3, 4, 5]
+
+
 def test_inactive_consumer_is_deleted() -> None:
     world = World()
     world.consumer(inactive_threshold=5 * S)
