@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from jepsen.real.process import JETSTORE, NATS_SERVER, NATS_SERVER_ALWAYS, ServerProcess, find_nats_server
 
 StartServer = Callable[..., ServerProcess]
+DEEP_TIMEOUT_S = 7_200
 
 SERVERS = [
     pytest.param(JETSTORE, marks=pytest.mark.real),
@@ -48,6 +50,14 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     yield start
     for process in started:
         process.kill()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs long on purpose has the time for it."""
+    if os.environ.get("JETSTORE_DEEP"):
+        for item in items:
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(DEEP_TIMEOUT_S))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
