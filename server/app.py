@@ -225,6 +225,7 @@ class Server:
             )
             home.serve_requests = self.api.on_passed_on
             self.jetstreams[name] = (self.streams, self.api)
+            home.has_jetstream = True
             for other, other_limits in options.jetstream_accounts.items():
                 if other != name:
                     self._add_jetstream(other, other_limits, seed)
@@ -305,6 +306,7 @@ class Server:
             is_strict=self.options.jetstream.is_strict,
         )
         self.jetstreams[account] = (streams, api)
+        router.has_jetstream = True
 
     def _outlet_of(self, account: str) -> Router:
         """Where an account's streams are heard."""

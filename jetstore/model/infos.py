@@ -268,7 +268,10 @@ def cluster_info_json(info: ClusterInfo) -> JsonDict:
 def source_info_json(info: SourceInfo) -> JsonDict:
     """A SourceInfo object."""
     source = info.source
-    shown: JsonDict = {"name": source.name, "lag": info.lag}
+    shown: JsonDict = {"name": source.name}
+    if source.external is not None:
+        shown["external"] = {"api": source.external.api, "deliver": source.external.deliver}
+    shown["lag"] = info.lag
     if info.seq:
         shown["seq"] = info.seq
     shown["active"] = info.active_ns

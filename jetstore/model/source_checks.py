@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Final
 
 from jetstore.model.api_errors import api_error
 from jetstore.model.stream import RetentionPolicy, StreamConfig, StreamSource
-from jetstore.model.subjects import collide, is_valid_subject
+from jetstore.model.subjects import collide, is_valid_literal, is_valid_subject
 from jetstore.model.transforms import SubjectTransform, TransformError
 
 MIRROR_KEY: Final = "mirror"
+API_PREFIX: Final = "$JS.API"
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def source_key(source: StreamSource) -> str:
     """What tells one source of a stream from its others."""
     transforms = [[transform.src, transform.dest] for transform in source.subject_transforms]
-    return json.dumps([source.name, source.filter_subject, transforms], ensure_ascii=False, separators=(",", ":"))
+    key: list[object] = [source.name, source.filter_subject, transforms]
+    if source.external is not None:
+        key.append(source.external.api)
+    return json.dumps(key, ensure_ascii=False, separators=(",", ":"))
+
+
+def shown_origin(source: StreamSource) -> str:
+    """How ``Nats-Stream-Source`` names an origin: one of another account by its API prefix, too, in 8 letters."""
+    if source.external is None:
+        return source.name
+    digest = hashlib.sha256(source.external.api.encode()).digest()
+    return f"{source.name}:{''.join(_DIGITS[byte % 62] for byte in digest[:8])}"
 
 
 def origin_keys(config: StreamConfig) -> tuple[str, ...]:
@@ -40,7 +54,7 @@ def check_origins(config: StreamConfig) -> None:
         _check_mirror(config, config.mirror)
     for source in config.sources:
         _check_source(config, source)
-    keys = [(source_key(source), source.external, source.consumer) for source in config.sources]
+    keys = [source_key(source) for source in config.sources]
     if any(keys.count(key) > 1 for key in keys):
         raise api_error("JSSourceDuplicateDetected")
 
@@ -54,7 +68,7 @@ def _check_mirror(config: StreamConfig, mirror: StreamSource) -> None:
         (config.first_seq > 0, "JSMirrorWithFirstSeqErr"),
         (bool(config.subjects), "JSMirrorWithSubjectsErr"),
         (bool(config.sources), "JSMirrorWithSourcesErr"),
-        (not _is_name(mirror.name), "JSMirrorInvalidStreamName"),
+        (mirror.external is None and not _is_name(mirror.name), "JSMirrorInvalidStreamName"),
         (bool(mirror.filter_subject and mirror.subject_transforms), "JSMirrorMultipleFiltersNotAllowed"),
     ):
         if is_wrong:
@@ -88,8 +102,6 @@ def _check_transforms(source: StreamSource, kind: str, bad_destination: str) -> 
     filters = [transform.src or ">" for transform in source.subject_transforms]
     if any(collide(left, right) for left, right in permutations(filters, 2)):
         raise api_error(f"JS{kind}OverlappingSubjectFilters")
-    if source.external is not None:
-        raise _unsupported("an external mirror or source")
     if source.consumer is not None:
         raise _unsupported("a mirror or source with a consumer of its own")
 
@@ -106,16 +118,18 @@ def check_against(config: StreamConfig, existing: Mapping[str, StreamConfig]) ->
     """What is wrong with a mirror or sources beside the streams that exist: cycles and sizes."""
     if config.mirror is None and not config.sources:
         return
+    own = [source for source in origins_of(config) if source.external is None]
+    _check_external(config, [existing[source.name] for source in own if source.name in existing])
     seen: set[str] = set()
-    waiting = [source.name for source in origins_of(config)]
+    waiting = [source.name for source in own]
     while waiting:
         name = waiting.pop()
         if name == config.name:
             raise api_error("JSStreamInvalidConfigF", err="detected cycle")
         if name not in seen and name in existing:
             seen.add(name)
-            waiting += [source.name for source in origins_of(existing[name])]
-    for source in origins_of(config):
+            waiting += [source.name for source in origins_of(existing[name]) if source.external is None]
+    for source in own:
         origin = existing.get(source.name)
         if origin is None:
             continue
@@ -124,9 +138,27 @@ def check_against(config: StreamConfig, existing: Mapping[str, StreamConfig]) ->
             raise api_error("JSMirrorMaxMessageSizeTooBigErr" if is_mirror else "JSSourceMaxMessageSizeTooBigErr")
 
 
+def _check_external(config: StreamConfig, origins: Sequence[StreamConfig]) -> None:
+    """What is wrong with the prefixes of origins elsewhere, beside the subjects of those that are here."""
+    external = [source.external for source in origins_of(config) if source.external is not None]
+    for prefix in [each.deliver for each in external if each.deliver]:
+        if not is_valid_literal(prefix):
+            raise api_error("JSStreamInvalidExternalDeliverySubjErrF", prefix=prefix)
+        for subject in [subject for origin in origins for subject in origin.subjects]:
+            if collide(subject, f"{prefix}.{subject}"):
+                raise api_error("JSStreamExternalDelPrefixOverlapsErrF", prefix=prefix, subject=subject)
+    for prefix in [each.api for each in external if each.api]:
+        if not is_valid_literal(prefix):
+            text = f'stream external api prefix "{prefix}" must be a valid subject without wildcards'
+            raise api_error("JSStreamInvalidConfigF", err=text)
+        if collide(prefix, API_PREFIX):
+            raise api_error("JSStreamExternalApiOverlapErrF", prefix=prefix, subject=API_PREFIX)
+
+
 def follow_origin(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> StreamConfig:
     """A mirror lets itself be read directly where its origin does."""
-    origin = existing.get(config.mirror.name) if config.mirror is not None else None
+    mirror = config.mirror
+    origin = existing.get(mirror.name) if mirror is not None and mirror.external is None else None
     if origin is None or config.mirror_direct is origin.allow_direct:
         return config
     return config.model_copy(update={"mirror_direct": origin.allow_direct})

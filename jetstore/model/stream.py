@@ -183,8 +183,8 @@ _ALWAYS_SHOWN = frozenset(
 def _shown(value: Any) -> Any:  # Any: a field's value and its JSON
     if isinstance(value, StrEnum):
         return value.value
-    if isinstance(value, SubjectTransformConfig):
-        return {"src": value.src, "dest": value.dest}
+    if isinstance(value, SubjectTransformConfig | ExternalStream | StreamConsumerSource):
+        return {key: getattr(value, key) for key in type(value).model_fields}
     if isinstance(value, RePublish):
         shown = {"src": value.src, "dest": value.dest, "headers_only": value.headers_only}
         return {key: item for key, item in shown.items() if item or key == "dest"}

@@ -25,6 +25,7 @@ from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.group import MEMBER, Group, Replication
 from jetstore.node.lost import LostStream
 from jetstore.node.meta_group import MetaGroup
+from jetstore.node.ports import Outlet
 from jetstore.node.stream_group import StreamGroup
 from jetstore.raft.membership import Configuration
 from jetstore.store.ports import GroupRecovery, Kind, Record
@@ -312,7 +313,8 @@ class Assignments:
             group.delivery.on_created = lambda consumer: leaders.created(group, consumer)
         account = account_of(assignment.name)
         group.find_stream = lambda name: self.find_stream(stream_key(account, name))
-        group.assigned = lambda name: self.assigned(stream_key(account, name))
+        group.find_at = self._find_at
+        group.assigned = self.assigned
         if node.behind is not None:
             group.on_damage = node.behind.damaged
         self.streams[assignment.name] = group
@@ -323,6 +325,11 @@ class Assignments:
         """A stream of this node that can be copied from."""
         group = self.streams.get(key)
         return None if group is None or group.is_restoring else group
+
+    def _find_at(self, outlet: Outlet, name: str) -> StreamGroup | None:
+        """A stream of the account that has this outlet; streams of an account that is the only one have plain keys."""
+        found = (self.find_stream(key) for key in (stream_key(outlet.account, name), name))
+        return next((group for group in found if group is not None and group.outlet is outlet), None)
 
     def assigned(self, key: str) -> tuple[GroupUid, StreamConfig] | None:
         """Group and desired configuration of a stream, None if there is none. Raises NotNow while that is not known."""

@@ -44,6 +44,10 @@ class InternalSubscription(Protocol):
 class Outlet(Protocol):
     """One account's router as the engine sees it. All methods are synchronous and return at once."""
 
+    account: str
+    has_jetstream: bool
+    """Whether it has streams of its own, or may have."""
+
     def subscribe(self, subject: bytes, handler: InboundHandler) -> InternalSubscription:
         """From now on ``handler`` gets what clients (and the engine itself) publish on this pattern.
 
@@ -83,6 +87,15 @@ class Outlet(Protocol):
         queue group get them, one member a message; without it plain subscriptions get them (each a copy) and queue
         groups one member each. Returns how many messages, counted from the start, were taken by somebody.
         """
+
+    def destination(self, subject: bytes) -> tuple[Outlet, bytes] | None:
+        """Where messages on this subject go in the end, perhaps to another account, and on which subject there.
+
+        Whether anybody subscribes to it there is another question. None: they go through too many accounts.
+        """
+
+    def hears(self, subject: bytes, publisher: Outlet) -> bool:
+        """Whether a subscription to exactly this subject gets what the account of ``publisher`` says on it."""
 
     def has_interest(self, target: bytes, queue: bytes = b"") -> bool:
         """Whether somebody subscribes to ``target`` (in that queue group, if one is named)."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jetstore.consumer.entries import encode_cursor, encode_delete, encode_set
 from jetstore.consumer.state import ConsumerState
 from jetstore.errors import NotNow
-from jetstore.meta.stream_key import account_of
+from jetstore.meta.stream_key import account_of, stream_key
 from jetstore.model.consumer import AckPolicy, ConsumerConfig, DeliverPolicy
 from jetstore.model.source_checks import MIRROR_KEY, origin_keys
 from jetstore.types import GroupUid
@@ -27,6 +27,7 @@ _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MAX_ACK_PENDING = 1_000
 _HEARTBEAT_NS = 1_000_000_000
 _OWNER = ("_nats.mirror.stream", "_nats.src.stream")
+_ACCOUNT = ("_nats.mirror.acc", "_nats.src.acc")
 
 
 class SourcedEngine:
@@ -60,7 +61,14 @@ def sourced_consumer_name(uid: GroupUid, key: str) -> str:
     return ("JS_MIRROR_" if key == MIRROR_KEY else "JS_SRC_") + _token(uid, key)
 
 
-def encode_sourced_consumer(copy: StreamGroup, key: str, patterns: Sequence[str], position: int, now_ns: int) -> bytes:
+def deliver_subject(uid: GroupUid, key: str, prefix: str = "") -> str:
+    """On which a mirror's or source's consumer would deliver; ``prefix``: of an origin in another account."""
+    return f"{prefix or '$JS'}.{'M' if key == MIRROR_KEY else 'S'}.{_token(uid, key)}"
+
+
+def encode_sourced_consumer(
+    copy: StreamGroup, key: str, patterns: Sequence[str], prefix: str, position: int, now_ns: int
+) -> bytes:
     """The entry that makes the consumer, behind what is copied already: nothing up to ``position`` is settled by it."""
     is_mirror = key == MIRROR_KEY
     kind, name = "mirror" if is_mirror else "src", sourced_consumer_name(copy.uid, key)
@@ -76,7 +84,7 @@ def encode_sourced_consumer(copy: StreamGroup, key: str, patterns: Sequence[str]
         filter_subjects=filters if len(filters) > 1 else (),
         max_ack_pending=_MAX_ACK_PENDING,
         flow_control=True,
-        deliver_subject=f"$JS.{'M' if is_mirror else 'S'}.{_token(copy.uid, key)}",
+        deliver_subject=deliver_subject(copy.uid, key, prefix),
         idle_heartbeat=_HEARTBEAT_NS,
         sourcing=True,
         metadata={
@@ -100,9 +108,11 @@ def remove_abandoned(origin: StreamGroup) -> bool:
     for name, state in origin.stream.consumers.items():
         if not state.config.sourcing:
             continue
-        owner = next((state.config.metadata[each] for each in _OWNER if each in state.config.metadata), "")
+        metadata = state.config.metadata
+        owner = next((metadata[each] for each in _OWNER if each in metadata), "")
+        account = next((metadata[each] for each in _ACCOUNT if each in metadata), account_of(origin.key))
         try:
-            found = origin.assigned(owner)
+            found = origin.assigned(stream_key(account, owner))
             names = set()
             if found is not None:
                 uid, config = found

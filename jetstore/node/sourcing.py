@@ -16,9 +16,10 @@ from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.hot.frame import encode_frames
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import SourceInfo
-from jetstore.model.source_checks import MIRROR_KEY, origin_keys, origins_of
+from jetstore.model.source_checks import MIRROR_KEY, origin_keys, origins_of, shown_origin
 from jetstore.model.stream import RetentionPolicy, StreamSource
 from jetstore.model.transforms import SubjectTransform
+from jetstore.node.external import ExternalOrigin
 from jetstore.node.sourced_consumers import (
     encode_settled,
     encode_sourced_consumer,
@@ -40,6 +41,8 @@ BYTES_AT_ONCE = 256 * 1024
 """What one entry copies, at most; or one message."""
 RETRY_S = 1.0
 """How soon an origin that was not there, or a stream that had no room, is tried again."""
+ASK_AGAIN_S = 10.0
+"""How often nats-server asks an origin that is not heard of."""
 SWEEP_S = 5.0
 """How often an origin looks whether mirrors and sources that have consumers in it still exist."""
 _DROPPED = (
@@ -113,6 +116,7 @@ class _Copier:
         self.source = source
         self.is_mirror = key == MIRROR_KEY
         self.error: ApiError | None = None
+        self._external = None if source.external is None else ExternalOrigin(group, key, source)
         self._origin: StreamGroup | None = None
         self._looked_s = -1.0
         self._is_closed = self._is_scheduled = self._in_flight = False
@@ -171,9 +175,13 @@ class _Copier:
         if self.group.refusal() is not None:
             self._later()
             return
-        self._looked_s = self.group.loop.time()
+        is_silent = self._external is not None and self._external.is_silent
+        self._note_look(is_silent)
         try:
             if not self._settle(origin):
+                return
+            if is_silent:
+                self._later()
                 return
             contents = origin.stream.contents
             seqs = contents.next_seqs(self._position(origin) + 1, self._filter, MESSAGES_AT_ONCE)
@@ -189,14 +197,21 @@ class _Copier:
 
     def _find(self) -> StreamGroup | None:
         """The origin, if it can be read now."""
-        origin = self.group.find_stream(self.source.name)
+        origin: StreamGroup | None
+        error: ApiError | None = None
+        if self._external is None:
+            origin = self.group.find_stream(self.source.name)
+            if origin is None:
+                error = api_error("JSStreamNotFoundErr")
+        else:
+            origin, error = self._external.find()
         if origin is not self._origin:
             if self._origin is not None:
                 self._origin.watchers.pop(self, None)
             self._origin = origin
             self._is_settling = False
         if origin is None:
-            self.error = api_error("JSStreamNotFoundErr")
+            self.error = error
             return None
         origin.watchers[self] = self.wake
         config = origin.stream.config
@@ -206,6 +221,12 @@ class _Copier:
             return None
         self.error = None
         return origin
+
+    def _note_look(self, is_silent: bool) -> None:
+        """Of an origin that would answer a request, and then not reach us, the request is all that there is."""
+        now_s = self.group.loop.time()
+        if not is_silent or self._looked_s < 0 or now_s - self._looked_s >= ASK_AGAIN_S:
+            self._looked_s = now_s
 
     def _settle(self, origin: StreamGroup) -> bool:
         """Let the origin know what is durable here, if it keeps messages for us; whether copying may go on.
@@ -219,10 +240,13 @@ class _Copier:
             if config.retention is RetentionPolicy.LIMITS:
                 return True
             if not self._is_settling:
+                prefix = self.source.external.deliver if self.source.external is not None else ""
                 position, now_ns = self._position(origin), origin.now_ns()
-                made = encode_sourced_consumer(self.group, self.key, self._patterns, position, now_ns)
+                made = encode_sourced_consumer(self.group, self.key, self._patterns, prefix, position, now_ns)
                 self._tell(origin, made, known=False)
             return False
+        if self._external is not None and not self._external.may_settle(origin):
+            return True
         known = self.group.stream.origins.get(self.key)
         is_behind = known is not None and known[0] == origin.uid and known[1] >= state.cursor.next_seq
         if known is not None and is_behind and not self._is_settling:
@@ -306,7 +330,7 @@ class _Copier:
         return frames
 
     def _sourced(self, origin: StreamGroup, messages: Sequence[Message], now_ns: int) -> list[Frame]:
-        name, identity = origin.name.encode(), b"%08x" % (origin.uid & 0xFFFFFFFF)
+        name, identity = shown_origin(self.source).encode(), b"%08x" % (origin.uid & 0xFFFFFFFF)
         subjects = [self._subject(message.subject) for message in messages]
         blocks = [
             headers.with_line(

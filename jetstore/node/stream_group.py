@@ -112,9 +112,11 @@ class StreamGroup(Group):
         self.republisher = Republisher(outlet)
         self.sourcing = Sourcing(self)
         self.find_stream: Callable[[str], StreamGroup | None] = lambda name: None
-        """Finds another stream of this node."""
+        """Finds another stream of the account on this node."""
+        self.find_at: Callable[[Outlet, str], StreamGroup | None] = lambda outlet, name: None
+        """Finds a stream of any account on this node."""
         self.assigned: Callable[[str], tuple[GroupUid, StreamConfig] | None] = _unknown
-        """What the metadata says of another stream of the account. Raises NotNow while that is not known."""
+        """What the metadata says of a stream, by key. Raises NotNow while that is not known."""
         self.watchers: dict[object, Callable[[], None]] = {}
         """Who copies from this stream, called after every slice of entries."""
         self._rng = rng

@@ -16,7 +16,7 @@ from jetstore.consumer.state import ConsumerState, filters_of
 from jetstore.errors import ApiError
 from jetstore.hot.frame import frame_columns
 from jetstore.model.api_errors import api_error
-from jetstore.model.source_checks import source_key
+from jetstore.model.source_checks import shown_origin, source_key
 from jetstore.store.ports import Columns, Frame
 from jetstore.stream import headers, retention
 from jetstore.stream.apply_sourced import ANY_ORIGIN
@@ -113,10 +113,12 @@ def _note_source(stream: Stream, text: bytes) -> None:
     parts = text.split(b" ")
     if len(parts) < 2 or not parts[1].isdigit() or len(parts[1]) > 19:
         return
-    name = parts[0].partition(b":")[0].decode("utf-8", "replace")
+    origin = parts[0].decode("utf-8", "replace")
+    name = origin.partition(":")[0]
     pattern = parts[2].decode("utf-8", "replace") if len(parts) > 2 else ">"
     assert stream.config is not None
     named = [source for source in stream.config.sources if source.name == name]
+    named = [source for source in named if shown_origin(source) == origin] or named
     exact = [source for source in named if (source.filter_subject or ">") == pattern and not source.subject_transforms]
     for source in exact or named:
         key = source_key(source)

@@ -95,6 +95,11 @@ class StreamImport:
         shadow.shadow = Shadow(owner, home, self.source, self.transform, matches)
         return shadow
 
+    def carries(self, subject: bytes) -> bool:
+        """Whether a message on this subject there is heard here, on the same subject."""
+        is_exported = is_subset(_text(subject), self.subject)
+        return is_exported and (self.transform is None or self.transform.apply(subject) == subject)
+
     def _narrowed(self, wanted: str) -> str | None:
         """The source's pattern for a narrower local one; None: it cannot be told."""
         tokens = wanted.split(".")

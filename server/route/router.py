@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from jetstore.hot.wire import format_pub_acks, pub_ack_payloads
-from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription
+from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription, Outlet
 from server.protocol import reasons
 from server.route.delivery import Columns, Delivery, filters
-from server.route.imports import REPLY_PREFIX, ReplyTable, ServiceImport, StreamImport
+from server.route.imports import DEPTH_MAX, REPLY_PREFIX, ReplyTable, ServiceImport, StreamImport
 from server.route.mappings import Mappings
 from server.route.peer_frames import Run
 from server.route.remote import Outbound, Reach, has_queue
@@ -57,6 +57,8 @@ class Router:
     ) -> None:
         """``rng`` chooses queue members; ``now_s`` is the loop's time."""
         self.account = account
+        self.has_jetstream = False
+        """Whether streams may be here; the server sets it."""
         self.rng = rng
         self.sublist = Sublist()
         self._delivery = Delivery(self.sublist, rng, self.unsubscribe)
@@ -494,6 +496,22 @@ class Router:
         """Where in other accounts messages to ``target`` go."""
         found = [subscription.bridge.resolve(target) for subscription in match.bridges if subscription.bridge]
         return [place for place in found if place is not None]
+
+    def destination(self, subject: bytes) -> tuple[Router, bytes] | None:
+        """Where messages on this subject go in the end, and on which there; None: through too many accounts."""
+        router = self
+        for _ in range(DEPTH_MAX):
+            match = router.sublist.match(subject)
+            beyond = router._beyond(match, subject)
+            if not beyond:
+                return router, subject
+            router, subject = beyond[0]
+        return None
+
+    def hears(self, subject: bytes, publisher: Outlet) -> bool:
+        """Whether a subscription to this subject here gets what ``publisher``'s account says on it."""
+        imports = self.stream_imports
+        return publisher is self or any(each.source is publisher and each.carries(subject) for each in imports)
 
     def has_interest(self, target: bytes, queue: bytes = b"") -> bool:
         """Whether somebody subscribes to ``target`` (in that queue group, if one is named)."""

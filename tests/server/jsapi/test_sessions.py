@@ -48,7 +48,7 @@ _VOLATILE = (
     (r"(Nats-Stream-Source: .*) \w{8}\b", r"\1 ID"),
     (r'"lag":0,"seq":\d+,', '"lag":0,'),
     (r"(\$JS\.ACK\.\S+\.)\d{19}\.\d+", r"\1T.N"),
-    (r'"sources":\[\{"name":"\w+","lag".*?\],"ts"', '"sources":[],"ts"'),  # in no order
+    (r'"sources":\[\{"name":"\w+",("external":[^}]*\},)?"lag".*?\],"ts"', '"sources":[],"ts"'),  # in no order
     (r"(JS_MIRROR_|JS_SRC_|\$JS\.[MS]\.)\w{8}", r"\1ID"),
     (r",}", "}"),
 )
