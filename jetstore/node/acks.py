@@ -55,6 +55,10 @@ class AckIntake:
         self._waiting = ParsedAcks()
         self.due_s = 0.0
         """Loop time at which what waits must be logged; 0 = nothing waits."""
+        self.naks_logged = 0
+        """Entries with messages that are to come again at once, ever."""
+        self.naks_applied = 0
+        """And those of them that have been applied."""
 
     def on_messages(self, batch: Inbound) -> None:
         """A run of acknowledgements (``InboundHandler``)."""
@@ -98,7 +102,14 @@ class AckIntake:
                 ops.append(AckRuns(op, delay_ns, self._ranges(op, part)))
                 size += len(part)
         if ops or acks.confirmations:
-            owner.propose(self._encode(ops), lambda result: self._applied(result, acks))
+            has_naks = any(op == AckOp.NAK and not delay_ns for op, delay_ns, _ in acks.ops)
+            self.naks_logged += has_naks
+
+            def applied(result: object) -> None:
+                self.naks_applied += has_naks
+                self._applied(result, acks)
+
+            owner.propose(self._encode(ops), applied)
 
     def _encode(self, ops: Sequence[AckRuns]) -> bytes:
         owner = self._owner

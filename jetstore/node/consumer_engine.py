@@ -82,6 +82,8 @@ class ConsumerEngine(ABC):
         self._planned_next = 0
         self._is_flight_lost = False
         self._blocked = False
+        self._naks_awaited = 0
+        """New messages wait until so many entries with NAKs are applied."""
         self._full: set[bytes] = set()
         """Targets whose connections are to say when they can take more."""
         self.reader = DeliveryReader(leader, state)
@@ -241,7 +243,7 @@ class ConsumerEngine(ABC):
         state = self.state
         if not self._flying_again and state.next_due_ns() <= self._checked_ns:
             self._deliver_again()
-        while self._flights < FLIGHTS_MAX and not self._is_flight_lost:
+        while self._flights < FLIGHTS_MAX and not self._is_flight_lost and not self.awaits_naks:
             messages_max, bytes_max = self.demand()
             if messages_max <= 0:
                 return
@@ -273,6 +275,16 @@ class ConsumerEngine(ABC):
             now_ns = self.now_ns()
             data = entries.encode_delivered_new(self.name, self.generation, now_ns, from_seq, runs)
             self._fly(Flight(messages, shares, False), data, now_ns)
+
+    @property
+    def awaits_naks(self) -> bool:
+        """Whether what a client has refused goes before what is new, and is not there yet."""
+        return self.acks.naks_applied < self._naks_awaited
+
+    def await_naks(self) -> None:
+        """Who asks now has seen NAKs logged: it must not be given newer messages instead."""
+        if not self.awaits_naks:  # and not ever again before something was delivered
+            self._naks_awaited = self.acks.naks_logged
 
     def next_numbers(self) -> tuple[int, int]:
         """Consumer sequence and pending count of the next new delivery, if nothing comes between."""

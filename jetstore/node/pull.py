@@ -70,6 +70,7 @@ class PullEngine(ConsumerEngine):
         if self._priorities.is_mismatch(request, now_s):
             self._tell(reply, PIN_MISMATCH)
             return
+        self.await_naks()
         if request.no_wait and self._refuse_no_wait(request):
             return
         limit = self.state.config.max_waiting
@@ -85,6 +86,8 @@ class PullEngine(ConsumerEngine):
 
     def _refuse_no_wait(self, request: PullRequest) -> bool:
         """Whether there is nothing for a request that does not wait."""
+        if self.awaits_naks:
+            return False
         state = self.state
         pending = state.counters().num_pending - self._flying_new
         if not self._flying_again:

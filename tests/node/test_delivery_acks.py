@@ -223,6 +223,22 @@ def test_nak_goes_before_new_messages() -> None:
     assert [g.numbers for g in world.fetch(batch=2, expires=S)] == [(2, 2, 3, 3), (1, 3, 4, 2)]
 
 
+@pytest.mark.parametrize("asked", [{"expires": S}, {"no_wait": True}, {"no_wait": True, "expires": S}])
+@pytest.mark.parametrize("more", [0, 3])
+def test_nak_goes_before_new_messages_while_its_entry_is_on_its_way(more: int, asked: dict[str, Any]) -> None:
+    world = World()
+    world.fill(1)
+    world.consumer()
+    (got,) = world.fetch(expires=S)
+    world.fill(more)
+    world.hold = True
+    world.ack(got, body=b"-NAK")
+    assert world.fetch(**asked) == []
+    world.hold = False
+    world.run()
+    assert [each.numbers[:2] for each in world.outlet.taken(b"in")] == [(2, 1)]
+
+
 @pytest.mark.parametrize("body", [b'-NAK {"delay": 3000000000}', b"-NAK 3s"])
 def test_nak_with_delay(body: bytes) -> None:
     world = World()
