@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar, cast
@@ -79,7 +80,40 @@ class Connection(asyncio.Protocol):
         """Complete lines; the last message's payload may still be missing."""
 
 
-class Publisher(Connection):
+class Writing(Connection, ABC):
+    """Writes as long as there is something to write and the transport takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_paused = False
+        self._is_filling = False
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._fill()
+
+    @abstractmethod
+    def next_part(self) -> bytes:
+        """What is to be written now; empty = nothing for the time being."""
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._fill()
+
+    def _fill(self) -> None:
+        # A write may pause and resume the transport inside itself; the outer call goes on filling then.
+        if self._is_filling:
+            return
+        self._is_filling = True
+        while not self._is_paused and (data := self.next_part()):
+            self.transport.write(data)
+        self._is_filling = False
+
+
+class Publisher(Writing):
     """Publishes ``total`` messages with at most ``window`` unanswered; ``done`` when all are answered.
 
     ``sent`` and ``answered`` count; ``acks()`` afterwards gives what was acknowledged. After the connection is lost
@@ -103,42 +137,25 @@ class Publisher(Connection):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines = 0
         self._raw: list[bytes] = []
-        self._is_paused = False
-        self._is_filling = False
 
     def greeting(self) -> bytes:
         return b"SUB %b.* 1\r\n" % self._inbox
 
     def start(self) -> None:
-        """Begin; returns at once."""
         self.began = self.ended = time.perf_counter()
-        self._fill()
+        super().start()
 
     def stop(self) -> None:
         """Publish no more; ``done`` comes when everything sent is answered."""
         self.total = self.sent
         self._finish_if_complete()
 
-    def pause_writing(self) -> None:
-        self._is_paused = True
-
-    def resume_writing(self) -> None:
-        self._is_paused = False
-        self._fill()
-
-    def _fill(self) -> None:
-        # A write may pause and resume the transport inside itself; the outer call goes on filling then.
-        if self._is_filling:
-            return
-        self._is_filling = True
-        while not self._is_paused and self.sent < self.total:
-            wanted = min(self.step, self.total - self.sent, BLOCK - self.sent % BLOCK)
-            if self.sent + wanted - self.answered > self.window:
-                break
-            data = self._blocks.part(self.sent, wanted)
-            self.sent += wanted
-            self.transport.write(data)
-        self._is_filling = False
+    def next_part(self) -> bytes:
+        wanted = min(self.step, self.total - self.sent, BLOCK - self.sent % BLOCK)
+        if wanted <= 0 or self.sent + wanted - self.answered > self.window:
+            return b""
+        self.sent += wanted
+        return self._blocks.part(self.sent - wanted, wanted)
 
     def on_lines(self, lines: bytes) -> None:
         self._raw.append(lines)
@@ -197,7 +214,7 @@ class OneEachPublisher(Publisher):
         self._finish_if_complete()
 
 
-class CorePublisher(Connection):
+class CorePublisher(Writing):
     """Publishes without replies as fast as the socket takes it; ``done`` when the server took everything."""
 
     def __init__(self, subject: str, *, tag: int, total: int, size: int = 128) -> None:
@@ -206,32 +223,14 @@ class CorePublisher(Connection):
         self.total = total
         self.sent = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_paused = False
-        self._is_filling = False
 
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._fill()
-
-    def pause_writing(self) -> None:
-        self._is_paused = True
-
-    def resume_writing(self) -> None:
-        self._is_paused = False
-        self._fill()
-
-    def _fill(self) -> None:
-        if self._is_filling:
-            return
-        self._is_filling = True
-        while not self._is_paused and self.sent < self.total:
-            wanted = min(BLOCK, self.total - self.sent)
-            data = self._blocks.part(self.sent, wanted)
-            self.sent += wanted
-            if self.sent >= self.total:
-                data += b"PING\r\n"
-            self.transport.write(data)
-        self._is_filling = False
+    def next_part(self) -> bytes:
+        wanted = min(BLOCK, self.total - self.sent)
+        if wanted <= 0:
+            return b""
+        self.sent += wanted
+        data = self._blocks.part(self.sent - wanted, wanted)
+        return data + b"PING\r\n" if self.sent >= self.total else data
 
     def on_lines(self, lines: bytes) -> None:
         if b"PONG\r\n" in lines and self.sent >= self.total and not self.done.done():
