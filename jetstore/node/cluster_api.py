@@ -6,7 +6,7 @@ Source: nats-server 2.15, whose answers these are; docs/operations/cluster.md sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,7 +37,7 @@ NOBODY = "no replacement peer connected"
 class ClusterApi:
     """Implements ``server.jsapi.ports.ClusterOperations`` on one node. Every refusal is an ``ApiError``."""
 
-    def __init__(self, node: Node, cluster: Cluster, group_of: Callable[[str], StreamGroup]) -> None:
+    def __init__(self, node: Node, cluster: Cluster, group_of: Callable[[str], Awaitable[StreamGroup]]) -> None:
         """``group_of`` finds a stream's group or raises what a request for it is answered with."""
         self._node = node
         self._cluster = cluster
@@ -47,13 +47,15 @@ class ClusterApi:
 
     async def step_down_stream(self, stream: str, placement: Placement | None) -> None:
         """Have another member lead the stream, and with it all its consumers; nothing happens to a lone copy."""
-        group = self._group_of(stream)
+        group = await self._group_of(stream)
         group.require_serving()
         await self._step_down(group, placement)
 
     async def step_down_consumer(self, stream: str, consumer: str, placement: Placement | None) -> None:
         """The same, asked for one of them: consumers are led where their stream is."""
-        group = self._group_of(stream)
+        group = await self._group_of(stream)
+        group.require_serving()
+        await group.confirm()
         if consumer not in group.require_serving().consumers:
             raise api_error("JSConsumerNotFoundErr")
         await self._step_down(group, placement)
@@ -126,6 +128,7 @@ class ClusterApi:
         none; 10075 no other node is there, or the only copy is on a node that is not.
         """
         self._require_meta()
+        await self._node.meta.confirm()
         async with self._node.meta_lock:
             assignment = self._node.meta.machine.streams.get(stream)
             if assignment is None:

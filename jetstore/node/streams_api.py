@@ -5,9 +5,11 @@ Every change goes the same way: checked under a lock against what exists, propos
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
 from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow
@@ -39,14 +41,46 @@ from jetstore.node.advisories import StreamAdvisories
 from jetstore.node.backup.snapshot import SnapshotRequest
 from jetstore.node.cluster_api import ClusterApi
 from jetstore.node.cluster_info import stream_cluster
+from jetstore.node.group import Group
 from jetstore.node.node import Node
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.ports import Message
 from jetstore.stream.entries import encode_delete as encode_delete_message
 from jetstore.stream.entries import encode_purge
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_UNAVAILABLE = 10008
 _ROOM = (10027, 10028, 10047, 10113, 10122)
 """Codes of refusals for want of room: a restore is told them at once, and as they are."""
+
+
+@asynccontextmanager
+async def _certain(group: Group) -> AsyncGenerator[None, None]:
+    """A refusal is given only once it is sure that the group whose state it comes of was led here then; else 10008.
+
+    Who leads it now may have changed what the refusal says, and told somebody.
+    """
+    try:
+        yield
+    except ApiError as refusal:
+        if refusal.err_code != _UNAVAILABLE:
+            await _confirm(group)
+        raise
+
+
+def _by_metadata(
+    method: Callable[Concatenate[StreamsApi, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[StreamsApi, P], Coroutine[Any, Any, R]]:
+    """What the metadata decides: refused as ``_certain`` says."""
+
+    @wraps(method)
+    async def decided(self: StreamsApi, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        async with _certain(self._node.meta):
+            return await method(self, *args, **kwargs)
+
+    return decided
 
 
 class StreamsApi:
@@ -73,7 +107,7 @@ class StreamsApi:
         self._parsed: dict[str, tuple[StreamAssignment, StreamConfig]] = {}
         self.consumers_elsewhere: Callable[[str], Awaitable[list[ConsumerConfig]]] | None = None
         """Asks who leads a stream for its consumers' configurations; None: there are no other nodes."""
-        self.cluster = ClusterApi(node, node.cluster, self._group) if node.cluster is not None else None
+        self.cluster = ClusterApi(node, node.cluster, self._found) if node.cluster is not None else None
         """What only a node of a cluster can be asked."""
 
     # -- lookups ------------------------------------------------------------------------------------------------------
@@ -99,6 +133,14 @@ class StreamsApi:
         if group.is_restoring:
             raise api_error("JSStreamNotFoundErr")
         return group
+
+    async def _found(self, name: str) -> StreamGroup:
+        """The same; that there is none is said only when it is sure that this node knows."""
+        group = self._node.streams.get(self.key(name))
+        if group is not None and not group.is_restoring:
+            return group
+        async with _certain(self._node.meta):
+            return self._group(name)
 
     def _is_restoring(self, name: str) -> bool:
         """Whether it is there, but nobody may see it."""
@@ -174,6 +216,7 @@ class StreamsApi:
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
+    @_by_metadata
     async def create_stream(self, config: StreamConfig) -> StreamInfo:
         """Create it; an identical existing one is returned as it is."""
         node = self._node
@@ -183,16 +226,17 @@ class StreamsApi:
                 raise api_error("JSStreamNameExistErr")
             config = follow_origin(config, self._configs())
             if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
-                return self._existing(config.name)
+                return await self._existing(config.name)
             group = await self._add(config)
         group.advisories.tell("CREATED", "stream_action", action="create")
         return self._shown(group, StreamInfoRequest())
 
-    def _existing(self, name: str) -> StreamInfo:
+    async def _existing(self, name: str) -> StreamInfo:
+        await _confirm(self._node.meta)
         group = self._node.streams.get(self.key(name))
         if self._node.cluster is not None and (group is None or not group.serves):
             raise LedElsewhere(name)
-        return self._info(self._group(name))
+        return await self.stream_info(name, StreamInfoRequest())
 
     async def _add(self, config: StreamConfig, *, is_restoring: bool = False) -> StreamGroup:
         """Create an admitted stream; holding ``meta_lock``."""
@@ -227,6 +271,7 @@ class StreamsApi:
             raise
         return group
 
+    @_by_metadata
     async def restore_stream(self, config: StreamConfig, client: dict[str, Any]) -> bytes:
         """The subject that takes the archive. What nats-server finds out at the end is refused there. Any: JSON."""
         self._require_meta()
@@ -240,6 +285,7 @@ class StreamsApi:
             raise api_error("JSStreamNameExistRestoreFailedErr")
         return self._node.backups.start_restore(self.key(config.name), lambda: self._open_restored(config), client)
 
+    @_by_metadata
     async def _open_restored(self, config: StreamConfig) -> StreamGroup:
         """The new stream, which nobody sees. Raises ``ApiError``."""
         self._require_meta()
@@ -256,6 +302,7 @@ class StreamsApi:
             text = f"error adding stream: {error.description} ({error.err_code})"
             raise api_error("JSStreamRestoreErrF", err=text) from None
 
+    @_by_metadata
     async def update_stream(self, config: StreamConfig, pedantic: bool) -> StreamInfo:
         """Replace the configuration."""
         node = self._node
@@ -313,6 +360,7 @@ class StreamsApi:
         """Of all consumers of a stream that this node leads."""
         return [consumer.config for consumer in self._group(stream).require_serving().consumers.values()]
 
+    @_by_metadata
     async def delete_stream(self, name: str) -> None:
         """Remove the stream, its consumers and its messages."""
         node = self._node
@@ -336,6 +384,10 @@ class StreamsApi:
         """The same of one stream, a restore included."""
         return self._node.streams.get(self.key(name))
 
+    async def require_streams(self) -> None:
+        """Return once ``stream_configs`` has everything that was acknowledged before the call. Raises 10008."""
+        await _confirm(self._node.meta)
+
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
         self._require_meta()
@@ -344,7 +396,7 @@ class StreamsApi:
 
     async def stream_info(self, name: str, request: StreamInfoRequest, version: int = 0) -> StreamInfo:
         """Info after everything acknowledged before the call, and this version of the configuration."""
-        group = self._group(name)
+        group = await self._found(name)
         if version:
             await group.configured(version)
         await _confirm(group)
@@ -358,15 +410,15 @@ class StreamsApi:
         info = group.info(request)
         return info if self._node.cluster is None else replace(info, cluster=stream_cluster(self._node, group))
 
-    def require_stream(self, name: str) -> None:
-        """10059 unless there is such a stream."""
-        self._group(name)
+    async def require_stream(self, name: str) -> None:
+        """Return once this node is known to lead the stream; 10059 unless there is such a stream."""
+        await _confirm(await self._found(name))
 
     async def snapshot_stream(
         self, name: str, request: SnapshotRequest, client: dict[str, Any]
     ) -> tuple[StreamConfig, StreamState]:
         """Send it as an archive; its configuration and counters. Any: JSON values."""
-        group = self._group(name)
+        group = await self._found(name)
         await _confirm(group)
         config = group.require_serving().config
         assert config is not None
@@ -374,7 +426,7 @@ class StreamsApi:
 
     async def purge_stream(self, name: str, request: PurgeRequest) -> int:
         """How many messages were removed."""
-        group = self._group(name)
+        group = await self._found(name)
         group.require_serving()
         outcome = await group.call(encode_purge(request))
         return int(outcome.purged)
@@ -389,7 +441,7 @@ class StreamsApi:
 
     async def get_message(self, name: str, request: MessageGet, *, is_confirmed: bool = False) -> Message:
         """The selected message; 10037 if there is none. ``is_confirmed``: ``confirm`` said so after the request."""
-        group = self._group(name)
+        group = await self._found(name)
         try:
             if 0 < request.seq <= group.stream.log.last_seq and not request.next_by_subj and group.is_faulty:
                 return group.stream.get_message(request)  # by sequence, reads go on up to the fault; beyond, who knows
@@ -402,7 +454,7 @@ class StreamsApi:
 
     async def delete_message(self, name: str, seq: int, no_erase: bool) -> None:
         """Remove one message."""
-        group = self._group(name)
+        group = await self._found(name)
         group.require_serving()
         await group.call(encode_delete_message(seq))
 
@@ -416,7 +468,7 @@ class StreamsApi:
 
     async def direct_get(self, name: str, request: MessageGet) -> Message:
         """The one selected message; 10037 if there is none. As this member knows it: leadership is not confirmed."""
-        group = self._group(name)
+        group = await self._found(name)
         try:
             if group.is_faulty:
                 return await self.get_message(name, request)
@@ -427,7 +479,7 @@ class StreamsApi:
 
     async def direct_get_batch(self, name: str, request: MessageGet) -> tuple[Sequence[Message], int, int]:
         """Several messages; see ``server/jsapi/ports.py``."""
-        group = self._group(name)
+        group = await self._found(name)
         try:
             return group.require_serving().get_batch(request)
         except Corruption as error:
@@ -440,8 +492,8 @@ class StreamsApi:
         self, stream: str, config: ConsumerConfig, action: ConsumerAction, pedantic: bool
     ) -> ConsumerInfo:
         """Create or update as ``action`` says."""
-        group = self._group(stream)
-        async with group.lock:
+        group = await self._found(stream)
+        async with _certain(group), group.lock:
             state = group.require_serving()
             assert state.config is not None
             checked = checked_consumer(
@@ -473,7 +525,7 @@ class StreamsApi:
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
         """Info after everything acknowledged before the call."""
-        group = self._group(stream)
+        group = await self._found(stream)
         await _confirm(group)
         self._require_consumer(group, consumer)
         info = group.delivery.consumer_info(consumer)
@@ -485,15 +537,15 @@ class StreamsApi:
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Remove the consumer and its state."""
-        group = self._group(stream)
-        async with group.lock:
+        group = await self._found(stream)
+        async with _certain(group), group.lock:
             self._require_consumer(group, consumer)
             await group.call(encode_delete(consumer, group.now_ns()))
 
     async def pause_consumer(self, stream: str, consumer: str, pause_until_ns: int) -> PauseState:
         """Pause deliveries until then; 0 or a past time = resume."""
-        group = self._group(stream)
-        async with group.lock:
+        group = await self._found(stream)
+        async with _certain(group), group.lock:
             self._require_consumer(group, consumer)
             now_ns = group.now_ns()
             until_ns = pause_until_ns if pause_until_ns > now_ns else 0
@@ -502,15 +554,16 @@ class StreamsApi:
 
     async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
         """Whoever is pinned is pinned no more."""
-        leading = self._group(stream)
-        self._require_consumer(leading, consumer)
-        check_priority_group(group, leading.stream.consumers[consumer].config)
+        leading = await self._found(stream)
+        async with _certain(leading):
+            self._require_consumer(leading, consumer)
+            check_priority_group(group, leading.stream.consumers[consumer].config)
         leading.delivery.unpin(consumer)
 
     async def reset_consumer(self, stream: str, consumer: str, seq: int) -> tuple[ConsumerInfo, int]:
         """Start again at ``seq`` (0 = just above the ack floor)."""
-        group = self._group(stream)
-        async with group.lock:
+        group = await self._found(stream)
+        async with _certain(group), group.lock:
             self._require_consumer(group, consumer)
             state = group.stream.consumers[consumer]
             first = group.stream.contents.seq_at_time(state.config.opt_start_time) if state.config.opt_start_time else 0
@@ -519,7 +572,7 @@ class StreamsApi:
         return await self.consumer_info(stream, consumer), outcome.result.seq
 
 
-async def _confirm(group: StreamGroup) -> None:
+async def _confirm(group: Group) -> None:
     """Return once this member is known to lead. Raises 10008."""
     try:
         await group.confirm()

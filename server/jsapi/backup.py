@@ -25,7 +25,7 @@ class _SnapshotRequest(BaseModel):
 async def snapshot_stream(backend: Backend, request: Request) -> JsonDict:
     """STREAM.SNAPSHOT: configuration and state; the chunks follow. ``jsck`` changes nothing: all is checked always."""
     require_body(request.body)
-    backend.node.require_stream(request.names[0])
+    await backend.node.require_stream(request.names[0])
     asked = _SnapshotRequest(**backend.decode(_SnapshotRequest, request.body, "JSApiStreamSnapshotRequest"))
     if not is_valid_literal(asked.deliver_subject):
         raise api_error("JSSnapshotDeliverSubjectInvalidErr")

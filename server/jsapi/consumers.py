@@ -93,6 +93,7 @@ async def create_durable(backend: Backend, request: Request) -> JsonDict:
 async def consumer_names(backend: Backend, request: Request) -> JsonDict:
     """CONSUMER.NAMES."""
     asked = _OffsetRequest(**backend.decode_optional(_OffsetRequest, request.body, "JSApiConsumersRequest"))
+    await backend.node.require_stream(request.names[0])
     shown, names = page(backend.node.consumer_names(request.names[0]), asked.offset, NAMES_PER_PAGE)
     shown["consumers"] = list(names)
     return shown
@@ -102,6 +103,7 @@ async def list_consumers(backend: Backend, request: Request) -> JsonDict:
     """CONSUMER.LIST: infos, a page at a time. A consumer deleted meanwhile is left out."""
     asked = _OffsetRequest(**backend.decode_optional(_OffsetRequest, request.body, "JSApiConsumersRequest"))
     stream = request.names[0]
+    await backend.node.require_stream(stream)
     shown, names = page(backend.node.consumer_names(stream), asked.offset, INFOS_PER_PAGE)
     infos = []
     for name in names:

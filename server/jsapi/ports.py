@@ -74,6 +74,9 @@ class JetStreamNode(Protocol):
     async def delete_stream(self, name: str) -> None:
         """Remove the stream, its consumers and its messages."""
 
+    async def require_streams(self) -> None:
+        """Return once ``stream_configs`` has everything that was acknowledged before the call; 10008 if it may not."""
+
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
 
@@ -84,8 +87,8 @@ class JetStreamNode(Protocol):
         ``state.subjects``, the page of at most 100,000 from ``offset`` (sorted by subject).
         """
 
-    def require_stream(self, name: str) -> None:
-        """10059 unless there is such a stream, 10008 where that cannot be said."""
+    async def require_stream(self, name: str) -> None:
+        """Return once this node is known to lead it; 10059 unless there is such a stream, 10008 if that is not sure."""
 
     async def snapshot_stream(
         self, name: str, request: SnapshotRequest, client: dict[str, Any]

@@ -94,7 +94,8 @@ async def update_stream(backend: Backend, request: Request) -> JsonDict:
         return await _shown_elsewhere(backend, checked.name, led)
 
 
-def _names(backend: Backend, subject: str) -> list[str]:
+async def _names(backend: Backend, subject: str) -> list[str]:
+    await backend.node.require_streams()
     configs = backend.node.stream_configs()
     if not subject:
         return [config.name for config in configs]
@@ -106,7 +107,7 @@ def _names(backend: Backend, subject: str) -> list[str]:
 async def stream_names(backend: Backend, request: Request) -> JsonDict:
     """STREAM.NAMES, optionally only those that a subject (or pattern) can reach."""
     asked = _ListRequest(**backend.decode_optional(_ListRequest, request.body, "JSApiStreamNamesRequest"))
-    shown, names = page(_names(backend, asked.subject), asked.offset, NAMES_PER_PAGE)
+    shown, names = page(await _names(backend, asked.subject), asked.offset, NAMES_PER_PAGE)
     shown["streams"] = list(names) or None
     return shown
 
@@ -114,7 +115,7 @@ async def stream_names(backend: Backend, request: Request) -> JsonDict:
 async def list_streams(backend: Backend, request: Request) -> JsonDict:
     """STREAM.LIST: infos, a page at a time. A stream deleted meanwhile is left out, a damaged one is ``missing``."""
     asked = _ListRequest(**backend.decode_optional(_ListRequest, request.body, "JSApiStreamListRequest"))
-    shown, names = page(_names(backend, asked.subject), asked.offset, INFOS_PER_PAGE)
+    shown, names = page(await _names(backend, asked.subject), asked.offset, INFOS_PER_PAGE)
     found: dict[str, JsonDict] = {}
     missing = []
     for name in names:

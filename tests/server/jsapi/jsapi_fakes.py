@@ -104,6 +104,9 @@ class FakeNode:
         self._stream(name)
         del self.streams[name]
 
+    async def require_streams(self) -> None:
+        """Nobody else leads."""
+
     def stream_configs(self) -> Sequence[StreamConfig]:
         return [self.streams[name].config for name in sorted(self.streams)]
 
@@ -119,7 +122,7 @@ class FakeNode:
             info = StreamInfo(info.config, info.created_ns, replace(info.state, subjects=subjects), len(counts))
         return info
 
-    def require_stream(self, name: str) -> None:
+    async def require_stream(self, name: str) -> None:
         self._stream(name)
 
     async def snapshot_stream(
