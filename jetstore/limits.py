@@ -99,6 +99,12 @@ class Limits:
     # -- streams and consumers ------------------------------------------------------------------------------------
     dedupe_ids_max: int = 1_000_000
     """Message ids remembered per stream; above: publishes with an id are refused, never an id forgotten."""
+    fast_batches_stream_max: int = 1_000
+    """Fast batches of one stream under way; above: 10211."""
+    fast_batches_max: int = 50_000
+    """The same of one node."""
+    fast_batch_flow_max: int = 500
+    """Messages between two flow acks, for all fast batches of a stream together; each gets its share."""
     record_bytes_max: int = 32 * MIB
     """One stored message."""
     header_bytes_max: int = 65_535

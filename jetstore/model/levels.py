@@ -9,10 +9,11 @@ from __future__ import annotations
 NATS_VERSION = "2.15.1"
 """The nats-server version whose protocol and API this build follows."""
 
-API_LEVEL = 2
+API_LEVEL = 4
 """Highest JetStream API level whose features work here, but for those that are refused by name.
 
-1: message TTL, delete markers, consumer pause, priority groups. 2: atomic batches, counters, schedules."""
+1: message TTL, delete markers, consumer pause, priority groups. 2: atomic batches, counters, schedules. 3: nothing.
+4: fast batches, consumer reset; the acknowledgement policy ``flow_control`` is refused by name."""
 
 
 def consumer_level(*, is_paused: bool, has_priority: bool) -> str:

@@ -72,7 +72,6 @@ def refuse_unsupported(config: StreamConfig) -> None:
     """10052 naming the first feature this version does not have."""
     wanted = (
         ("compression s2", config.compression is StoreCompression.S2),
-        ("allow_batched", config.allow_batched),
         ("placement tags", config.placement is not None and bool(config.placement.tags)),
     )
     for feature, is_wanted in wanted:

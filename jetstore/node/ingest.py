@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 from jetstore.errors import ApiError, NotNow
@@ -18,9 +18,12 @@ from jetstore.model.api_errors import api_error
 from jetstore.model.json import encode
 from jetstore.model.transforms import SubjectTransform
 from jetstore.node.batches import Batches
+from jetstore.node.fast_batches import FastBatches, FastRun
+from jetstore.node.fast_reply import SUFFIX, is_fast
 from jetstore.node.ports import Inbound
 from jetstore.store.ports import Columns
-from jetstore.stream.entries import encode_publish
+from jetstore.stream import headers
+from jetstore.stream.entries import FastHead, encode_fast, encode_publish
 from jetstore.stream.headers import BATCH_ID_LINE
 from jetstore.stream.outcomes import BatchOutcome, Duplicate, PublishOutcome
 
@@ -46,6 +49,9 @@ class Ingest:
         self.takes_batches = False
         """Whether clients may send atomic batches."""
         self.batches = Batches(group, self._commit_batch, group.tell_abandoned)
+        self.fast = FastBatches(group, lambda replies, bodies: group.outlet.publish(replies, NO_HEADERS, bodies))
+        self._runs: list[tuple[int, FastRun]] = []
+        """Parts of fast batches among the columns that wait, by position."""
         self.transform: SubjectTransform | None = None
         """What subjects become before they are stored; those that do not match stay."""
         self.in_flight_messages = 0
@@ -62,6 +68,12 @@ class Ingest:
 
     def on_messages(self, batch: Inbound) -> None:
         """Take a run of publishes (``InboundHandler``); refuse it at once where it definitely cannot be stored."""
+        if SUFFIX[1:] in b" ".join(batch.replies):
+            self._take_fast(batch)
+        else:
+            self._take(batch)
+
+    def _take(self, batch: Inbound) -> None:
         group = self._group
         if batch.header_lens and max(batch.header_lens) > group.limits.header_bytes_max:
             self._take_fitting(batch)
@@ -69,35 +81,83 @@ class Ingest:
         if self.takes_batches and batch.header_lens and any(BATCH_ID_LINE in payload for payload in batch.payloads):
             self._take_members(batch)
             return
-        payloads = batch.payloads
-        count = len(payloads)
-        size = sum(map(len, payloads)) + sum(map(len, batch.subjects))
-        limits = group.limits
-        refusal = group.refusal()
+        if not self._is_refused(batch, group.refusal()):
+            self._append(batch.subjects, batch.replies, batch.header_lens, batch.payloads)
+            group.want()
+
+    def _is_refused(self, batch: Inbound, refusal: ApiError | None) -> bool:
+        """Whether nothing of the run can be taken, for this reason or for want of room; then everybody is told."""
         if refusal is not None:
             self._refuse(batch.replies, encode_error(self._name, refusal))
-            return
+            return True
+        limits = self._group.limits
+        size = sum(map(len, batch.payloads)) + sum(map(len, batch.subjects))
         if (
-            len(self._payloads) + self.in_flight_messages + count > limits.uncommitted_messages_max
-            or self._bytes + self.in_flight_bytes + size > limits.uncommitted_bytes_max
+            len(self._payloads) + self.in_flight_messages + len(batch.payloads) <= limits.uncommitted_messages_max
+            and self._bytes + self.in_flight_bytes + size <= limits.uncommitted_bytes_max
         ):
-            self._refuse(
-                batch.replies,
-                encode_error(self._name, api_error("JSStreamTooManyRequests")),
-                header=b"NATS/1.0 429 Too Many Requests\r\n\r\n",
-            )
-            return
-        if batch.header_lens:
+            return False
+        self._refuse(
+            batch.replies,
+            encode_error(self._name, api_error("JSStreamTooManyRequests")),
+            header=b"NATS/1.0 429 Too Many Requests\r\n\r\n",
+        )
+        return True
+
+    def _append(
+        self,
+        subjects: Sequence[bytes],
+        replies: Sequence[bytes],
+        header_lens: Sequence[int],
+        payloads: Sequence[bytes],
+    ) -> None:
+        """Put these behind the columns that wait."""
+        if header_lens:
             if not self._has_headers:
                 self._header_lens = [0] * len(self._payloads)
                 self._has_headers = True
-            self._header_lens += batch.header_lens
+            self._header_lens += header_lens
         elif self._has_headers:
-            self._header_lens += [0] * count
-        self._subjects += batch.subjects
-        self._replies += batch.replies
+            self._header_lens += [0] * len(payloads)
+        self._subjects += subjects
+        self._replies += replies
         self._payloads += payloads
-        self._bytes += size
+        self._bytes += sum(map(len, payloads)) + sum(map(len, subjects))
+
+    def _take_fast(self, batch: Inbound) -> None:
+        """A run with parts of fast batches: in their turn, what stands between them as runs of their own."""
+        start = 0
+        for is_part, group in groupby(map(is_fast, batch.replies)):
+            end = start + len(list(group))
+            run = batch if end - start == len(batch.replies) else sliced(batch, start, end)
+            if is_part:
+                self._take_parts(run)
+            else:
+                self._take(run)
+            start = end
+
+    def _take_parts(self, batch: Inbound) -> None:
+        """A run of which every message means to be a part of a fast batch."""
+        group = self._group
+        if self._is_refused(batch, group.refusal() or self.fast.refusal()):
+            return
+        at, total, lens = 0, len(batch.replies), batch.header_lens
+        limit = group.stream.settings.max_msg_size_bytes
+        is_plain = (limit < 0 or max(map(len, batch.payloads)) <= limit) and (
+            not lens
+            or (max(lens) <= group.limits.header_bytes_max and not any(map(headers.asks_for_level, batch.payloads)))
+        )
+        while at < total:
+            end, run = self.fast.take(batch, at, is_plain=is_plain)
+            if run is not None:
+                self._runs.append((len(self._payloads), run))
+                cut, payloads = lens[at:end], batch.payloads[at:end]
+                if not is_plain and cut and headers.asks_for_level(payloads[0]):
+                    header = headers.without(payloads[0][: cut[0]], headers.REQUIRED_LEVEL)
+                    cut, payloads = (len(header),), (header + payloads[0][cut[0] :],)
+                self._append(batch.subjects[at:end], [b""] * (end - at), cut, payloads)
+            at = end
+        self.fast.flush()
         group.want()
 
     def _take_members(self, batch: Inbound) -> None:
@@ -122,15 +182,7 @@ class Ingest:
         """A part of a run that holds no member of a batch, or text in a body that only looks like one."""
         takes, self.takes_batches = self.takes_batches, False
         try:
-            self.on_messages(
-                replace(
-                    batch,
-                    subjects=batch.subjects[start:end],
-                    replies=batch.replies[start:end],
-                    header_lens=batch.header_lens[start:end],
-                    payloads=batch.payloads[start:end],
-                )
-            )
+            self._take(sliced(batch, start, end))
         finally:
             self.takes_batches = takes
 
@@ -143,7 +195,7 @@ class Ingest:
             [r for r, length in zip(batch.replies, batch.header_lens, strict=True) if length > bound], too_long
         )
         if fitting:
-            self.on_messages(
+            self._take(
                 replace(
                     batch,
                     subjects=[batch.subjects[position] for position in fitting],
@@ -202,9 +254,12 @@ class Ingest:
         self._has_headers = False
         self._bytes = self.in_flight_messages = self.in_flight_bytes = 0
         self.batches.clear()
+        self._runs = []
+        self.fast.clear()
 
     def resign(self) -> None:
         """This member no longer leads: what waits was never proposed, and is told so; the rest is never answered."""
+        self.fast.lost(self._runs, [])
         self._refuse(self._replies, encode_error(self._name, api_error("JSClusterNotAvailErr")))
         self.forget()
 
@@ -240,7 +295,14 @@ class Ingest:
             subjects = transformed(self.transform, subjects)
         now_ns = group.stream.next_time_ns(group.clock.wall_ns(), count)
         frames = encode_frames(Columns(subjects, header_lens, payloads), now_ns, group.limits.frame_bytes_max)
-        data = encode_publish(now_ns, frames)
+        runs = self._cut_runs(count)
+        failed: list[int] = []
+        if runs:
+            rows = [(at, len(run.replies), run.batch.key) for at, run in runs]
+            failed = self.fast.take_failed()
+            data = encode_fast(now_ns, FastHead(rows, failed), frames)
+        else:
+            data = encode_publish(now_ns, frames)
         self.in_flight_messages += count
         self.in_flight_bytes += size
         self.messages_total += count
@@ -252,6 +314,8 @@ class Ingest:
             self.in_flight_bytes -= size
             if wants_answer and group.answers:
                 self._answer(outcome, replies)
+            if runs:
+                self.fast.settle(runs, outcome)
 
         try:
             group.propose_with(data, applied, message_count=count, cache=frames)
@@ -259,7 +323,24 @@ class Ingest:
             self.in_flight_messages -= count
             self.in_flight_bytes -= size
             self._refuse(replies, encode_error(self._name, api_error("JSClusterNotAvailErr")))
+            if runs:
+                self.fast.lost(runs, failed)
         return size
+
+    def _cut_runs(self, count: int) -> list[tuple[int, FastRun]]:
+        """Parts of fast batches among the first ``count`` columns, which are on their way to the log."""
+        waiting, self._runs = self._runs, []
+        cut: list[tuple[int, FastRun]] = []
+        for at, run in waiting:
+            if at >= count:
+                self._runs.append((at - count, run))
+            elif at + len(run.replies) <= count:
+                cut.append((at, run))
+            else:
+                head, rest = run.cut(count - at)
+                cut.append((at, head))
+                self._runs.append((0, rest))
+        return cut
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -280,8 +361,10 @@ class Ingest:
                 seq += 1
             elif isinstance(exception, Duplicate):
                 answers.append(b'{"stream":"%b","seq":%d,"duplicate": true}' % (self._name, exception.seq))
-            else:
+            elif isinstance(exception, ApiError):
                 answers.append(encode_error(self._name, exception))
+            else:
+                answers.append(b"")  # of a fast batch, which says more than one message's outcome
         wanted = [position for position, reply in enumerate(replies) if reply]
         outlet.publish([replies[p] for p in wanted], NO_HEADERS, [answers[p] for p in wanted])
 
@@ -290,6 +373,17 @@ class Ingest:
         if wanted and self._group.answers:
             header_lens = [len(header)] * len(wanted) if header else NO_HEADERS
             self._group.outlet.publish(wanted, header_lens, [header + answer] * len(wanted))
+
+
+def sliced(batch: Inbound, start: int, end: int) -> Inbound:
+    """A part of a run."""
+    return replace(
+        batch,
+        subjects=batch.subjects[start:end],
+        replies=batch.replies[start:end],
+        header_lens=batch.header_lens[start:end],
+        payloads=batch.payloads[start:end],
+    )
 
 
 def transformed(transform: SubjectTransform, subjects: list[bytes]) -> list[bytes]:

@@ -41,7 +41,7 @@ from jetstore.store.journal.recovery import open_journal
 from jetstore.store.ports import Checkpoint, EntryRef, GroupRecovery, Kind, Record
 from jetstore.store.vfs import Vfs
 from jetstore.store.writer import Writer
-from jetstore.stream.entries import EntryKind, decode_publish, entry_kind
+from jetstore.stream.entries import EntryKind, decode_fast, decode_publish, entry_kind
 from jetstore.types import META_GROUP, GroupUid, Nanos, RaftIndex, Term
 
 
@@ -76,9 +76,13 @@ def exported_lines(entries: Iterable[EntryRef], first_index: int) -> Iterator[by
         if entry.index < first_index or not entry.data:
             continue
         try:
-            if entry_kind(entry.data) not in (EntryKind.PUBLISH, EntryKind.BATCH):
+            kind = entry_kind(entry.data)
+            if kind is EntryKind.FAST:
+                _, _, frames = decode_fast(entry.data)
+            elif kind in (EntryKind.PUBLISH, EntryKind.BATCH):
+                _, frames = decode_publish(entry.data)
+            else:
                 continue
-            _, frames = decode_publish(entry.data)
         except JetstoreError:
             continue
         for frame in frames:

@@ -183,6 +183,7 @@ class StreamGroup(Group):
         self.republisher.leave()
         self.sourcing.leave()
         self.ingest.batches.clear()
+        self.ingest.fast.clear()
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
@@ -300,6 +301,9 @@ class StreamGroup(Group):
         self.ingest.takes_batches = config is not None and config.allow_atomic
         if not self.ingest.takes_batches:
             self.ingest.batches.clear("unsupported")
+        self.ingest.fast.is_allowed = config is not None and config.allow_batched
+        if not self.ingest.fast.is_allowed:
+            self.ingest.fast.clear()
         wanted = set(config.subjects) if config is not None else set()
         for subject in sorted(self._subscriptions.keys() - wanted):
             self._subscriptions.pop(subject).close()

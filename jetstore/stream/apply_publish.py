@@ -19,7 +19,7 @@ from jetstore.hot.frame import encode_frames, frame_columns
 from jetstore.model.api_errors import api_error
 from jetstore.store.ports import Columns, Frame
 from jetstore.stream import counters, headers
-from jetstore.stream.outcomes import Duplicate, PublishOutcome
+from jetstore.stream.outcomes import BatchEnded, Duplicate, PublishOutcome
 from jetstore.stream.retention import is_wanted, roll_up, roll_up_subject
 from jetstore.stream.schedules import check_schedule, following_time_ns
 from jetstore.stream.subjects import Filter, filter_of, is_literal
@@ -41,7 +41,7 @@ def apply_publish(stream: Stream, frames: Sequence[Frame]) -> PublishOutcome:
     for given in frames:
         frame = on_time(stream, given)
         columns = frame_columns(frame)
-        if not _store_whole(stream, frame, columns):
+        if not store_whole(stream, frame, columns):
             Careful(stream, frame, columns, outcome).run()
         outcome.count += frame.count
     return outcome
@@ -55,7 +55,7 @@ def on_time(stream: Stream, frame: Frame) -> Frame:
     return Frame(frame.count, floor + 1, frame.body, frame.body_crc, frame.columns)
 
 
-def _store_whole(stream: Stream, frame: Frame, columns: Columns) -> bool:
+def store_whole(stream: Stream, frame: Frame, columns: Columns) -> bool:
     """Store the frame as it is if every message of it is certain to be accepted as it is; else change nothing."""
     settings = stream.settings
     subjects, header_lens, payloads = columns
@@ -124,6 +124,9 @@ def _has_room(stream: Stream, count: int, columns: Columns) -> bool:
 class Careful:
     """One frame, message by message. Accepted messages wait in ``_staged`` until ``_flush`` stores them together."""
 
+    takes_batch_id = False
+    """Whether the header of atomic batches means nothing here."""
+
     def __init__(self, stream: Stream, frame: Frame, columns: Columns, outcome: PublishOutcome) -> None:
         self.stream = stream
         self.frame = frame
@@ -148,14 +151,16 @@ class Careful:
         subjects, header_lens, payloads = self.columns
         lens = header_lens or (0,) * len(subjects)
         for position, (subject, header_len, payload) in enumerate(zip(subjects, lens, payloads, strict=True)):
-            refusal = self._take(position, subject, header_len, payload)
+            refusal = self.take(position, subject, header_len, payload)
             if refusal is not None:
                 self.outcome.exceptions[self.offset + position] = refusal
         self._flush()
 
     # -- judging --------------------------------------------------------------------------------------------------
 
-    def _take(self, position: int, subject: bytes, header_len: int, payload: bytes) -> Duplicate | ApiError | None:
+    def take(
+        self, position: int, subject: bytes, header_len: int, payload: bytes
+    ) -> Duplicate | ApiError | BatchEnded | None:
         """Stage one message, or say why not. Source: the clustered column of the order of checks."""
         stream = self.stream
         settings = stream.settings
@@ -163,7 +168,7 @@ class Careful:
             return api_error("JSClusterNotAvailErr")
         header = payload[:header_len]
         fields = headers.fields(header) if header else _NO_FIELDS
-        if fields.get(headers.BATCH_ID):
+        if fields.get(headers.BATCH_ID) and not self.takes_batch_id:
             return api_error("JSAtomicPublishDisabledErr")
         if settings.sealed:
             return api_error("JSStreamSealedErr")

@@ -20,6 +20,7 @@ from jetstore.model.stream import StreamConfig
 from jetstore.store.ports import Checkpoint, MessageLog, SubjectIndex
 from jetstore.store.running_hash import RunningHash
 from jetstore.stream.dedupe import Dedupe
+from jetstore.stream.ended_batches import EndedBatches
 from jetstore.stream.logical import logical_fields
 from jetstore.stream.schedules import Schedules
 from jetstore.stream.settings import Settings
@@ -154,6 +155,7 @@ def fill(stream: Stream, fields: Mapping[str, Any], ids: Mapping[str, bytes], tt
         stream.ttls = TtlSchedule.from_bytes("ttl", ttl)
     stream.schedules = Schedules(fields.get("schedules", ()))
     stream.origins = {key: (uid, seq) for key, uid, seq in fields.get("origins", ())}
+    stream.ended_batches = EndedBatches.from_row(fields.get("ended_batches"))
     for consumer_head in fields["consumers"]:
         # ``from_head`` needs the filter of a configuration that only it decodes: the filter follows.
         consumer = ConsumerState.from_head(consumer_head, None, contents)

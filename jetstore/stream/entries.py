@@ -6,6 +6,7 @@ Publishes are binary, because they are many::
     BATCH   = the same, stored as a whole or not at all
     SOURCED = kind:u8 flags:u8 time_ns:i64 length:u32 json frame-run
     RESTORED = the same
+    FAST    = the same
 
 The rest is rare and JSON. Entries of consumers carry what ``jetstore.consumer.entries`` wrote. An unknown kind or flag
 stops the group (``FormatUnknown``): it is never guessed. Source: ``docs/format/entries.md``.
@@ -42,6 +43,7 @@ class EntryKind(IntEnum):
     BATCH = 6
     SOURCED = 7
     RESTORED = 8
+    FAST = 9
     CONSUMER_SET = 16
     CONSUMER_DELETE = 17
     DELIVERED = 18
@@ -51,7 +53,6 @@ class EntryKind(IntEnum):
     CONSUMER_RESET = 22
     CONSUMER_PAUSE = 23
     EXHAUSTED = 24
-    DELIVERED_NEW = 25
 
 
 _KINDS = {int(kind): kind for kind in EntryKind}
@@ -93,6 +94,16 @@ class RestoredHead(NamedTuple):
     """There is nothing more."""
     last_time_ns: int = 0
     """When the last message was stored that ever was, if none of the archive is newer."""
+
+
+class FastHead(NamedTuple):
+    """Which messages of a publish entry belong to fast batches. All others are plain publishes."""
+
+    runs: list[tuple[int, int, int]]
+    """Position of the first one, how many, and the key of their batch: 0 = it goes on when one of them is refused, else
+    a number that no other batch has in the leader's term; after a refusal nothing more of that batch is stored."""
+    ended: list[int]
+    """Keys of batches that a refusal has ended, of which nothing more will come."""
 
 
 def entry_kind(data: bytes) -> EntryKind:
@@ -149,6 +160,23 @@ def decode_restored(data: bytes) -> tuple[int, RestoredHead, list[Frame]]:
     return time_ns, RestoredHead(**fields), frames
 
 
+def encode_fast(time_ns: int, head: FastHead, frames: Sequence[Frame]) -> bytes:
+    """Publishes, some of them parts of fast batches, at the leader's time."""
+    return _encode_headed(EntryKind.FAST, time_ns, head._asdict(), frames)
+
+
+def decode_fast_head(data: bytes) -> tuple[int, FastHead]:
+    """Time and head alone. Raises ``Corruption`` or ``FormatUnknown``."""
+    time_ns, fields, _ = _decode_head(data, set(FastHead._fields))
+    return time_ns, FastHead(**fields)
+
+
+def decode_fast(data: bytes) -> tuple[int, FastHead, list[Frame]]:
+    """Time, head and frames, every body verified. Raises ``Corruption`` or ``FormatUnknown``."""
+    time_ns, fields, frames = _decode_headed(data, set(FastHead._fields))
+    return time_ns, FastHead(**fields), frames
+
+
 def _encode_headed(kind: EntryKind, time_ns: int, head: dict[str, Any], frames: Sequence[Frame]) -> bytes:
     line = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     start = _PUBLISH_HEAD.pack(kind, 0, time_ns) + len(line).to_bytes(4, "little")
@@ -156,12 +184,18 @@ def _encode_headed(kind: EntryKind, time_ns: int, head: dict[str, Any], frames: 
 
 
 def _decode_headed(data: bytes, names: set[str]) -> tuple[int, dict[str, Any], list[Frame]]:
+    time_ns, fields, end = _decode_head(data, names)
+    return time_ns, fields, decode_frame_run(memoryview(data)[end:])
+
+
+def _decode_head(data: bytes, names: set[str]) -> tuple[int, dict[str, Any], int]:
+    """Time, fields, and where the frames begin."""
     at = _PUBLISH_HEAD.size + 4
     if len(data) < at:
-        raise Corruption("entry of copied messages shorter than its head", file="entry", offset=0, actual=len(data))
+        raise Corruption("entry with a head shorter than it", file="entry", offset=0, actual=len(data))
     time_ns = publish_time_ns(data)
     end = at + int.from_bytes(data[at - 4 : at], "little")
-    return time_ns, _decode(b" " + data[at:end], names), decode_frame_run(memoryview(data)[end:])
+    return time_ns, _decode(b" " + data[at:end], names), end
 
 
 def encode_config(version: int, created_ns: int, config: StreamConfig) -> bytes:

@@ -80,6 +80,11 @@ def msg_ids(blocks: list[bytes]) -> list[bytes]:
     return [block.partition(MSG_ID_LINE)[2].partition(b"\r\n")[0].lstrip(b" ") for block in blocks]
 
 
+def asks_for_level(payload: bytes) -> bool:
+    """Whether there may be a header that asks for an API level."""
+    return REQUIRED_LEVEL in payload
+
+
 def sequence(text: bytes) -> int:
     """A decimal number, or -1 for anything else (which no sequence equals)."""
     return int(text) if text.isdigit() else -1

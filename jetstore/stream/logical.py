@@ -42,7 +42,8 @@ Part = Callable[[], bytes]
 def logical_fields(stream: Stream) -> dict[str, Any]:  # Any: JSON values
     """The part of a checkpoint's head that equal logs make equal."""
     contents = stream.contents
-    return {
+    rare = {"ended_batches": stream.ended_batches.to_row()} if stream.ended_batches.keys else {}
+    return rare | {
         "version": LOGICAL_VERSION,
         "uid": stream.uid,
         "index": stream.applied_index,

@@ -14,6 +14,13 @@ class Duplicate(NamedTuple):
     seq: int
 
 
+class BatchEnded(NamedTuple):
+    """An earlier message of the same fast batch was refused, which ended it; nothing was stored."""
+
+
+BATCH_ENDED = BatchEnded()
+
+
 @dataclass(slots=True)
 class PublishOutcome:
     """What became of a publish entry's messages, in bulk.
@@ -25,7 +32,7 @@ class PublishOutcome:
     first_seq: int
     count: int
     """Messages of the entry, refused ones included."""
-    exceptions: dict[int, Duplicate | ApiError] = field(default_factory=dict)
+    exceptions: dict[int, Duplicate | ApiError | BatchEnded] = field(default_factory=dict)
     """Position in the entry → why it got no sequence."""
     values: dict[int, int] = field(default_factory=dict)
     """Position in the entry → the counter's value, on streams of counters."""

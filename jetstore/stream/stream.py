@@ -19,11 +19,13 @@ from jetstore.store.ports import Checkpoint, Columns, Frame, Message, MessageLog
 from jetstore.store.running_hash import RunningHash
 from jetstore.stream import checkpoint, entries, logical, reads, removals, retention
 from jetstore.stream.apply_batch import apply_batch
+from jetstore.stream.apply_fast import apply_fast
 from jetstore.stream.apply_publish import apply_publish
 from jetstore.stream.apply_restored import apply_restored
 from jetstore.stream.apply_sourced import apply_sourced
 from jetstore.stream.contents import Contents
 from jetstore.stream.dedupe import Dedupe
+from jetstore.stream.ended_batches import EndedBatches
 from jetstore.stream.entries import EntryKind
 from jetstore.stream.outcomes import ConfigOutcome, ConsumerOutcome, NoopOutcome, Outcome
 from jetstore.stream.schedules import Schedules
@@ -61,6 +63,7 @@ class Stream:
         self.schedules = Schedules()
         self.origins: dict[str, tuple[int, int]] = {}
         """By key of a mirror or source: the origin's group, and the last sequence of it that was taken."""
+        self.ended_batches = EndedBatches()
         self.last_msg_id = b""
         """Message id of the last stored message; b"" if it had none."""
         self.consumers: dict[str, ConsumerState] = {}
@@ -102,6 +105,13 @@ class Stream:
                 self.logged_ns, frames = entries.publish_time_ns(data), cache
             self.is_torn = True
             outcome = apply_publish(self, frames) if kind is EntryKind.PUBLISH else apply_batch(self, frames)
+        elif kind is EntryKind.FAST:
+            if cache is None:
+                self.logged_ns, head, frames = entries.decode_fast(data)
+            else:
+                (self.logged_ns, head), frames = entries.decode_fast_head(data), cache
+            self.is_torn = True
+            outcome = apply_fast(self, term, head, frames)
         else:
             outcome = self._apply_rare(kind, data)
         self.is_torn = False

@@ -61,7 +61,6 @@ def test_error_table_is_whole() -> None:
     ("fields", "feature"),
     [
         ({"compression": "s2"}, "compression s2"),
-        ({"allow_batched": True}, "allow_batched"),
     ],
 )
 def test_features_of_later_versions_are_named(fields: dict[str, object], feature: str) -> None:

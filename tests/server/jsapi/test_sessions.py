@@ -5,6 +5,7 @@ this file as a program to record all, or those named, again. One step a line::
 
     ask N subject [body] [| Header: value]…     a request; N messages come to its inbox (0: none is waited for)
     sub subject                                 subscribe
+    put reply subject [body] [| Header: value]… publish with this reply subject
     later subject [body] [| Header: value]…     a request whose inbox is one of the subscriptions
     get N                                       the next N messages of the subscriptions
     until subject [body]                        ask until the answer holds what the next line says
@@ -152,6 +153,11 @@ async def run(port: int, name: str) -> list[list[list[str]]]:
                     if word == "ask":
                         count, _, words = rest.partition(" ")
                         said.append(await session.ask(int(count), words))
+                    elif word == "put":
+                        reply, _, words = rest.partition(" ")
+                        subject, header, body = session.parts(words)
+                        session.publish(subject, reply, header, body)
+                        said.append([])
                     elif word == "sub":
                         subscriptions += 1
                         writer.write(f"SUB {rest} {subscriptions}\r\n".encode())
