@@ -53,6 +53,7 @@ class EntryKind(IntEnum):
     CONSUMER_RESET = 22
     CONSUMER_PAUSE = 23
     EXHAUSTED = 24
+    DELIVERED_NEW = 25
 
 
 _KINDS = {int(kind): kind for kind in EntryKind}
