@@ -247,7 +247,7 @@ class SegmentTable:
         """Ordinal of the first record whose time is ≥ ``time_ns``; ``message_count`` if none."""
         if self.times:
             return bisect_left(self.times, time_ns)
-        frame = bisect_left(self.base_times, time_ns) - 1  # the last that begins before: all behind it begin late enough
+        frame = bisect_left(self.base_times, time_ns) - 1  # the last that begins before that time
         if frame < 0:
             return 0
         return min(self.ordinals[frame] + time_ns - self.base_times[frame], self.frame_end(frame))

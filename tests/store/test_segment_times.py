@@ -1,4 +1,4 @@
-"""A segment's table finds the first record of a time, also where several have it: archives and mirrors may bring such."""
+"""A segment's table finds the first record of a time, also where several have it, as those of archives may."""
 
 from __future__ import annotations
 
