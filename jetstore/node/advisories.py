@@ -18,8 +18,6 @@ from jetstore.node.ports import Outlet
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 NUID_LETTERS = 22
-ACCOUNT = "$G"
-"""The account that the few advisories name that always do."""
 
 
 def nuid(rng: Random, letters: int = NUID_LETTERS) -> str:
@@ -76,7 +74,7 @@ class Advisories:
         subject = self.wants(kind, consumer)
         if subject:
             type_name = f"io.nats.jetstream.advisory.v1.consumer_group_{what}"
-            self.send(subject, type_name, consumer, account=ACCOUNT, group=group, **fields)
+            self.send(subject, type_name, consumer, account=self._outlet.account, group=group, **fields)
 
     def tell_dropped(self, consumer: str, runs: Sequence[Run]) -> None:
         """Pending messages were removed from the stream: they count as terminated."""

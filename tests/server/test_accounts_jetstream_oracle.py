@@ -74,6 +74,28 @@ def comparable(value: Json) -> Json:
     return [comparable(each) for each in value] if isinstance(value, list) else value
 
 
+async def who_pins(client: nats.NATS) -> str:
+    """The account that the advisory of a client that is pinned names."""
+    told = await client.subscribe("$JS.EVENT.ADVISORY.CONSUMER.PINNED.>")
+    groups = {"priority_policy": "pinned_client", "priority_groups": ["g"], "priority_timeout": 10_000_000_000}
+    config = {"durable_name": "c", "name": "c", "ack_policy": "explicit", **groups}
+    requests = (
+        ("$JS.API.STREAM.CREATE.P", {"name": "P", "subjects": ["p"]}),
+        ("$JS.API.CONSUMER.CREATE.P.c", {"stream_name": "P", "config": config}),
+        ("p", "a message"),
+    )
+    for subject, body in requests:
+        answer = await client.request(subject, json.dumps(body).encode(), timeout=5)
+        assert b'"error"' not in answer.data, answer.data
+    pull = {"batch": 1, "expires": 5_000_000_000, "group": "g"}
+    inbox = await client.subscribe(client.new_inbox())
+    await client.publish("$JS.API.CONSUMER.MSG.NEXT.P.c", json.dumps(pull).encode(), reply=inbox.subject)
+    advisory = json.loads((await told.next_msg(timeout=5)).data)
+    await told.unsubscribe()
+    await inbox.unsubscribe()
+    return str(advisory["account"])
+
+
 async def answers(directory: Path, *command: str) -> list[Json]:
     """What a server answers to all requests, and what it sends of each stream."""
     found: list[Json] = []
@@ -88,6 +110,7 @@ async def answers(directory: Path, *command: str) -> list[Json]:
             if subject.startswith("$JS.API.INFO"):
                 answer = {key: answer[key] for key in ("streams", "consumers", "limits", "storage")}
             found.append((user, subject, comparable(answer)))
+        found.append(("a", "pinned", await who_pins(clients["a"])))
         for user, client in clients.items():
             await client.flush()
             await asyncio.wait_for(client.flush(), 5)
