@@ -1,5 +1,7 @@
 """Two images of a tree of files: what processes see, and what the disk has. A power cut makes the second the first.
 
+(``SlowImage`` at the end is the same tree without the second image: nothing is lost, but a sync takes its time.)
+
 Each file is two backing files with the same name in ``seen/`` and ``disk/``; writes go to the first, and a sync copies
 the ranges written since. Directories are two dicts. A name counts as on the disk as ``Names`` says. Metadata lives in
 this process, which survives every power cut; nothing here is meant to survive itself.
@@ -12,6 +14,7 @@ import errno
 import os
 import random
 import stat
+import threading
 import time
 from dataclasses import dataclass, field
 from itertools import count
@@ -120,10 +123,7 @@ class DiskImage:
             raise OSError(errno.EEXIST, path)
         node = Node(next(self._numbers), mode, time.time_ns(), links=1)
         if not node.is_dir:
-            flags = os.O_CREAT | os.O_RDWR | os.O_TRUNC
-            node.seen = os.open(self.backing / "seen" / str(node.number), flags, 0o600)
-            node.disk = os.open(self.backing / "disk" / str(node.number), flags, 0o600)
-            self._files.add(node)
+            self._back(node)
         parent.names[name] = node
         self._changed(parent)
         return node
@@ -135,7 +135,7 @@ class DiskImage:
         if node.names:
             raise OSError(errno.ENOTEMPTY, path)
         del parent.names[name]
-        node.links -= 1
+        self._unlink(node)
         self._changed(parent)
 
     def rename(self, old: str, new: str) -> None:
@@ -149,7 +149,7 @@ class DiskImage:
         if target is not None:
             if target.names:
                 raise OSError(errno.ENOTEMPTY, new)
-            target.links -= 1
+            self._unlink(target)
         del from_parent.names[from_name]
         to_parent.names[to_name] = node
         self._changed(from_parent)
@@ -271,9 +271,26 @@ class DiskImage:
         node.written.clear()
         node.shortest = None
 
+    def open(self, node: Node) -> None:
+        """A file is opened once more."""
+        node.opens += 1
+
     def close(self, node: Node) -> None:
         """One open of a file ended."""
         node.opens -= 1
+
+    def _back(self, node: Node) -> None:
+        """Give a new file its bytes."""
+        node.seen = self._backing_file("seen", node)
+        node.disk = self._backing_file("disk", node)
+        self._files.add(node)
+
+    def _backing_file(self, folder: str, node: Node) -> int:
+        return os.open(self.backing / folder / str(node.number), os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
+
+    def _unlink(self, node: Node) -> None:
+        """A name less; the disk may still have it."""
+        node.links -= 1
 
     def _place(self, path: str) -> tuple[Node, str]:
         folder, _, name = path.rstrip("/").rpartition("/")
@@ -293,3 +310,50 @@ class DiskImage:
             names = directory.names_on_disk if on_disk else directory.names
             found.extend(node for node in names.values() if node.is_dir)
         return found
+
+
+class SlowImage(DiskImage):
+    """A disk that keeps everything, and takes ``sync_s`` for each sync; beside it, others and what else comes go on.
+
+    Its methods may be called from several threads (of the file system; for one directory or file the kernel orders
+    what changes it).
+    """
+
+    def __init__(self, backing: Path, sync_s: float) -> None:
+        super().__init__(backing)
+        self.sync_s = sync_s
+        self._counting = threading.Lock()
+        """Opens and links: a file goes with the last of them."""
+
+    def write(self, node: Node, data: bytes, offset: int) -> int:
+        node.mtime_ns = time.time_ns()
+        return os.pwrite(node.seen, data, offset)
+
+    def truncate(self, node: Node, length: int) -> None:
+        os.ftruncate(node.seen, length)
+
+    def sync(self, node: Node) -> None:
+        time.sleep(self.sync_s)
+
+    def open(self, node: Node) -> None:
+        with self._counting:
+            super().open(node)
+
+    def close(self, node: Node) -> None:
+        with self._counting:
+            super().close(node)
+            self._free_unused(node)
+
+    def _unlink(self, node: Node) -> None:
+        with self._counting:
+            super()._unlink(node)
+            self._free_unused(node)
+
+    def _back(self, node: Node) -> None:
+        node.seen = self._backing_file("seen", node)
+
+    def _free_unused(self, node: Node) -> None:
+        if not node.is_dir and node.links == 0 and node.opens == 0 and node.seen >= 0:
+            os.close(node.seen)
+            node.seen = -1
+            (self.backing / "seen" / str(node.number)).unlink()

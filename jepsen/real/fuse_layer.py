@@ -3,6 +3,8 @@
 ``python -m jepsen.real.fuse_layer BACKING MOUNT NAMES`` serves a ``disk_image.DiskImage`` at MOUNT. While it is mounted
 it only serves. When it is unmounted it reads one line: ``cut``, ``cut SEED`` or ``quit``; after a cut it answers with
 what was lost and mounts again: the kernel has nothing cached then. ``PowerDisk`` is the other side of this talk.
+With a number of seconds in the place of NAMES it is a disk that loses nothing, and takes so long for each sync
+(``SlowDisk``): for that, requests are served side by side.
 
 Writes reach this process at once (no write-back cache in the kernel); mmap reads work, since direct_io is off.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -19,12 +22,15 @@ import sys
 import time
 from collections.abc import Iterator
 from ctypes.util import find_library
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .disk_image import DiskImage, Names, Node
+from .disk_image import DiskImage, Names, Node, SlowImage
 
 UNMOUNT_TIMEOUT_S = 20.0
+SYNCS_AT_ONCE = 256
+"""Of a slow disk; a cloud's disks take as many requests in parallel."""
 
 
 def missing() -> str:
@@ -49,6 +55,7 @@ def operations(image: DiskImage) -> Any:
     import mfusepy
 
     handles: dict[int, Node] = {}
+    numbers = count(1)
 
     def node_of(path: str | None, handle: int | None) -> Node:
         if handle is not None and handle in handles:
@@ -58,8 +65,8 @@ def operations(image: DiskImage) -> Any:
         return image.find(path)
 
     def opened(node: Node) -> int:
-        node.opens += 1
-        handle = max(handles, default=0) + 1
+        image.open(node)
+        handle = next(numbers)
         handles[handle] = node
         return handle
 
@@ -170,10 +177,17 @@ def main(argv: list[str]) -> int:
     """Serve, and obey the line that comes after each unmount."""
     import mfusepy
 
-    backing, mount, names = argv
-    image = DiskImage(Path(backing), Names(names))
+    backing, mount, kind = argv
+    image: DiskImage
+    threads: dict[str, int]
+    if kind in list(Names):
+        image, threads = DiskImage(Path(backing), Names(kind)), {"nothreads": True}
+    else:
+        image, threads = SlowImage(Path(backing), float(kind)), {"max_threads": SYNCS_AT_ONCE}
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     while True:
-        mfusepy.FUSE(operations(image), mount, foreground=True, nothreads=True, hard_remove=True, fsname="jepsen-power")
+        mfusepy.FUSE(operations(image), mount, foreground=True, hard_remove=True, fsname="jepsen", **threads)
         words = sys.stdin.readline().split()
         if not words or words[0] == "quit":
             return 0
@@ -181,16 +195,16 @@ def main(argv: list[str]) -> int:
         print(json.dumps(lost | {"syncs": image.syncs, "written": image.bytes_written}), flush=True)
 
 
-class PowerDisk:
-    """A mounted file system whose power can be cut. Everything is under ``folder``; ``mount`` is where stores go."""
+class FuseDisk:
+    """The layer in a process of its own. Everything is under ``folder``; ``mount`` is where stores go."""
 
-    def __init__(self, folder: Path, names: Names = Names.STRICT) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         """OSError when it does not get mounted; ask ``missing`` first."""
         self.mount = folder / "mount"
         self.mount.mkdir(parents=True)
         self._log = (folder / "layer.log").open("wb")
         self._layer = subprocess.Popen(
-            [sys.executable, "-m", "jepsen.real.fuse_layer", str(folder / "backing"), str(self.mount), names.value],
+            [sys.executable, "-m", "jepsen.real.fuse_layer", str(folder / "backing"), str(self.mount), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -198,13 +212,6 @@ class PowerDisk:
             text=True,
         )
         self._wait_mounted()
-
-    def cut(self, seed: int | None = None) -> dict[str, int]:
-        """Cut the power (the server must be dead already) and mount what the disk has; what was lost."""
-        self._unmount()
-        lost: dict[str, int] = json.loads(self._say("cut" if seed is None else f"cut {seed}"))
-        self._wait_mounted()
-        return lost
 
     def close(self) -> None:
         """Unmount and end the layer. Idempotent."""
@@ -256,6 +263,27 @@ class PowerDisk:
     def _tail(self) -> str:
         self._log.flush()
         return Path(self._log.name).read_text(errors="replace")[-2000:]
+
+
+class PowerDisk(FuseDisk):
+    """A mounted file system whose power can be cut."""
+
+    def __init__(self, folder: Path, names: Names = Names.STRICT) -> None:
+        super().__init__(folder, names.value)
+
+    def cut(self, seed: int | None = None) -> dict[str, int]:
+        """Cut the power (the server must be dead already) and mount what the disk has; what was lost."""
+        self._unmount()
+        lost: dict[str, int] = json.loads(self._say("cut" if seed is None else f"cut {seed}"))
+        self._wait_mounted()
+        return lost
+
+
+class SlowDisk(FuseDisk):
+    """A mounted file system on which a sync takes ``sync_s`` seconds; so do ``SYNCS_AT_ONCE`` of different files."""
+
+    def __init__(self, folder: Path, sync_s: float) -> None:
+        super().__init__(folder, repr(sync_s))
 
 
 if __name__ == "__main__":

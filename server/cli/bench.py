@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import click
 from server.bench.measure import QUICK, Sizes
 from server.bench.report import cells, details, table
 from server.bench.run import ROWS, machine, run, servers_here
+from server.bench.slow_disk import CannotMount, slow_disk
 
 
 def _say(text: str) -> None:
@@ -43,6 +45,9 @@ def _print_table(headings: list[str], rows: list[list[str]]) -> None:
 @click.option("--long", "is_long", is_flag=True, help="Restart with 10 M messages on 1 M subjects, memory up to 10 M.")
 @click.option("--seconds", type=float, help="Length of one publishing measurement.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where stores are put; the disk that is measured.")
+@click.option(
+    "--sync-ms", type=click.FloatRange(0), help="Put stores on a FUSE disk where each sync takes so long (needs root)."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures to this file.")
 def bench(
     rows: str,
@@ -52,6 +57,7 @@ def bench(
     is_long: bool,
     seconds: float | None,
     folder: Path | None,
+    sync_ms: float | None,
     json_path: Path | None,
 ) -> None:
     names = [name.strip() for name in rows.split(",") if name.strip()]
@@ -67,7 +73,11 @@ def bench(
         repeat = 1
     chosen = list(servers) or servers_here()
     _say(f"{machine()}")
-    results = run(names, chosen, sizes, repeat, _say, folder)
+    try:
+        with slow_disk(sync_ms, _say, folder) if sync_ms is not None else nullcontext(folder) as place:
+            results = run(names, chosen, sizes, repeat, _say, place)
+    except CannotMount as reason:
+        raise click.UsageError(f"--sync-ms: {reason}") from None
     headings, lines = cells(results, chosen)
     _print_table(headings, lines)
     print(details(results, chosen[0]))

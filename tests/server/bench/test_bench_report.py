@@ -83,3 +83,10 @@ def test_json_of_the_command(tmp_path: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     document = json.loads(path.read_text())
     assert document["results"][0]["servers"][NATS_SERVER]["median"] > 0
+
+
+def test_without_a_slow_disk_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.bench.slow_disk.missing", lambda: "no /dev/fuse")
+    outcome = CliRunner().invoke(bench, ["--rows", "publish", "--sync-ms", "1"])
+    assert outcome.exit_code == 2
+    assert "--sync-ms: no /dev/fuse" in outcome.output
