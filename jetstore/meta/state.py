@@ -84,6 +84,15 @@ def founded_by(data: bytes) -> tuple[GroupUid, tuple[Member, ...]] | None:
     return None
 
 
+def named_by(data: bytes) -> tuple[GroupUid, str] | None:
+    """The group that an entry is about and its stream's key, whatever became of it; None: it does not say both."""
+    try:
+        request = json.loads(data)
+        return GroupUid(request["uid"]), str(request["name"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def _members(fields: dict[str, Any]) -> tuple[tuple[str, int], ...]:
     return tuple((node, incarnation) for node, incarnation in fields["members"])
 

@@ -22,7 +22,8 @@ from typing import Any
 from jetstore.errors import Corruption, JetstoreError
 from jetstore.hot.frame import frame_columns
 from jetstore.limits import Limits
-from jetstore.meta.state import MetaState, StreamAssignment
+from jetstore.meta.state import MetaState, StreamAssignment, named_by
+from jetstore.meta.stream_key import GLOBAL_ACCOUNT, name_of
 from jetstore.node.examine import StoreReport, examine, verify
 from jetstore.node.mending import MendedStream, mend_stream
 from jetstore.node.open_store import least_journal_block
@@ -224,8 +225,9 @@ class _Recovery:
         if recovery is not None and recovery.is_stopped:
             self.remaining.append("the metadata's journal has lines that only another version of jetstore understands")
             return None
-        machine, notes = self._readable_meta(recovery)
-        notes += self._adopt_groups(machine)
+        copies = self._meta_heads()
+        machine, notes = self._readable_meta(recovery, copies)
+        notes += self._adopt_groups(machine, _keys_in(recovery, copies))
         known = recovery or GroupRecovery(META_GROUP)
         machine.applied_index = RaftIndex(max(known.last_index, machine.applied_index) + 1)
         machine.applied_term = Term(max(known.last_term, known.term, machine.applied_term) + 1)
@@ -233,14 +235,18 @@ class _Recovery:
         self.done.append(Recovered("_meta_", 1, 0, 0, 0, [], notes))
         return machine
 
-    def _readable_meta(self, recovery: GroupRecovery | None) -> tuple[MetaState, list[str]]:
-        """The state of the newest readable head and every readable entry above it, whatever is missing between."""
+    def _meta_heads(self) -> list[HeadCopy]:
+        """Those that can be read, the newest last."""
         copies: list[HeadCopy] = []
         try:
             copies, _ = read_heads(self.vfs, META_GROUP)
         except JetstoreError as error:
             self.remaining.append(f"_meta_: {error}")
-        copies.sort(key=lambda copy: int(json.loads(copy.content)["index"]))
+        return sorted(copies, key=lambda copy: int(json.loads(copy.content)["index"]))
+
+    @staticmethod
+    def _readable_meta(recovery: GroupRecovery | None, copies: list[HeadCopy]) -> tuple[MetaState, list[str]]:
+        """The state of the newest readable head and every readable entry above it, whatever is missing between."""
         machine = MetaState.restore(copies[-1].content) if copies else MetaState()
         notes: list[str] = []
         skipped = 0
@@ -257,8 +263,11 @@ class _Recovery:
             notes.append("the list of streams was lost and made again from the streams themselves")
         return machine, notes
 
-    def _adopt_groups(self, machine: MetaState) -> list[str]:
-        """Streams that only their own group knows; and none that a tombstone stands for."""
+    def _adopt_groups(self, machine: MetaState, keys: Mapping[GroupUid, str]) -> list[str]:
+        """Streams that only their own group knows; and none that a tombstone stands for.
+
+        A group knows its stream's name, not whose it is: ``keys`` are what else was readable says of that.
+        """
         notes = []
         gone = {uid for uid, recovery in self.groups.items() if not recovery.generation}
         for name, assignment in list(machine.streams.items()):
@@ -272,14 +281,20 @@ class _Recovery:
                 continue
             if group.stream is not None and config is None and not group.findings:
                 continue  # its creation was cut off: the next start buries it
-            if group.stream is None or config is None or config.name in machine.streams:
+            known = keys.get(group.uid, "")
+            is_known = config is not None and name_of(known) == config.name
+            key = known if is_known or config is None else config.name
+            if group.stream is None or config is None or key in machine.streams:
                 notes.append(f"group {group.uid} belongs to no stream: its files are in {self._quarantine(group.uid)}")
                 continue
             version, created_ns = group.stream.config_version, Nanos(group.stream.created_ns)
-            machine.streams[config.name] = StreamAssignment(
-                group.uid, config.name, config.to_json(), version, created_ns
-            )
-            notes.append(f"{config.name} was found by its own group; if it had been deleted, delete it again")
+            machine.streams[key] = StreamAssignment(group.uid, key, config.to_json(), version, created_ns)
+            notes.append(f"{key} was found by its own group; if it had been deleted, delete it again")
+            if not is_known:
+                notes.append(
+                    f"{key}: nothing readable says which account it belongs to; it is in {GLOBAL_ACCOUNT} now, or in"
+                    " the account that has JetStream if only one has"
+                )
         machine.next_uid = GroupUid(max([machine.next_uid - 1, *self.groups]) + 1)
         return notes
 
@@ -293,6 +308,18 @@ class _Recovery:
             self.vfs.fsync_dir(QUARANTINE_DIR)
             self.vfs.fsync_dir(GROUPS_DIR)
         return target
+
+
+def _keys_in(recovery: GroupRecovery | None, copies: list[HeadCopy]) -> dict[GroupUid, str]:
+    """Keys of streams by group, as any readable head or entry of the metadata has them, in force or not."""
+    keys: dict[GroupUid, str] = {}
+    for copy in copies:
+        keys |= {each.uid: key for key, each in MetaState.restore(copy.content).streams.items()}
+    for entry in recovery.entries if recovery is not None else ():
+        named = named_by(entry.data) if entry.data else None
+        if named is not None:
+            keys[named[0]] = named[1]
+    return keys
 
 
 def _journal_names(vfs: Vfs) -> list[str]:

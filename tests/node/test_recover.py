@@ -4,6 +4,7 @@ readable, gives no sequence twice, and consumers go on where they were; a second
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from damaged_store import ACKED, LIMITS, body, fingerprint, flip, play_over, put, small_store, take
+from damaged_store import ACKED, LIMITS, body, current_server, fingerprint, flip, play_over, put, small_store, take
 
 from jepsen.sim.client import Client
 from jepsen.sim.faults import SimCrash
@@ -19,8 +20,11 @@ from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
 from jepsen.workload.base import get
 from jetstore.errors import JetstoreError
+from jetstore.model.server_limits import ServerLimits
+from jetstore.model.stream import StreamConfig
 from jetstore.node.examine import examine, verify
 from jetstore.node.recover import Recovered, recover
+from jetstore.node.streams_api import StreamsApi
 
 STORED, ABOVE = 30, 10
 ALL = STORED + ABOVE
@@ -234,6 +238,54 @@ def test_the_metadata_head(copies: int) -> None:
         vfs.lose(f"groups/1/{name}")
     mends(vfs, ["_meta_"])
     goes_on(vfs, readable=set(range(1, ALL + 1)), above=ALL)
+
+
+def of_an_account(vfs: SimVfs) -> SimVfs:
+    """Over a store: account A makes a stream, deletes it and makes it again; only the journal knows."""
+
+    async def story(world: World, client: Client) -> None:
+        api = StreamsApi(current_server(world).node, ServerLimits(), account="A")
+        await api.create_stream(StreamConfig(name="T", subjects=("t",)))
+        await api.delete_stream("T")
+        await api.create_stream(StreamConfig(name="T", subjects=("t",), description="the second"))
+        await asyncio.sleep(1)  # the idle block: second evidence of everything
+
+    return play_over(vfs, story)[0]
+
+
+def streams_of(vfs: SimVfs) -> dict[str, str]:
+    report, files = examine(vfs, LIMITS)
+    files.close()
+    assert report.meta is not None
+    return {key: str(each.config.get("description", "")) for key, each in report.meta.streams.items()}
+
+
+def test_a_stream_found_by_its_group_is_its_accounts_if_anything_readable_says_so() -> None:
+    vfs = of_an_account(whole())
+    assert streams_of(vfs) == {"S": "", "OTHER": "", "A > T": "the second"}
+    for path, at in find(vfs, b'"op":"delete"', "journal/"):
+        flip(vfs, path, at)
+    done, remaining, _ = run_recover(vfs)
+    assert remaining == []
+    assert streams_of(vfs) == {"S": "", "OTHER": "", "A > T": "the second"}
+    notes = next(each.notes for each in done if each.name == "_meta_")
+    assert any("A > T was found by its own group" in note for note in notes), notes
+    assert not any("account" in note for note in notes), notes
+
+
+def test_where_nothing_says_whose_it_is_that_is_said() -> None:
+    vfs = of_an_account(whole())
+    for name in ("HEAD.a", "HEAD.b"):
+        vfs.lose(f"groups/1/{name}")
+    for path, at in find(vfs, b'"op":', "journal/"):
+        flip(vfs, path, at)
+    done, remaining, _ = run_recover(vfs)
+    assert remaining == []
+    assert streams_of(vfs) == {"S": "", "OTHER": "", "T": "the second"}
+    notes = next(each.notes for each in done if each.name == "_meta_")
+    said = [note for note in notes if "nothing readable says which account it belongs to" in note]
+    assert [note.partition(":")[0] for note in said] == ["S", "OTHER", "T"]
+    assert all("$G" in note for note in said)
 
 
 def test_a_journal_file_gone() -> None:
