@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jetstore.errors import DiskFull, DiskPoisoned
 from jetstore.limits import Limits
+from jetstore.node.ports import Outlet
 from jetstore.store.ports import Disk, JournalStatus, Kind, Record
 from jetstore.types import GroupUid, RaftIndex, Term
 
@@ -98,6 +99,7 @@ class GroupCommit:
         self.heard: Callable[[], bytes] = bytes
         """What was heard of other nodes since it was asked last, b"" = nothing: it goes with the next block."""
         self.status: JournalStatus | None = None
+        self._acking: dict[Outlet, None] = {}
         self.blocks = 0
         self.records = 0
         self.sync_seconds_total = 0.0
@@ -110,6 +112,16 @@ class GroupCommit:
         if not (self._in_flight or self._pump_scheduled or self._stopped):
             self._pump_scheduled = True
             self._loop.call_soon(self._pump)  # everything this loop turn reads joins the block
+
+    def note_acks(self, outlet: Outlet) -> None:
+        """PubAcks wait in this router: they are to leave together when the block is applied."""
+        self._acking[outlet] = None
+
+    def flush_acks(self) -> None:
+        """Send the PubAcks that wait, of every account that has some."""
+        acking, self._acking = self._acking, {}
+        for outlet in acking:
+            outlet.flush_acks()
 
     def stop(self) -> None:
         """Submit nothing more."""

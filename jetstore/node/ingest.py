@@ -349,6 +349,7 @@ class Ingest:
         exceptions, values = outcome.exceptions, outcome.values
         if not exceptions and not values:
             outlet.pub_acks(self._name, replies, range(outcome.first_seq, outcome.first_seq + len(replies)))
+            self._group.note_acks()
             return
         answers = []
         seq = outcome.first_seq

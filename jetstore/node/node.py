@@ -404,7 +404,7 @@ class Node:
                 self.storage.want_checkpoint(group.uid)
 
     def _on_status(self, status: JournalStatus) -> None:
-        self.outlet.flush_acks()
+        self.commit.flush_acks()
         self.storage.relieve(status)
         if status.wants_relief and self.assignments.has_tombstones:
             self.storage.want_checkpoint(META_GROUP, is_forced=True)

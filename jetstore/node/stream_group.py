@@ -329,6 +329,10 @@ class StreamGroup(Group):
         """There is something for the next journal block."""
         self._commit.want(self)
 
+    def note_acks(self) -> None:
+        """PubAcks of this stream wait in its router."""
+        self._commit.note_acks(self.outlet)
+
     def fill(self, budget_bytes: int) -> bool:
         """Propose the publishes that wait (``Group.compose`` calls this)."""
         return self.ingest.fill(budget_bytes) if self.core.serves else False

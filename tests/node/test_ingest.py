@@ -55,6 +55,9 @@ class FakeGroup:
     def want(self) -> None:
         self.wanted += 1
 
+    def note_acks(self) -> None:
+        """There is no journal block here."""
+
     def tell_abandoned(self, batch_id: str, reason: str) -> None:
         self.abandoned.append((batch_id, reason))
 
