@@ -22,6 +22,7 @@ from jetstore.meta.state import MetaState, StreamAssignment, encode_abandoned, e
 from jetstore.meta.stream_key import account_of, stream_key
 from jetstore.model.stream import StreamConfig
 from jetstore.node.delivery import CONSUMER_DELETED
+from jetstore.node.fast_batches import OpenCount
 from jetstore.node.group import MEMBER, Group, Replication
 from jetstore.node.lost import LostStream
 from jetstore.node.meta_group import MetaGroup
@@ -62,6 +63,8 @@ class Assignments:
         """Groups whose tombstone the journal carries until a metadata checkpoint covers it."""
         self._given_up: set[tuple[GroupUid, Term]] = set()
         """Streams half made from archives whose end this node has proposed, leading in this term."""
+        self._fast_batches = OpenCount()
+        """Of all streams together."""
         self._is_following = False
         """The metadata was current once since start: groups come and go with it."""
 
@@ -306,6 +309,7 @@ class Assignments:
             replication=self._replication(assignment),
         )
         group.on_led = self._led
+        group.ingest.fast.all = self._fast_batches
         group.is_restoring = assignment.is_restoring
         leaders = node.leaders
         if leaders is not None:
