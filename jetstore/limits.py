@@ -19,6 +19,10 @@ STREAM_TABLE_BYTES = 4 * KIB
 """Of a journal file for each stream: twice what eight lines of the group table take, each of them in both copies of a
 block's head and repeated in the next block's."""
 
+COMPRESSED_FRAME_BYTES_MAX = 8 * MIB
+"""Plain payload of a compressed frame; a larger one stays plain (it would keep the event loop for more than 10 ms), and
+a stored frame that claims more is damage."""
+
 
 def file_bytes_for(block_bytes: int, reappend_bytes: int, entry_bytes: int, least_bytes: int) -> int:
     """Size of journal files, ``least_bytes`` doubled as often as needed, in which every block finds room.

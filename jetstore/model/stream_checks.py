@@ -23,7 +23,6 @@ from jetstore.model.stream import (
     RePublish,
     RetentionPolicy,
     StorageType,
-    StoreCompression,
     StreamConfig,
 )
 from jetstore.model.subjects import collide, collides_any, is_subset, is_valid_subject
@@ -70,10 +69,7 @@ def without_server_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def refuse_unsupported(config: StreamConfig) -> None:
     """10052 naming the first feature this version does not have."""
-    wanted = (
-        ("compression s2", config.compression is StoreCompression.S2),
-        ("placement tags", config.placement is not None and bool(config.placement.tags)),
-    )
+    wanted = (("placement tags", config.placement is not None and bool(config.placement.tags)),)
     for feature, is_wanted in wanted:
         if is_wanted:
             raise _invalid(f"{feature} is not supported by this version of jetstore")

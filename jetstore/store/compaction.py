@@ -95,8 +95,7 @@ class Compaction:
             self._next_frame += 1
             if not self._log.dead.absent(max(place.first_seq, self._log.first_seq), place.last_seq, 1):
                 continue
-            self._take(place)
-            budget_bytes -= place.payload_bytes
+            budget_bytes -= max(place.payload_bytes, self._take(place))
         if self._next_frame >= len(self._frames) or self._is_stale:
             self._emit()
             self._is_done = True
@@ -116,8 +115,8 @@ class Compaction:
             for n in numbers
         ]
 
-    def _take(self, place: _FramePlace) -> None:
-        """Add the live records of a frame to those that wait."""
+    def _take(self, place: _FramePlace) -> int:
+        """Add the live records of a frame to those that wait; how large its payloads are."""
         stored = self._log.reader.frame_at(self.segment, place.offset, place.payload_bytes, place.first_seq)
         subjects, header_lens, payloads = stored.columns
         first_seq, dead = self._log.first_seq, self._log.dead
@@ -135,6 +134,7 @@ class Compaction:
             self._subjects.append(subjects[position])
             self._header_lens.append(header_lens[position] if header_lens else 0)
             self._payloads.append(payloads[position])
+        return sum(map(len, payloads))
 
     def _emit(self) -> None:
         """Encode the waiting records as one frame."""
@@ -143,7 +143,13 @@ class Compaction:
         columns = Columns(self._subjects, self._header_lens, self._payloads)
         frame = encode_columns(columns, self._times[0])
         buffers, flags = sparse_frame(
-            self._log.uid, self.segment.base_seq, self._table.end_offset, self._seqs, self._times, frame
+            self._log.uid,
+            self.segment.base_seq,
+            self._table.end_offset,
+            self._seqs,
+            self._times,
+            frame,
+            is_compressing=self._log.is_compressing,
         )
         size = sum(map(len, buffers))
         sizes = self._log.sizes_of(columns)

@@ -20,7 +20,7 @@ class MemoryLog:
     def __init__(self, storage: str = "file", first_seq: int = 1) -> None:
         assert storage in ("file", "memory")
         self._size_of = file_size_bytes if storage == "file" else memory_size_bytes
-        self.is_erasing = False
+        self.is_erasing = self.is_compressing = False
         self.first_seq = first_seq
         self.last_seq = first_seq - 1
         self._messages: dict[int, Message] = {}

@@ -1,8 +1,9 @@
 """``SegmentedLog``: the messages of one stream in segment files, with the applied ones that are not written yet on top.
 
-Appending only changes memory: a frame gets its place in the unsealed segment at once (offset, row in the table), its
-bytes wait in ``_tail``. The owner takes them from time to time (``take_unflushed``), has them written in order and says
-so (``flushed``); until then reads find them in memory. A full segment is sealed: its footer is one more write, and then
+Appending only changes memory: a frame gets its row in the table of the unsealed segment at once, its bytes wait in
+``_tail``. The owner takes them from time to time (``take_unflushed``: now a frame is compressed, if the stream wants
+that, and gets its place for good), has them written in order and says so (``flushed``); until then reads find them in
+memory. A full segment is sealed: its footer is one more write, and then
 its table leaves memory. So what is kept per stored message is a bit of ``SeqSet`` at most.
 
 Removal is logical: ``dead`` holds removed and skipped sequences from ``first_seq`` to ``last_seq``; every other
@@ -26,14 +27,14 @@ from jetstore.hot.columns import Columns, Frame
 from jetstore.hot.frame import frame_columns
 from jetstore.limits import Limits
 from jetstore.store.compaction import Compaction, is_compactable, worst_segment
-from jetstore.store.footer import encode_footer
+from jetstore.store.frame_writing import footer_buffers, frame_buffers
 from jetstore.store.log_checkpoint import LogParts, SavedParts, make_parts, restore
 from jetstore.store.log_rows import merge_rows, segment_rows
 from jetstore.store.log_scrub import Scrubber
 from jetstore.store.log_search import search, search_back
 from jetstore.store.ports import IndexRow, Message, MessageMeta, SubjectFilter
 from jetstore.store.read_cache import ReadCache
-from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, frame_head, segment_head
+from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES
 from jetstore.store.segment_files import SegmentFile, SegmentReader, segments_dir
 from jetstore.store.segment_table import FRAMES_MAX, SUBJECTS_MAX, Place, SegmentTable
 from jetstore.store.seqset import SeqSet
@@ -67,7 +68,7 @@ class SegmentedLog:
         self.storage = storage
         self.first_seq = first_seq
         self.last_seq = first_seq - 1
-        self.is_erasing = False
+        self.is_erasing = self.is_compressing = False
         self.erased_files = False
         """A file with erased records was dropped and goes with the next checkpoint."""
         self.unflushed_bytes = 0
@@ -185,6 +186,7 @@ class SegmentedLog:
             self.unflushed_bytes -= sum(FRAME_HEAD_BYTES + len(segment.memory[number].body) for number in waiting)
             self._tail = deque(item for item in self._tail if item[0] is not segment)
         segment.memory.clear()
+        segment.packed.clear()
         segment.table = None
         if segment.was_taken:
             self.erased_files = self.erased_files or bool(segment.erased)
@@ -213,23 +215,11 @@ class SegmentedLog:
         while self._tail and not (max_bytes and total >= max_bytes):
             segment, number = item = self._tail.popleft()
             taken.append(item)
-            buffers: list[bytes] = []
-            table = segment.table
-            assert table is not None
             if number == _FOOTER:
-                offset = table.end_offset
-                buffers.append(encode_footer(table, self.uid, segment.last_seq))
-                segment.has_footer = True
-                segment.file_bytes = offset + len(buffers[0])
+                offset, buffers = footer_buffers(self.uid, segment)
             else:
-                frame = segment.memory[number]
-                offset = table.offsets[number]
-                head = frame_head(self.uid, segment.base_seq, offset, table.first_seqs[number], frame)
-                buffers += [head, frame.body]
-                self.unflushed_bytes -= len(head) + len(frame.body)
-                if number == 0:
-                    offset = 0
-                    buffers.insert(0, segment_head(self.uid, segment.base_seq))
+                offset, buffers = frame_buffers(self.uid, segment, number, self.is_compressing)
+                self.unflushed_bytes -= FRAME_HEAD_BYTES + len(segment.memory[number].body)
             segment.was_taken = True
             if writes and writes[-1][0] == segment.path and end == offset:
                 writes[-1][2].extend(buffers)
@@ -252,6 +242,7 @@ class SegmentedLog:
                 segment.table = None
             else:
                 segment.memory.pop(number, None)
+                segment.packed.pop(number, None)
 
     def flush_failed(self) -> None:
         """The oldest take that was not reported yet did not get into the files, as far as anyone knows.
@@ -339,6 +330,7 @@ class SegmentedLog:
                 active.is_sealed = True  # Nothing is ever appended behind damage.
             else:
                 active.table = table
+                active.placed = table.frame_count
 
     # -- compaction -------------------------------------------------------------------------------------------------
 

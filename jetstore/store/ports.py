@@ -212,6 +212,8 @@ class MessageLog(Protocol):
     """Last sequence ever appended or skipped; strictly monotone."""
     is_erasing: bool
     """What is removed now was erased on purpose: its bytes are to leave the disk soon (``start_erasure``)."""
+    is_compressing: bool
+    """Frames written from now on are compressed where that makes them smaller. Changes no answer."""
 
     def append(self, first_seq: int, frame: Frame) -> None:
         """Take a frame whose messages get first_seq …; first_seq > last_seq (a jump is an explicit gap)."""

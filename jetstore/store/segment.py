@@ -2,9 +2,10 @@
 
 A frame's header names its sequences, time and lengths under a crc that is seeded with group uid, the segment's base
 sequence and the frame's own offset, so a frame of another file, another offset or another life of the same stream name
-is never taken for this one. Its payload (optional per-record columns, then the body of ``hot/frame.py``) has its crc in
-the header. Frames stand back to back; a segment without footer is read by following their lengths, and past damage by
-searching for the next header that checks out.
+is never taken for this one. Its payload (optional per-record columns, then the body of ``hot/frame.py``; all of it
+compressed where the stream wants that and it gets smaller) has its crc, as it is stored, in the header. Frames stand
+back to back; a segment without footer is read by following their lengths, and past damage by searching for the next
+header that checks out.
 
 Source: ``docs/format/segment.md``.
 """
@@ -20,6 +21,7 @@ from crc32c import crc32c
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.hot.columns import Frame
 from jetstore.hot.frame import decode_frame
+from jetstore.store.compressed import compressed, expanded
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.stored_frame import StoredFrame
 from jetstore.store.vfs import Vfs
@@ -40,7 +42,9 @@ HAS_TIMES = 1
 """The payload starts with count × i64: the time of each record, in place of base time + position."""
 HAS_SEQS = 2
 """Then count × u32: each record's sequence minus first_seq, in place of consecutive ones."""
-_KNOWN_FLAGS = HAS_TIMES | HAS_SEQS
+COMPRESSED = 4
+"""The payload is stored in the form of ``compressed.py``."""
+_KNOWN_FLAGS = HAS_TIMES | HAS_SEQS | COMPRESSED
 
 _SCAN_WINDOW_BYTES = 1 << 20
 
@@ -55,6 +59,7 @@ class FrameHead:
     first_seq: int
     base_time_ns: int
     payload_bytes: int
+    """As stored."""
     payload_crc: int
 
     @property
@@ -99,6 +104,12 @@ def frame_head(uid: int, base_seq: int, offset: int, first_seq: int, frame: Fram
     )
 
 
+def compressed_frame_head(uid: int, base_seq: int, offset: int, first_seq: int, frame: Frame, payload: bytes) -> bytes:
+    """The same where ``payload`` is the compressed form of the body."""
+    count, time_ns = frame.count, frame.base_time_ns
+    return _pack_head(uid, base_seq, offset, COMPRESSED, count, first_seq, time_ns, len(payload), crc32c(payload))
+
+
 def moved_frame_head(head: FrameHead, uid: int, base_seq: int, offset: int) -> bytes:
     """The header of the same frame at another place."""
     return _pack_head(
@@ -115,15 +126,27 @@ def moved_frame_head(head: FrameHead, uid: int, base_seq: int, offset: int) -> b
 
 
 def sparse_frame(
-    uid: int, base_seq: int, offset: int, seqs: list[int], times: list[int], frame: Frame
+    uid: int,
+    base_seq: int,
+    offset: int,
+    seqs: list[int],
+    times: list[int],
+    frame: Frame,
+    *,
+    is_compressing: bool = False,
 ) -> tuple[list[bytes], int]:
-    """Header, columns and body of a frame whose records have their own sequences (increasing) and times; its flags."""
+    """Header and payload of a frame whose records have their own sequences (increasing) and times; its flags."""
     count = frame.count
     flags = HAS_TIMES
     extra = pack(f"<{count}q", *times)
     if seqs[-1] - seqs[0] != count - 1:
         flags |= HAS_SEQS
         extra += pack(f"<{count}I", *[seq - seqs[0] for seq in seqs])
+    packed = compressed(extra + frame.body) if is_compressing else None
+    if packed is not None:
+        flags |= COMPRESSED
+        head = _pack_head(uid, base_seq, offset, flags, count, seqs[0], times[0], len(packed), crc32c(packed))
+        return [head, packed], flags
     crc = crc32c(frame.body, crc32c(extra))
     size = len(extra) + len(frame.body)
     head = _pack_head(uid, base_seq, offset, flags, count, seqs[0], times[0], size, crc)
@@ -153,13 +176,19 @@ def parse_frame_head(data: bytes, at: int, uid: int, base_seq: int, offset: int)
     return FrameHead(offset, flags, count, first_seq, time_ns, size, payload_crc)
 
 
-def decode_payload(head: FrameHead, payload: bytes) -> StoredFrame:
-    """The records of a frame. Raises ``Corruption`` (file "frame") if the payload is not what the header says."""
+def plain_payload(head: FrameHead, payload: bytes) -> bytes:
+    """The payload in its plain form. Raises ``Corruption`` (file "frame") if it is not what the header says."""
     if len(payload) != head.payload_bytes:
         raise Corruption("frame cut short", file="frame", offset=0, expected=head.payload_bytes, actual=len(payload))
     actual = crc32c(payload)
     if actual != head.payload_crc:
         raise Corruption("frame payload", file="frame", offset=0, expected=head.payload_crc, actual=actual)
+    return expanded(payload) if head.flags & COMPRESSED else payload
+
+
+def decode_payload(head: FrameHead, payload: bytes) -> StoredFrame:
+    """The records of a frame, from its payload as stored. Raises as ``plain_payload`` does."""
+    payload = plain_payload(head, payload)
     count = head.count
     times: range | tuple[int, ...] = range(head.base_time_ns, head.base_time_ns + count)
     seqs: range | tuple[int, ...] = range(head.first_seq, head.first_seq + count)
@@ -175,7 +204,7 @@ def decode_payload(head: FrameHead, payload: bytes) -> StoredFrame:
 
 
 def body_offset(head: FrameHead) -> int:
-    """Where the body starts inside the payload."""
+    """Where the body starts inside the plain payload."""
     return (8 * head.count if head.flags & HAS_TIMES else 0) + (4 * head.count if head.flags & HAS_SEQS else 0)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.hot.columns import Columns, Frame
 from jetstore.hot.frame import decode_item, frame_columns
@@ -27,6 +25,7 @@ from jetstore.store.segment import (
     check_segment_head,
     decode_payload,
     parse_frame_head,
+    plain_payload,
     scan_frames,
 )
 from jetstore.store.segment_table import Place, SegmentTable
@@ -67,6 +66,10 @@ class SegmentFile:
     """In memory while the segment takes frames and until its footer is in the file."""
     memory: dict[int, Frame] = field(default_factory=dict)
     """Frames by number that are not in the file yet."""
+    packed: dict[int, bytes] = field(default_factory=dict)
+    """Of those that are being written, the compressed payloads."""
+    placed: int = 0
+    """Frames before this number have the place and form in which they are written."""
     erased: int = 0
     """How often something of it was erased on purpose since it was last written anew."""
     was_taken: bool = False
@@ -301,13 +304,16 @@ class SegmentReader:
             header_len = columns.header_lens[position] if columns.header_lens else 0
             return columns.subjects[position], header_len, columns.payloads[position]
         head, payload = self.read_at(segment, place.offset, place.payload_bytes, place.first_seq)
-        self.verify(segment, head, payload)
-        return decode_item(payload[body_offset(head) :], head.count, position)
+        plain = self.verify(segment, head, payload)
+        return decode_item(plain[body_offset(head) :], head.count, position)
 
-    def verify(self, segment: SegmentFile, head: FrameHead, payload: bytes) -> None:
-        """Raises ``Corruption`` unless the payload is what the header says."""
-        if len(payload) != head.payload_bytes or crc32c(payload) != head.payload_crc:
-            raise self._bad(segment, "frame payload", head.first_seq, head.first_seq + head.count - 1, head.offset)
+    def verify(self, segment: SegmentFile, head: FrameHead, payload: bytes) -> bytes:
+        """The plain payload. Raises ``Corruption`` unless the stored one is what the header says."""
+        try:
+            return plain_payload(head, payload)
+        except Corruption as error:
+            last_seq = head.first_seq + head.count - 1
+            raise self._bad(segment, error.what, head.first_seq, last_seq, head.offset) from None
 
 
 def _frame_place(table: SegmentTable, number: int) -> tuple[int, int, int] | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jetstore.store.ports import SubjectFilter
-from jetstore.store.segment import BadRange
+from jetstore.store.segment import FRAME_HEAD_BYTES, HAS_TIMES, BadRange
 
 SUBJECTS_MAX = 16_384
 """A segment with this many subjects is sealed: bounds its table and the time to build its footer."""
@@ -116,9 +116,10 @@ class SegmentTable:
         """A frame of ``frame_bytes`` (with header) was put at ``end_offset``."""
         count = len(seqs)
         assert 0 < count <= FRAME_RECORDS_MAX, count
-        if flags and not self.times:
+        has_times = flags & HAS_TIMES
+        if has_times and not self.times:
             self.times.extend(self._times_of_all())
-        if self.times or flags:
+        if self.times or has_times:
             self.times.extend(times)
         if (not isinstance(seqs, range) and not self.seqs) or self.seqs:
             if not self.seqs:
@@ -145,6 +146,18 @@ class SegmentTable:
         self.sizes.extend(sizes)
         self.message_count += count
         self.end_offset += frame_bytes
+
+    def place_frame(self, frame: int, flags: int, payload_bytes: int) -> int:
+        """The frame is about to be written in this form, behind the one before it; its offset.
+
+        Frames are placed in order. Those behind it that are not placed yet have offsets of no meaning until they are.
+        """
+        offset = (
+            self.offsets[frame - 1] + FRAME_HEAD_BYTES + self.payload_sizes[frame - 1] if frame else self.offsets[0]
+        )
+        self.end_offset -= self.payload_sizes[frame] - payload_bytes
+        self.offsets[frame], self.payload_sizes[frame], self.flags[frame] = offset, payload_bytes, flags
+        return offset
 
     def _id(self, subject: bytes) -> int:
         found = self.subject_ids.get(subject)

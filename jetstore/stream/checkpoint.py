@@ -143,6 +143,7 @@ def fill(stream: Stream, fields: Mapping[str, Any], ids: Mapping[str, bytes], tt
     if fields["config"] is not None:
         stream.config = StreamConfig.from_json(fields["config"])
         stream.settings = Settings.of(stream.config)
+        stream.log.is_compressing = stream.settings.is_compressing
     contents = stream.contents
     contents.messages = fields["messages"]
     contents.bytes = fields["bytes"]

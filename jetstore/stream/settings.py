@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jetstore.model.source_checks import origin_keys
-from jetstore.model.stream import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from jetstore.model.stream import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
 
 FILE_RECORD_OVERHEAD_BYTES = 30
 """What nats-server's file store counts besides subject, header and body."""
@@ -47,6 +47,8 @@ class Settings:
     """Lifetime of delete markers in whole seconds; 0 = no markers."""
     record_overhead_bytes: int
     header_overhead_bytes: int
+    is_compressing: bool
+    """Its stored frames, decides no outcome."""
 
     @classmethod
     def of(cls, config: StreamConfig) -> Settings:
@@ -78,6 +80,7 @@ class Settings:
             marker_ttl_s=max(config.subject_delete_marker_ttl, 0) // 1_000_000_000,
             record_overhead_bytes=MEMORY_RECORD_OVERHEAD_BYTES if is_memory else FILE_RECORD_OVERHEAD_BYTES,
             header_overhead_bytes=0 if is_memory else FILE_HEADER_OVERHEAD_BYTES,
+            is_compressing=config.compression == StoreCompression.S2,
         )
 
     def record_bytes(self, subject: bytes, header_len: int, payload: bytes) -> int:

@@ -158,6 +158,7 @@ class Stream:
         self.config = entry.config
         self.config_version = entry.version
         self.settings = settings = Settings.of(entry.config)
+        self.log.is_compressing = settings.is_compressing
         self.origins = {key: self.origins[key] for key in self.origins if key in settings.origin_keys}
         self.dedupe.window_ns = settings.duplicate_window_ns
         self.age_cursor = 0

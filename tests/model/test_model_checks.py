@@ -60,7 +60,7 @@ def test_error_table_is_whole() -> None:
 @pytest.mark.parametrize(
     ("fields", "feature"),
     [
-        ({"compression": "s2"}, "compression s2"),
+        ({"placement": {"tags": ["a"]}}, "placement tags"),
     ],
 )
 def test_features_of_later_versions_are_named(fields: dict[str, object], feature: str) -> None:

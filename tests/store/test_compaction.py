@@ -22,18 +22,21 @@ LIMITS = Limits(segment_bytes=1_500, frame_bytes_max=300, segment_flush_bytes=30
 FILTERS = [None, Filter([b"k.1"]), Filter([b"k.*"]), Filter([b"none"])]
 
 
-def filled(seed: int) -> tuple[SimVfs, SegmentedLog, MemoryLog]:
+def filled(seed: int, is_compressing: bool = False) -> tuple[SimVfs, SegmentedLog, MemoryLog]:
     """Several sealed segments with gaps and more than half of the messages removed."""
     rng = Random(seed)
     vfs = SimVfs()
     for path in ("groups", f"groups/{UID}", DIR):
         vfs.mkdir(path)
     log, model = SegmentedLog(vfs, UID, LIMITS), MemoryLog()
+    log.is_compressing = is_compressing
     for _ in range(90):
         first = model.last_seq + rng.choice([1, 1, 1, 5])
         count = rng.randrange(1, 9)
         subjects = [b"k.%d" % rng.randrange(4) for _ in range(count)]
-        columns = Columns(subjects, [2] * count if rng.random() < 0.3 else (), [rng.randbytes(9) for _ in range(count)])
+        columns = Columns(
+            subjects, [2] * count if rng.random() < 0.3 else (), [rng.randbytes(3) * 3 for _ in range(count)]
+        )
         time_ns = (model.meta(model.last_seq) or (0, 0))[1] + rng.randrange(1, 50)
         for frame in encode_frames(columns, time_ns + 1_000 * first, 300):
             for target in (log, model):
@@ -97,9 +100,11 @@ def reopened(vfs: SimVfs, parts: LogParts) -> SegmentedLog:
     return SegmentedLog.open(vfs, UID, parts.head, chunks, LIMITS)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_everything_stays_the_same(seed: int) -> None:
-    vfs, log, model = filled(seed)
+    """From seed 12 on compressed: first both, then only what is appended, or only what is rewritten, then neither."""
+    vfs, log, model = filled(seed, is_compressing=seed in (12, 13))
+    log.is_compressing = seed in (12, 14)
     rng = Random(seed + 1_000)
     before = sum(s.file_bytes for s in log.segment_files())
     assert compact_all(vfs, log) >= 3

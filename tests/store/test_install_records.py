@@ -50,6 +50,7 @@ def filled(dice: Random, count: int = 120) -> tuple[SegmentedLog, SimVfs]:
     make_group_dir(vfs, GroupUid(7))
     log = SegmentedLog(vfs, 7, LIMITS)
     seq = 1
+    log.is_compressing = count == 120  # where ranges are read after some frames were written
     for number in range(count):
         size = dice.randrange(1, 5)
         seq += dice.choice((0, 0, 0, 3))

@@ -23,6 +23,9 @@ from jetstore.stream.subjects import Filter
 LIMITS = Limits(segment_bytes=900, frame_bytes_max=200, segment_flush_bytes=300, read_cache_bytes=3_000)
 UID = 7
 FILTERS = [None, Filter([b"a"]), Filter([b"k.2", b"zz"]), Filter([b"k.*"]), Filter([b"a", b"k.>"]), Filter([b"nope"])]
+PAYLOADS = st.one_of(
+    st.binary(min_size=3, max_size=60), st.integers(3, 60).map(lambda size: b"same " * (size // 5) + b"-" * 3)
+)
 SUBJECTS = [b"a", b"b", b"k.1", b"k.2", b"k.3", b"k.1.x"]
 
 
@@ -51,6 +54,7 @@ class LogMachine(RuleBasedStateMachine):
     """Every rule changes both logs; the invariant compares everything that can be asked."""
 
     storage = "file"
+    is_compressing = False
 
     @initialize(storage=st.sampled_from(["file", "memory"]), first=st.sampled_from([1, 8_185]))
     def start(self, storage: str, first: int) -> None:
@@ -72,7 +76,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(
         rows=st.lists(
-            st.tuples(st.sampled_from(SUBJECTS), st.booleans(), st.binary(min_size=3, max_size=60)),
+            st.tuples(st.sampled_from(SUBJECTS), st.booleans(), PAYLOADS),
             min_size=1,
             max_size=12,
         ),
@@ -90,6 +94,10 @@ class LogMachine(RuleBasedStateMachine):
         run = encode_frame_run(encode_frames(columns, self.time_ns, bound))
         self.time_ns += len(rows)
         self.do("append", self.model.last_seq + 1 + gap, run)
+
+    @rule(is_on=st.booleans())
+    def compress(self, is_on: bool) -> None:
+        self.is_compressing = self.log.is_compressing = is_on
 
     @rule(by=st.sampled_from([1, 2, 40, 20_000]))
     def skip(self, by: int) -> None:
@@ -193,6 +201,7 @@ class LogMachine(RuleBasedStateMachine):
         self.compaction = None
         head, chunks = self.saved
         self.log = SegmentedLog.open(self.vfs, UID, head, chunks, LIMITS, storage=self.storage)
+        self.log.is_compressing = self.is_compressing
         assert self.log.findings == []
         if head is None:
             self.log.skip_to(self.ops[0][1] - 1)

@@ -18,7 +18,7 @@ from server.jsapi.table import SYSTEM_TABLE, TABLE
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "compatibility-jetstream.md").read_text()
 STATES = {"works", "deviates", "refused", "missing"}
-REFUSED_STREAM: dict[str, Any] = {"compression": "s2"}
+REFUSED_STREAM: dict[str, Any] = {}
 REFUSED_CONSUMER: dict[str, Any] = {"sourcing": True}
 NOT_SUPPORTED = "not supported by this version of jetstore"
 
