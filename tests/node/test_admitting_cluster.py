@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -12,6 +13,7 @@ from jepsen.sim.machine import Machine
 from jepsen.sim.wipe import new_disk, old_disk
 from jetstore.node import assignments
 from jetstore.node.node import Node
+from jetstore.store.identity import read_identity
 
 DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 
@@ -96,6 +98,59 @@ def test_an_old_disk_that_comes_back_is_not_counted() -> None:
         assert node.health_problem()
 
     play(story, nodes=3, seed=7)
+
+
+def test_a_right_disk_that_was_refused_because_its_clone_had_run_gives_way_to_an_empty_one() -> None:
+    """What docs/operations/cluster.md tells the operator to do; neither the disk nor its clone counts afterwards."""
+
+    async def story(s: Story) -> None:
+        victim = s.world.machines[2]
+        await s.create("S", 3)
+        count = len(await s.publish("S", *[b"%d" % n for n in range(10)]))
+        victim.kill(0.3)
+        right = victim.vfs.clone()
+        await s.until(lambda: (node := node_of(victim)) is not None and "S" in node.streams, "the clone runs")
+        count += len(await s.publish("S", b"while the clone runs"))
+        await s.converged("S")
+        await asyncio.sleep(2)
+        victim.kill(0.3)
+        clone = victim.vfs.clone()
+        victim.vfs._root, victim.vfs._used_bytes = right._root, right._used_bytes
+
+        def is_refused() -> bool:
+            identity, _ = read_identity(victim.vfs)
+            return identity is not None and bool(identity.disowned)
+
+        await s.until(is_refused, "the right disk is refused")
+        victim.kill(0.3)
+        await asyncio.sleep(3)
+        assert node_of(victim) is None, "it does not start again"
+        assert victim.exits
+        assert all("start with an empty store directory" in str(error) for _, error in victim.exits)
+        victim.exits.clear()
+        count += len(await s.publish("S", b"without it"))
+        new_disk(victim, 0.3)
+        victim.restart(0.1)
+        node = await taken_in(s, victim, "S")
+        assert (node.meta.core.member, node.streams["S"].core.member) == (4, 4)
+        assert len(await s.converged("S")) == count
+        s.world.machines[0].kill(1e6)
+        count += len(await s.publish("S", b"two are enough"))
+        assert len(await s.converged("S")) == count
+        await s.until(lambda: node.health_problem() == "", "it is healthy")
+
+        # The clone comes back: it is no member, so what the third one has promised is all that counts.
+        old_disk(victim, clone, 0.3)
+        await s.until(lambda: (again := node_of(victim)) is not None and again is not node, "the clone runs again")
+        began = s.world.loop.now()
+        stray = node_of(victim)
+        assert stray is not None
+        with pytest.raises(AssertionError):
+            await s.publish("S", b"of nobody")
+        assert s.world.loop.now() - began > 30
+        assert not stray.streams
+
+    play(story, nodes=3, seed=11)
 
 
 def test_a_member_that_lost_its_vote_gets_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
