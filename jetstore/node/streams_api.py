@@ -5,14 +5,14 @@ Every change goes the same way: checked under a lock against what exists, propos
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
-from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow
+from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow, OutcomeUnknown
 from jetstore.meta import state as meta_entries
 from jetstore.meta.state import StreamAssignment
 from jetstore.meta.stream_key import GLOBAL_ACCOUNT, account_of, name_of, stream_key
@@ -68,6 +68,17 @@ async def _certain(group: Group) -> AsyncGenerator[None, None]:
         if refusal.err_code != _UNAVAILABLE:
             await _confirm(group)
         raise
+
+
+@contextmanager
+def _decided(what: str) -> Generator[None]:
+    """It was done: an error from here on would say that it was not. Raises OutcomeUnknown in its place."""
+    try:
+        yield
+    except LedElsewhere:
+        raise
+    except (ApiError, NotNow) as error:
+        raise OutcomeUnknown(f"{what}, and cannot be shown: {error}") from None
 
 
 def _by_metadata(
@@ -229,7 +240,8 @@ class StreamsApi:
                 return await self._existing(config.name)
             group = await self._add(config)
         group.advisories.tell("CREATED", "stream_action", action="create")
-        return self._shown(group, StreamInfoRequest())
+        with _decided(f"{config.name} was created"):
+            return self._shown(group, StreamInfoRequest())
 
     async def _existing(self, name: str) -> StreamInfo:
         await _confirm(self._node.meta)
@@ -263,7 +275,7 @@ class StreamsApi:
             )
             group = node.streams.get(self.key(config.name))
             if group is None:
-                raise api_error("JSClusterNotAvailErr")
+                raise OutcomeUnknown(f"{config.name} was created, and is not here")
             await group.configured(assignment.version)
         except BaseException:
             node.backups.restoring.discard(uid)
@@ -336,7 +348,8 @@ class StreamsApi:
                 assignment = await node.meta.call(update)
                 await group.configured(assignment.version)
         group.advisories.tell("UPDATED", "stream_action", action="modify")
-        return self._shown(group, StreamInfoRequest())
+        with _decided(f"{config.name} was updated"):
+            return self._shown(group, StreamInfoRequest())
 
     def _is_held_elsewhere(self, name: str) -> bool:
         """Whether it is there, and this node has no copy."""
@@ -516,6 +529,8 @@ class StreamsApi:
             )
             if admitted is not None:
                 await group.call(encode_set(admitted.name, group.now_ns(), admitted.to_json()))
+                with _decided(f"{checked.name} of {stream} was set"):
+                    return self._consumer_info(group, checked.name)
         return await self.consumer_info(stream, checked.name)
 
     def consumer_names(self, stream: str) -> Sequence[str]:
@@ -527,6 +542,9 @@ class StreamsApi:
         """Info after everything acknowledged before the call."""
         group = await self._found(stream)
         await _confirm(group)
+        return self._consumer_info(group, consumer)
+
+    def _consumer_info(self, group: StreamGroup, consumer: str) -> ConsumerInfo:
         self._require_consumer(group, consumer)
         info = group.delivery.consumer_info(consumer)
         return info if self._node.cluster is None else replace(info, cluster=stream_cluster(self._node, group))
@@ -569,7 +587,8 @@ class StreamsApi:
             first = group.stream.contents.seq_at_time(state.config.opt_start_time) if state.config.opt_start_time else 0
             check_reset(state.config, seq, first)
             outcome = await group.call(encode_reset(consumer, group.now_ns(), seq))
-        return await self.consumer_info(stream, consumer), outcome.result.seq
+            with _decided(f"{consumer} of {stream} was reset"):
+                return self._consumer_info(group, consumer), outcome.result.seq
 
 
 async def _confirm(group: Group) -> None:
