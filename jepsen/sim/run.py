@@ -18,6 +18,7 @@ from jepsen.checker.tally import tallied
 from jepsen.history import History, Seen
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
+from jepsen.sim.compression import compress, is_compressed
 from jepsen.sim.holdings import holdings
 from jepsen.sim.machine import EPOCH_NS, Machine, Serve
 from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan, join_storms, join_workloads
@@ -97,10 +98,12 @@ def run_seed(
     is_small: bool = False,
     only: Collection[int] | None = None,
     publishes_max: int | None = None,
+    compressed: bool | None = None,
 ) -> Report:
     """Run one seed; a report with its problems (none = passed). Never raises on a failure of the tested code.
 
-    ``only``: numbers of the plan's events (``Plan.events``) that happen, the rest does not.
+    ``only``: numbers of the plan's events (``Plan.events``) that happen, the rest does not. ``compressed``: whether
+    streams ask for it; None = the seed says, unless ``workloads`` are given.
     """
     rng = Random(seed)
     plan = draw_plan(rng, nodes=nodes, workloads=workloads, faults=faults, damage=damaged, is_small=is_small)
@@ -122,6 +125,8 @@ def run_seed(
         plan = replace(plan, publishes_max=publishes_max)
     world.loop.time_cost_s = plan.time_cost_s
     run = Run(plan, world, Random(rng.getrandbits(64)), report)
+    if compressed or (compressed is None and not workloads and is_compressed(seed)):
+        compress(run.workloads)
     conduct(run)
     return report
 

@@ -20,7 +20,7 @@ import jetstore.store.writer_process, jetstore.store.index
 print(*sorted(sys.modules), sep="\\n")
 """
 NOT_AT_START = {
-    *("aiofiles", "bcrypt", "cryptography", "h11", "nats", "prometheus_client", "rich", "websockets"),
+    *("aiofiles", "bcrypt", "cramjam", "cryptography", "h11", "nats", "prometheus_client", "rich", "websockets"),
     *("jepsen", "multiprocessing", "server.bench", "server.cli.bench", "server.cli.store_tools"),
     *("server.auth.operator", "server.config.claims", "server.config.jwt", "server.net.websocket"),
     *("server.monitor.http", "server.monitor.metrics", "server.monitor.monitor", "server.monitor.varz"),
@@ -30,7 +30,7 @@ NOT_AT_START = {
 """Of a server alone without a configuration file: what only a cluster, a listener of another kind, keys and passwords,
 monitoring, or another command needs."""
 NOT_IN_THE_WRITER = {
-    *("asyncio", "logging", "pydantic", "ssl", "structlog", "uvloop"),
+    *("asyncio", "cramjam", "logging", "pydantic", "ssl", "structlog", "uvloop"),
     *("jetstore.model", "jetstore.node", "jetstore.raft", "jetstore.stream", "server"),
 }
 
