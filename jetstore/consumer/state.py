@@ -70,7 +70,8 @@ class ConsumerState:
     def _take_config(self, config: ConsumerConfig) -> None:
         self.config = config
         self.acks = config.ack_policy not in (AckPolicy.NONE, AckPolicy.FLOW_CONTROL)
-        self.is_sourcing = config.sourcing
+        self.is_sourcing = config.sourcing or config.ack_policy == AckPolicy.FLOW_CONTROL
+        """A mirror or source moves it."""
         self.acks_all = config.ack_policy == AckPolicy.ALL
         self.max_deliver = config.max_deliver if config.max_deliver > 0 else 0
         self.pause_until_ns = config.pause_until

@@ -19,6 +19,7 @@ from jetstore.model.consumer import (
     ConsumerConfig,
     DeliverPolicy,
     PriorityPolicy,
+    ReplayPolicy,
 )
 from jetstore.model.infos import AccountLimits
 from jetstore.model.levels import consumer_level
@@ -43,7 +44,8 @@ EPHEMERAL_INACTIVE_NS: Final = 5 * SECOND
 MAX_ACK_PENDING: Final = 1000
 MAX_WAITING: Final = 512
 HEARTBEAT_MIN_NS: Final = 100 * MILLISECOND
-
+FLOW_HEARTBEAT_NS: Final = SECOND
+"""Which heartbeats a consumer has whose flow control acknowledges."""
 PRIORITY_TIMEOUT_NS: Final = 120 * SECOND
 """How long a pinned client may not ask before somebody else is pinned, by default."""
 
@@ -84,8 +86,8 @@ def checked_consumer(
         raise api_error("JSConsumerDescriptionTooLongErrF", max=DESCRIPTION_BYTES_MAX)
     if metadata_bytes(config.metadata) > METADATA_BYTES_MAX:
         raise api_error("JSConsumerMetadataLengthErrF", limit=f"{METADATA_BYTES_MAX // 1024}KB")
-    if config.ack_policy is AckPolicy.FLOW_CONTROL and not config.is_push:
-        raise api_error("JSConsumerAckFCRequiresPushErr")
+    if config.ack_policy is AckPolicy.FLOW_CONTROL:
+        _check_flow_controlled(config, server)
     if config.is_push:
         _check_push(config, stream)
     else:
@@ -96,13 +98,11 @@ def checked_consumer(
     _check_filters(config)
     _check_sampling(config)
     if stream.retention is RetentionPolicy.WORKQUEUE and not config.direct:
-        if config.ack_policy is not AckPolicy.EXPLICIT:
+        if config.ack_policy not in (AckPolicy.EXPLICIT, AckPolicy.FLOW_CONTROL):
             pull_none = not config.is_push and config.ack_policy is AckPolicy.NONE
             raise api_error("JSConsumerPullRequiresAckErr" if pull_none else "JSConsumerWQRequiresExplicitAckErr")
         if config.deliver_policy is not DeliverPolicy.ALL:
             raise api_error("JSConsumerWQConsumerNotDeliverAllErr")
-    if config.ack_policy is AckPolicy.FLOW_CONTROL:
-        raise unsupported("ack_policy flow_control")
     if config.sourcing:
         raise unsupported("sourcing")
     return config
@@ -154,6 +154,8 @@ def _with_defaults(
     if config.inactive_threshold == 0:
         default = 0 if config.is_durable else EPHEMERAL_INACTIVE_NS
         changes["inactive_threshold"] = stream.consumer_limits.inactive_threshold or default
+    if config.ack_policy is AckPolicy.FLOW_CONTROL and config.is_push and not pedantic:
+        changes |= {"flow_control": True, "idle_heartbeat": FLOW_HEARTBEAT_NS}
     if config.priority_policy is PriorityPolicy.PINNED_CLIENT and config.priority_timeout == 0:
         changes["priority_timeout"] = PRIORITY_TIMEOUT_NS
     if not config.is_push and config.max_batch == 0 and server.max_request_batch > 0:
@@ -163,7 +165,8 @@ def _with_defaults(
 
 def _with_level(config: ConsumerConfig) -> dict[str, str]:
     has_priority = config.priority_policy is not PriorityPolicy.NONE or bool(config.priority_groups)
-    level = consumer_level(is_paused=bool(config.pause_until), has_priority=has_priority)
+    has_flow = config.ack_policy is AckPolicy.FLOW_CONTROL
+    level = consumer_level(is_paused=bool(config.pause_until), has_priority=has_priority, has_flow=has_flow)
     return dict(sorted({**without_server_metadata(config.metadata), LEVEL_KEY: level}.items()))
 
 
@@ -171,6 +174,33 @@ def _default_max_ack_pending(stream: StreamConfig, account: AccountLimits, serve
     wanted = stream.consumer_limits.max_ack_pending or MAX_ACK_PENDING
     bounds = [bound for bound in (account.max_ack_pending, server.max_ack_pending) if bound > 0]
     return min([wanted, *bounds])
+
+
+def _check_flow_controlled(config: ConsumerConfig, server: ServerLimits) -> None:
+    """Of a consumer that is made for a mirror or source: what nats-server refuses, and what nobody here would do."""
+    if not config.is_push:
+        raise api_error("JSConsumerAckFCRequiresPushErr")
+    if not config.flow_control:
+        raise api_error("JSConsumerAckFCRequiresFCErr")
+    if config.idle_heartbeat != FLOW_HEARTBEAT_NS:
+        raise api_error("JSStreamInvalidConfigF", err="flow control ack policy heartbeat needs to be 1s")
+    if config.max_ack_pending <= 0:
+        raise api_error("JSConsumerAckFCRequiresMaxAckPendingErr")
+    if config.ack_wait or config.backoff:
+        raise api_error("JSConsumerAckFCRequiresNoAckWaitErr")
+    if config.max_deliver > 0:
+        raise api_error("JSConsumerAckFCRequiresNoMaxDeliverErr")
+    for is_asked, what in (
+        (server.replicas_max > 1, "on a cluster"),
+        (not config.is_durable, "of a consumer that is not durable"),
+        (config.inactive_threshold > 0, "with inactive_threshold"),
+        (config.headers_only, "with headers_only"),
+        (config.rate_limit_bps > 0, "with rate_limit_bps"),
+        (config.replay_policy is not ReplayPolicy.INSTANT, "with replay_policy original"),
+        (config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT, "with deliver_policy last_per_subject"),
+    ):
+        if is_asked:
+            raise unsupported(f"ack_policy flow_control {what}")
 
 
 def _check_push(config: ConsumerConfig, stream: StreamConfig) -> None:

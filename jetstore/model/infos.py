@@ -347,7 +347,8 @@ def _with_level_now(shown_config: JsonDict) -> JsonDict:
     if shown_config.get("sourcing"):
         return shown_config
     has_priority = "priority_policy" in shown_config or "priority_groups" in shown_config
-    level = consumer_level(is_paused="pause_until" in shown_config, has_priority=has_priority)
+    has_flow = shown_config.get("ack_policy") == "flow_control"
+    level = consumer_level(is_paused="pause_until" in shown_config, has_priority=has_priority, has_flow=has_flow)
     return shown_config | {"metadata": metadata | {"_nats.req.level": level}}
 
 

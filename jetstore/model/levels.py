@@ -13,9 +13,12 @@ API_LEVEL = 4
 """Highest JetStream API level whose features work here, but for those that are refused by name.
 
 1: message TTL, delete markers, consumer pause, priority groups. 2: atomic batches, counters, schedules. 3: nothing.
-4: fast batches, consumer reset; the acknowledgement policy ``flow_control`` is refused by name."""
+4: fast batches, consumer reset; the acknowledgement policy ``flow_control``, for mirrors and sources of this server."""
 
 
-def consumer_level(*, is_paused: bool, has_priority: bool) -> str:
-    """The API level that a consumer's configuration needs, as its metadata says it. ``is_paused``: until any time."""
+def consumer_level(*, is_paused: bool, has_priority: bool, has_flow: bool = False) -> str:
+    """The API level that a consumer's configuration needs, as its metadata says it. ``is_paused``: until any time;
+    ``has_flow``: flow control acknowledges."""
+    if has_flow:
+        return "4"
     return "1" if is_paused or has_priority else "0"

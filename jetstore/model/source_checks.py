@@ -24,15 +24,23 @@ def source_key(source: StreamSource) -> str:
     key: list[object] = [source.name, source.filter_subject, transforms]
     if source.external is not None:
         key.append(source.external.api)
+    if source.consumer is not None:
+        key.append({"consumer": source.consumer.name})
     return json.dumps(key, ensure_ascii=False, separators=(",", ":"))
 
 
 def shown_origin(source: StreamSource) -> str:
-    """How ``Nats-Stream-Source`` names an origin: one of another account by its API prefix, too, in 8 letters."""
-    if source.external is None:
-        return source.name
-    digest = hashlib.sha256(source.external.api.encode()).digest()
-    return f"{source.name}:{''.join(_DIGITS[byte % 62] for byte in digest[:8])}"
+    """How ``Nats-Stream-Source`` names an origin: by 8 letters for another account's API prefix, and for a consumer."""
+    name = source.name
+    if source.external is not None:
+        name += f":{_letters(source.external.api)}"
+    if source.consumer is not None:
+        name += f":C={_letters(source.consumer.name)}"
+    return name
+
+
+def _letters(text: str) -> str:
+    return "".join(_DIGITS[byte % 62] for byte in hashlib.sha256(text.encode()).digest()[:8])
 
 
 def origin_keys(config: StreamConfig) -> tuple[str, ...]:
@@ -73,6 +81,7 @@ def _check_mirror(config: StreamConfig, mirror: StreamSource) -> None:
     ):
         if is_wrong:
             raise api_error(name)
+    _check_consumer(mirror, "JSMirrorDurableConsumerCfgInvalid")
     _check_transforms(mirror, "Mirror", "JSMirrorInvalidTransformDestination")
     if config.retention is not RetentionPolicy.LIMITS:
         raise _unsupported("a mirror with other than limits retention")
@@ -85,6 +94,7 @@ def _check_source(config: StreamConfig, source: StreamSource) -> None:
         raise api_error("JSSourceInvalidStreamName")
     if source.filter_subject and source.subject_transforms:
         raise api_error("JSSourceMultipleFiltersNotAllowed")
+    _check_consumer(source, "JSSourceDurableConsumerCfgInvalid")
     _check_transforms(source, "Source", "JSSourceInvalidTransformDestination")
     if config.allow_msg_counter:
         raise _unsupported("a stream of counters with sources")
@@ -102,8 +112,15 @@ def _check_transforms(source: StreamSource, kind: str, bad_destination: str) -> 
     filters = [transform.src or ">" for transform in source.subject_transforms]
     if any(collide(left, right) for left, right in permutations(filters, 2)):
         raise api_error(f"JS{kind}OverlappingSubjectFilters")
-    if source.consumer is not None:
-        raise _unsupported("a mirror or source with a consumer of its own")
+
+
+def _check_consumer(source: StreamSource, refusal: str) -> None:
+    consumer = source.consumer
+    if consumer is None:
+        return
+    is_complete = _is_name(consumer.name) and is_valid_literal(consumer.deliver_subject)
+    if not is_complete or source.opt_start_seq or source.opt_start_time or source.filter_subject:
+        raise api_error(refusal)
 
 
 def _is_name(name: str) -> bool:

@@ -124,11 +124,16 @@ class Delivery:
             num_redelivered=counters.num_redelivered,
             num_waiting=engine.num_waiting if isinstance(engine, PullEngine) else 0,
             num_pending=counters.num_pending,
-            push_bound=isinstance(engine, SourcedEngine) or (isinstance(engine, PushEngine) and engine.is_bound),
+            push_bound=isinstance(engine, SourcedEngine | PushEngine) and engine.is_bound,
             paused=until > now_ns,
             pause_remaining_ns=max(until - now_ns, 0),
             priority_groups=engine.priority_groups if isinstance(engine, PullEngine) else (),
         )
+
+    def sourced(self, name: str) -> SourcedEngine | None:
+        """What stands for a consumer that a mirror or source moves."""
+        engine = self._engines.get(name)
+        return engine if isinstance(engine, SourcedEngine) else None
 
     def unpin(self, name: str) -> None:
         """The pinned client of an existing consumer, if there is one, is pinned no more."""

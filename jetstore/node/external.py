@@ -30,12 +30,16 @@ class ExternalOrigin:
         assert source.external is not None
         self._copy = copy
         self._source = source
-        self._consumer = sourced_consumer_name(copy.uid, key)
-        self._delivered = deliver_subject(copy.uid, key, source.external.deliver).encode()
+        own = source.consumer
+        self._consumer = own.name if own is not None else sourced_consumer_name(copy.uid, key)
+        delivered = own.deliver_subject if own is not None else deliver_subject(copy.uid, key, source.external.deliver)
+        self._delivered = delivered.encode()
         transforms = source.subject_transforms
         pattern = transforms[0].src if len(transforms) == 1 else source.filter_subject
         narrowed = f".{self._consumer}.{pattern}" if pattern not in ("", ">") else ""
         self._request = f".CONSUMER.CREATE.{source.name}{narrowed}"
+        if own is not None:
+            self._request = f".CONSUMER.RESET.{source.name}.{own.name}"
         self.is_silent = False
         """It would take our requests, and nothing that it delivered would come here: there may be no copying."""
 

@@ -37,9 +37,27 @@ class SourcedEngine:
     paused_until_ns = 0
 
     def __init__(self, state: ConsumerState) -> None:
-        """Of a consumer with ``sourcing``."""
+        """Of a consumer with ``sourcing``, or one that somebody made for a mirror or source."""
         self.name = state.name
         self.state = state
+        self._holder: object | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a mirror or source takes its messages."""
+        return self.state.config.sourcing or self._holder is not None
+
+    def bind(self, holder: object) -> bool:
+        """Let one have it; False: it is another's."""
+        if self._holder not in (None, holder):
+            return False
+        self._holder = holder
+        return True
+
+    def release(self, holder: object) -> None:
+        """It had it, perhaps, and does no more."""
+        if self._holder is holder:
+            self._holder = None
 
     def start(self) -> None:
         """Nothing to begin."""

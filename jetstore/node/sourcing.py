@@ -12,9 +12,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jetstore.consumer.state import ConsumerState
 from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.hot.frame import encode_frames
 from jetstore.model.api_errors import api_error
+from jetstore.model.consumer import AckPolicy
 from jetstore.model.infos import SourceInfo
 from jetstore.model.source_checks import MIRROR_KEY, origin_keys, origins_of, shown_origin
 from jetstore.model.stream import RetentionPolicy, StreamSource
@@ -138,6 +140,9 @@ class _Copier:
         if self._origin is not None:
             self._origin.watchers.pop(self, None)
             self._origin.sourcing.sweep_soon()
+            engine = self._origin.delivery.sourced(self.source.consumer.name) if self.source.consumer else None
+            if engine is not None:
+                engine.release(self)
         if self._retry is not None:
             self._retry.cancel()
 
@@ -175,7 +180,11 @@ class _Copier:
         if self.group.refusal() is not None:
             self._later()
             return
-        is_silent = self._external is not None and self._external.is_silent
+        own = None if self.source.consumer is None else origin.stream.consumers.get(self.source.consumer.name)
+        if self.source.consumer is not None and not self._may_have(own):
+            self._later()
+            return
+        is_silent = (self._external is not None and self._external.is_silent) or not self._is_heard(origin, own)
         self._note_look(is_silent)
         try:
             if not self._settle(origin):
@@ -184,7 +193,8 @@ class _Copier:
                 self._later()
                 return
             contents = origin.stream.contents
-            seqs = contents.next_seqs(self._position(origin) + 1, self._filter, MESSAGES_AT_ONCE)
+            wanted = self._filter if own is None else own.subject_filter
+            seqs = contents.next_seqs(self._position(origin) + 1, wanted, MESSAGES_AT_ONCE)
             messages = contents.log.read_many(seqs, BYTES_AT_ONCE) if seqs else []
         except Corruption as error:
             origin.note_damage(error)
@@ -194,6 +204,31 @@ class _Copier:
             self._propose(origin, messages)
         else:
             self._later()  # nobody says so when an origin is deleted, or made anew
+
+    def _may_have(self, own: ConsumerState | None) -> bool:
+        """Whether the consumer that was made for this one can be."""
+        if own is not None and own.config.ack_policy is not AckPolicy.FLOW_CONTROL:
+            kind = "Mirror" if self.is_mirror else "Source"
+            self.error = api_error(f"JS{kind}ConsumerRequiresAckFCErr")
+            return False
+        return own is not None
+
+    def _is_heard(self, origin: StreamGroup, own: ConsumerState | None) -> bool:
+        """Whether the consumer that was made for this one would deliver to it now."""
+        wanted = self.source.consumer
+        if wanted is None or own is None:
+            return True
+        engine = origin.delivery.sourced(wanted.name)
+        if engine is None:
+            return False
+        config = own.config
+        if config.deliver_subject != wanted.deliver_subject or config.deliver_group:
+            engine.release(self)
+            return False
+        if not engine.bind(self):
+            self.error = api_error("JSSourceDurableConsumerDuplicateDetected")
+            return False
+        return own.pause_until_ns <= self.group.clock.wall_ns()
 
     def _find(self) -> StreamGroup | None:
         """The origin, if it can be read now."""
@@ -234,7 +269,9 @@ class _Copier:
         The position in the applied state is durable: apply takes no entry before the journal has it.
         """
         config = origin.stream.config
-        state = origin.stream.consumers.get(sourced_consumer_name(self.group.uid, self.key))
+        own = self.source.consumer
+        name = own.name if own is not None else sourced_consumer_name(self.group.uid, self.key)
+        state = origin.stream.consumers.get(name)
         assert config is not None
         if state is None:
             if config.retention is RetentionPolicy.LIMITS:
@@ -277,6 +314,9 @@ class _Copier:
             return known[1]
         if self.is_mirror and stream.contents.last_seq:
             return stream.contents.last_seq
+        own = None if self.source.consumer is None else origin.stream.consumers.get(self.source.consumer.name)
+        if own is not None:
+            return own.cursor.next_seq - 1
         if known is not None:  # the origin was made anew
             return 0
         if self.source.opt_start_seq:

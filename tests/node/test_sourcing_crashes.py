@@ -26,7 +26,9 @@ MESSAGES = 12
 COPIES = {
     "mirror": {"name": "C", "mirror": {"name": "O"}},
     "source": {"name": "C", "sources": [{"name": "O", "filter_subject": "o.1"}]},
+    "own": {"name": "C", "sources": [{"name": "O", "consumer": {"name": "own", "deliver_subject": "d"}}]},
 }
+OWN = {"stream_name": "O", "config": {"durable_name": "own", "deliver_subject": "d", "ack_policy": "flow_control"}}
 
 
 def play(vfs: SimVfs, story: Story, seed: int) -> int:
@@ -91,6 +93,8 @@ async def bodies(client: Client, stream: str) -> list[bytes]:
 def test_every_message_is_in_the_copy_once(retention: str, kind: str, record_property: Any) -> None:
     async def empty(world: World, client: Client) -> None:
         await client.api("STREAM.CREATE.O", {"name": "O", "subjects": ["o.>"], "retention": retention})
+        if kind == "own":
+            await client.api("CONSUMER.CREATE.O.own", OWN)
         await client.api("STREAM.CREATE.C", COPIES[kind])
         await settled(client, 0)
 
@@ -169,6 +173,43 @@ def test_nothing_waits_for_a_copy_that_is_deleted(record_property: Any) -> None:
     for at in points:
         play(vfs, story, at)
     record_property("cases", len(points))
+
+
+def test_a_consumer_made_for_copies_serves_one_at_a_time() -> None:
+    async def until(client: Client, stream: str, seq: int) -> dict[str, Any]:
+        for _ in range(100):
+            info = await client.api(f"STREAM.INFO.{stream}")
+            if info["state"]["last_seq"] >= seq:
+                return dict(info["sources"][0])
+            await asyncio.sleep(0.1)
+        raise AssertionError(info)
+
+    async def story(world: World, client: Client) -> None:
+        await client.api("STREAM.CREATE.O", {"name": "O", "subjects": ["o.>"], "retention": "workqueue"})
+        await client.api("CONSUMER.CREATE.O.own", OWN)
+        await client.request("o.1", b"1")
+        await client.api("STREAM.CREATE.C", COPIES["own"])
+        assert "error" not in await until(client, "C", 1)
+        await client.api("STREAM.CREATE.D", COPIES["own"] | {"name": "D"})
+        await asyncio.sleep(2)
+        assert (await until(client, "D", 0))["error"]["err_code"] == 10216
+        await client.api("CONSUMER.PAUSE.O.own", {"pause_until": "2100-01-01T00:00:00Z"})
+        await client.request("o.1", b"2")
+        await asyncio.sleep(5)
+        assert (await client.api("STREAM.INFO.C"))["state"]["last_seq"] == 1
+        await client.api("CONSUMER.PAUSE.O.own")
+        await until(client, "C", 2)
+        await client.api("STREAM.DELETE.C")
+        await client.request("o.1", b"3")
+        assert "error" not in await until(client, "D", 1)
+        assert await bodies(client, "D") == [b"3"]
+        await settled(client, 0)
+        assert (await client.api("CONSUMER.INFO.O.own"))["push_bound"]
+        await client.api("STREAM.DELETE.D")
+        await asyncio.sleep(10)
+        assert "push_bound" not in await client.api("CONSUMER.INFO.O.own")
+
+    play_over(None, story)
 
 
 def test_an_archive_of_the_origin_keeps_what_the_copy_needs() -> None:

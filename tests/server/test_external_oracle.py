@@ -55,6 +55,13 @@ COPIES: list[tuple[str, str, Json, int]] = [
     ("b", "Q", {"sources": [origin("O", "JS.A.API", "da.b", opt_start_seq=3), {"name": "M"}]}, 6),
     ("b", "W", {"mirror": origin("W1", "JS.A.API", "da.b")}, 3),
     ("b", "I", {"sources": [origin("W2", "JS.A.API", "da.b")]}, 3),
+    (
+        "b",
+        "OWN",
+        {"sources": [origin("O", "JS.A.API", "da", consumer={"name": "own", "deliver_subject": "da.own"})]},
+        2,
+    ),
+    ("b", "OWNNO", {"mirror": origin("O", "JS.A.API", "da", consumer={"name": "no", "deliver_subject": "no"})}, 0),
     ("b", "NODELIVER", {"mirror": origin("O", "JS.A.API", "")}, 0),
     ("b", "NOWHERE", {"mirror": origin("O", "JS.A.API", "nowhere")}, 0),
     ("b", "NOAPI", {"mirror": origin("O", "JS.X.API", "da.b")}, 0),
@@ -100,6 +107,10 @@ async def told(directory: Path, *command: str) -> list[Json]:
         for name, retention in (("W1", "workqueue"), ("W2", "interest"), ("W3", "workqueue")):
             config = {"name": name, "subjects": [f"{name}.>"], "retention": retention}
             await ask(clients["a"], f"$JS.API.STREAM.CREATE.{name}", config)
+        for name, subject in (("own", "da.own"), ("no", "no")):
+            config = {"durable_name": name, "deliver_subject": subject, "ack_policy": "flow_control"}
+            config |= {"filter_subject": "o.y"}
+            await ask(clients["a"], f"$JS.API.CONSUMER.CREATE.O.{name}.o.y", {"stream_name": "O", "config": config})
         for number in range(4):
             await ask(clients["a"], f"o.{'xy'[number % 2]}", number)
         for user, name, origins, _ in COPIES:
@@ -129,6 +140,9 @@ async def told(directory: Path, *command: str) -> list[Json]:
                 while (state := (await ask(clients["a"], f"$JS.API.STREAM.INFO.{name}"))["state"])["messages"] != left:
                     pass
             found.append((name, state["consumer_count"]))
+        async with asyncio.timeout(20):
+            while (await ask(clients["a"], "$JS.API.CONSUMER.INFO.O.own"))["ack_floor"]["stream_seq"] != 4:
+                pass
         await ask(clients["b"], "$JS.API.STREAM.DELETE.W")
         async with asyncio.timeout(20):
             while (await ask(clients["a"], "$JS.API.CONSUMER.NAMES.W1"))["consumers"]:
