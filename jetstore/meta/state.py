@@ -159,6 +159,12 @@ class MetaState:
         self.streams: dict[str, StreamAssignment] = {}
         self.unsettled: dict[str, None] = {}
         """Names of streams whose members are to change: what their leaders have to look at."""
+        self.restoring: dict[str, None] = {}
+        """Names of streams that are being made from archives."""
+        self.by_uid: dict[GroupUid, str] = {}
+        """Names of streams by group."""
+        self.changed: dict[str, None] = {}
+        """Names of streams that were made, changed or deleted since who follows this state looked (and cleared it)."""
         self.nodes: Placement | None = None
         """Members of the metadata group itself, which are the nodes of the cluster; None: those that founded it."""
         self.names: dict[str, str] = {}
@@ -184,8 +190,7 @@ class MetaState:
             case "update":
                 return self._update(request)
             case "delete":
-                self.unsettled.pop(request["name"], None)
-                return self.streams.pop(request["name"], None) or api_error("JSStreamNotFoundErr")
+                return self._remove(request["name"]) or api_error("JSStreamNotFoundErr")
             case "restored" | "abandoned":
                 return self._restored(request)
             case "admit":
@@ -223,7 +228,7 @@ class MetaState:
             Placement.founding(members, self.applied_index),
             request.get("restoring", False),
         )
-        self.streams[name] = assignment
+        self._note(assignment)
         return assignment
 
     def _restored(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
@@ -232,9 +237,9 @@ class MetaState:
         if old is None or old.uid != request["uid"] or not old.is_restoring:
             return api_error("JSStreamNotFoundErr")
         if request["op"] == "abandoned":
-            self.unsettled.pop(old.name, None)
-            return self.streams.pop(old.name)
-        self.streams[old.name] = replace(old, is_restoring=False)
+            self._remove(old.name)
+            return old
+        self._note(replace(old, is_restoring=False))
         return self.streams[old.name]
 
     def _update(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
@@ -242,7 +247,7 @@ class MetaState:
         if old is None:
             return api_error("JSStreamNotFoundErr")
         new = replace(old, config=request["config"], version=old.version + 1)
-        self.streams[new.name] = new
+        self._note(new)
         return new
 
     def _place(self, request: dict[str, Any]) -> StreamAssignment | ApiError:
@@ -297,11 +302,27 @@ class MetaState:
         return None if found == home else found
 
     def _note(self, assignment: StreamAssignment) -> None:
-        self.streams[assignment.name] = assignment
+        name = assignment.name
+        self.streams[name] = assignment
+        self.by_uid[assignment.uid] = name
+        self.changed[name] = None
         if assignment.placement.is_settled:
-            self.unsettled.pop(assignment.name, None)
+            self.unsettled.pop(name, None)
         else:
-            self.unsettled[assignment.name] = None
+            self.unsettled[name] = None
+        if assignment.is_restoring:
+            self.restoring[name] = None
+        else:
+            self.restoring.pop(name, None)
+
+    def _remove(self, name: str) -> StreamAssignment | None:
+        gone = self.streams.pop(name, None)
+        if gone is not None:
+            del self.by_uid[gone.uid]
+            self.changed[name] = None
+            self.unsettled.pop(name, None)
+            self.restoring.pop(name, None)
+        return gone
 
     def checkpoint(self) -> Checkpoint:
         """The whole state as one head."""

@@ -24,6 +24,7 @@ from jetstore.meta.placement import Member, wanted_at
 from jetstore.meta.state import StreamAssignment, encode_admit, encode_reassign
 from jetstore.node.cluster import INVITE
 from jetstore.node.spares import spares
+from jetstore.types import GroupUid
 
 if TYPE_CHECKING:
     from jetstore.node.cluster import Cluster
@@ -45,6 +46,10 @@ class Admitting:
         """Hears from others at once; works while ``run`` runs."""
         self._node = node
         self._cluster = cluster
+        self._looked: tuple[int, int] | None = None
+        """Term of this node's lead and version of the list of nodes for which every stream was looked at."""
+        self._unfinished: dict[str, None] = {}
+        """Streams that want other members, as far as it was seen: nobody to take their places, or not settled yet."""
         cluster.links.register(LOST, self._hear_lost)
 
     async def run(self) -> None:
@@ -56,6 +61,9 @@ class Admitting:
                 self._admit()
                 self._invite()
                 self._place_streams()
+            else:
+                self._looked = None
+                self._node.assignments.touched.clear()
 
     # -- the metadata group -------------------------------------------------------------------------------------------
 
@@ -108,15 +116,43 @@ class Admitting:
         once all that was wished before has been done.
         """
         begun = 0
-        for assignment in list(self._node.meta.machine.streams.values()):
+        looked_at = self._to_look_at()
+        for name in looked_at:
+            assignment = self._node.meta.machine.streams.get(name)
+            if assignment is None or not (self._wants_others(assignment) or self._wants_resizing(assignment)):
+                continue
+            self._unfinished[name] = None
+            if begun == REASSIGNED_MAX:
+                continue
             wanted = self._replaced(assignment)
             if wanted is None and assignment.placement.is_settled:
                 wanted = self._resized(assignment)
             if wanted is not None:
                 self._propose(encode_reassign(assignment, wanted))
                 begun += 1
-            if begun == REASSIGNED_MAX:
-                return
+
+    def _to_look_at(self) -> list[str]:
+        """Streams that have changed, and those that were not as they should be; all, when that may be true of any."""
+        state, assignments = self._node.meta.machine, self._node.assignments
+        touched, assignments.touched = assignments.touched, {}
+        unfinished, self._unfinished = self._unfinished, {}
+        now = self._node.meta.core.term, state.nodes.version if state.nodes is not None else 0
+        if now == self._looked:
+            return list(unfinished | touched)
+        self._looked = now
+        return list(state.streams)
+
+    def _wants_others(self, assignment: StreamAssignment) -> bool:
+        """Whether a member that others could replace is on a node that is not in the cluster any more."""
+        state, wanted = self._node.meta.machine, assignment.placement.wanted
+        if state.nodes is None or len(wanted) == 1:  # a lone copy is not given up
+            return False
+        here = {member.home for member in state.nodes.wanted}
+        return any(member.home not in here for member in wanted)
+
+    @staticmethod
+    def _wants_resizing(assignment: StreamAssignment) -> bool:
+        return len(assignment.placement.wanted) not in (0, _replicas(assignment))
 
     def _replaced(self, assignment: StreamAssignment) -> list[Member] | None:
         """Members in place of those on nodes that are not in the cluster any more; None: there are none.
@@ -125,12 +161,10 @@ class Admitting:
         and ``_resized`` adds another one as soon as there is a node for it.
         """
         state, placement = self._node.meta.machine, assignment.placement
-        if state.nodes is None or len(placement.wanted) == 1:  # a lone copy is not given up
+        if not self._wants_others(assignment):
             return None
         here = set(self._node.homes())
         gone = [member for member in placement.wanted if member.home not in here]
-        if not gone:
-            return None
         taken = {member.home for member in placement.wanted + placement.leaving}
         successors = {member: home for member in gone if (home := state.successor(member.home)) and home not in taken}
         others = iter(spares(self._node, taken | set(successors.values())))
@@ -144,8 +178,8 @@ class Admitting:
 
     def _resized(self, assignment: StreamAssignment) -> list[Member] | None:
         """The members of a stream whose number of replicas was changed; None: they are as many as they should be."""
-        placement, count = assignment.placement, max(int(assignment.config.get("num_replicas", 1)), 1)
-        if len(placement.wanted) in (0, count):
+        placement, count = assignment.placement, _replicas(assignment)
+        if not self._wants_resizing(assignment):
             return None
         homes = [member.home for member in placement.wanted]
         if len(homes) > count:
@@ -192,7 +226,8 @@ class Admitting:
             self._propose(encode_reassign(assignment, [*others, Member(placement.next_member, *lost[0].home)]))
 
     def _assignment(self, uid: int) -> StreamAssignment | None:
-        return next((a for a in self._node.meta.machine.streams.values() if a.uid == uid), None)
+        state = self._node.meta.machine
+        return state.streams.get(state.by_uid.get(GroupUid(uid), ""))
 
     # -- common ---------------------------------------------------------------------------------------------------
 
@@ -208,6 +243,10 @@ class Admitting:
         except (JetstoreError, OSError):
             return  # it is said again
         request.add_done_callback(_heard)
+
+
+def _replicas(assignment: StreamAssignment) -> int:
+    return max(int(assignment.config.get("num_replicas", 1)), 1)
 
 
 def _home(hello: Hello) -> tuple[str, int]:

@@ -11,6 +11,7 @@ means that the older one's promises are void: its data go, and the group begins 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,12 @@ class Assignments:
         """Of all streams together."""
         self._is_following = False
         """The metadata was current once since start: groups come and go with it."""
+        self._followed: MetaState | None = None
+        """The state that everything here agrees with, but for what is ``changed`` in it."""
+        self._config_due: dict[str, None] = {}
+        """Streams whose desired configuration is neither applied here nor proposed."""
+        self.touched: dict[str, None] = {}
+        """Streams that have changed since ``Admitting`` looked (and cleared it)."""
 
     @property
     def _meta(self) -> MetaGroup:
@@ -80,9 +87,10 @@ class Assignments:
     # -- following ------------------------------------------------------------------------------------------------
 
     def meta_applied(self) -> None:
-        """Entries of the metadata were applied."""
+        """Entries of the metadata were applied, or another state is installed."""
         if self._is_following:
-            self._follow()
+            machine = self._meta.machine
+            self._follow(machine.changed if machine is self._followed else self._all_names())
         elif self._meta.is_current:
             self._is_following = True
             self._begin()
@@ -105,50 +113,68 @@ class Assignments:
                 self._unnamed[uid] = number
                 if node.cluster is None:  # nobody else may still name it
                     self._meta.propose_with(encode_skip(uid), None)
-        self._follow()
+        self._follow(self._all_names())
         for finding in node.parts.indexes.findings:
             log.warning("index rebuilt", finding=finding)
         node.files.quarantine_unknown(known | set(self._unnamed), node.clock.wall_ns())  # the buried ones are removed
 
-    def _follow(self) -> None:
-        machine = self._meta.machine
-        assigned = {name: a for name, a in machine.streams.items() if self._member(a)}
-        here: dict[str, StreamGroup | LostStream] = {**self.streams, **self.lost}
-        for name, group in here.items():
-            assignment = assigned.get(name)
+    def _all_names(self) -> Iterable[str]:
+        return dict.fromkeys([*self.streams, *self.lost, *self._meta.machine.streams])
+
+    def _follow(self, changed: Iterable[str]) -> None:
+        """Bring the groups of these streams in line with the metadata: a few, or (after a start, an install) all."""
+        machine = self._followed = self._meta.machine
+        names = list(changed)
+        machine.changed.clear()
+        if self._node.cluster is not None:
+            self.touched |= dict.fromkeys(names)
+        for name in names:
+            group = self.streams.get(name) or self.lost.get(name)
+            if group is None:
+                continue
+            assignment = self._assigned(name)
             if assignment is None or assignment.uid != group.uid:
                 self._forget(name)
                 self._entomb(group.uid)
             elif self._member(assignment) != _number_of(group):
                 self._forget(name)
                 self._begin_anew(assignment)
-        for name, assignment in assigned.items():
+        for name in names:
+            assignment = self._assigned(name)
             is_here = name in self.streams or name in self.lost
-            if not is_here and assignment.uid not in self._beginning:
+            if assignment is not None and not is_here and assignment.uid not in self._beginning:
                 self._open(assignment)
-        if self._unnamed:
-            by_uid = {a.uid: a for a in machine.streams.values()}
-            for uid, number in sorted(self._unnamed.items()):
-                named = by_uid.get(uid)
-                is_passed = uid < machine.next_uid and (named is None or number < named.placement.next_member)
-                if is_passed and uid not in self._beginning:
-                    del self._unnamed[uid]
-                    self._entomb(uid)
-        for group in self.streams.values():
-            self.bring_config_up(group)
-            if group.is_restoring and not assigned[group.key].is_restoring:
-                group.restored()
+        for uid, number in sorted(self._unnamed.items()):
+            named = machine.streams.get(machine.by_uid.get(uid, ""))
+            is_passed = uid < machine.next_uid and (named is None or number < named.placement.next_member)
+            if is_passed and uid not in self._beginning:
+                del self._unnamed[uid]
+                self._entomb(uid)
+        for name in dict.fromkeys([*names, *self._config_due]):
+            open_group = self.streams.get(name)
+            if open_group is None:
+                self._config_due.pop(name, None)
+                continue
+            self.bring_config_up(open_group)
+            if open_group.is_restoring and not machine.streams[name].is_restoring:
+                open_group.restored()
         self.give_up_restores()
+
+    def _assigned(self, name: str) -> StreamAssignment | None:
+        """The stream, if it is there and this node has a member of its group."""
+        assignment = self._meta.machine.streams.get(name)
+        return assignment if assignment is not None and self._member(assignment) else None
 
     def give_up_restores(self) -> None:
         """Streams made from archives whose maker is gone: whoever leads the metadata deletes them."""
         meta = self._meta
         if not meta.core.is_leader:
             return
-        for assignment in meta.machine.streams.values():
+        for name in list(meta.machine.restoring):
+            assignment = meta.machine.streams[name]
             key = assignment.uid, meta.core.term
             is_mine = assignment.uid in self._node.backups.restoring
-            if assignment.is_restoring and not is_mine and key not in self._given_up:
+            if not is_mine and key not in self._given_up:
                 with suppress(NotNow):
                     meta.propose_with(encode_abandoned(assignment), None)
                     self._given_up.add(key)
@@ -362,16 +388,21 @@ class Assignments:
     def bring_config_up(self, group: StreamGroup) -> None:
         """Propose the desired configuration to the stream's own group if that has not been done; a leader's duty."""
         assignment = self._meta.machine.streams.get(group.key)
-        if assignment is None or assignment.uid != group.uid or not group.serves or group.is_faulty:
+        self._config_due.pop(group.key, None)
+        if assignment is None or assignment.uid != group.uid:
             return
         if max(group.stream.config_version, group.config_proposed) >= assignment.version:
+            return
+        self._config_due[group.key] = None  # who leads does it, and this may be who leads next
+        if not group.serves or group.is_faulty:
             return
         config = StreamConfig.from_json(assignment.config)
         try:
             group.propose_with(encode_config(assignment.version, assignment.created_ns, config), None)
         except NotNow:
-            return  # whoever leads next does it
+            return
         group.config_proposed = assignment.version
+        del self._config_due[group.key]
 
     # -- the end of a group ---------------------------------------------------------------------------------------
 
@@ -399,7 +430,7 @@ class Assignments:
             self._beginning.discard(uid)
             self._remove_files(uid)
             if self._is_following:
-                self._follow()
+                self._follow([name])
 
         *before, founding = self._founding_records(uid, number, self._numbers.get(uid, 0))
         for record in before:

@@ -101,6 +101,7 @@ class Resuming:
         log.warning("apply goes on", group=group.name, index=group.core.log.applied_index)
         self.resumed_total += 1
         self._node.assignments.tell_standing()
+        self._node.assignments.bring_config_up(group)
 
     def _switch(self, group: StreamGroup, stream: Stream) -> None:
         """The new state from now on. Files that only the old one began are of no use, those of the checkpoint stay."""
