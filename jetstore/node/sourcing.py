@@ -186,6 +186,9 @@ class _Copier:
             return
         is_silent = (self._external is not None and self._external.is_silent) or not self._is_heard(origin, own)
         self._note_look(is_silent)
+        if is_silent and own is not None:  # it may be another's: it is not ours to move
+            self._later()
+            return
         try:
             if not self._settle(origin):
                 return
