@@ -27,6 +27,7 @@ CHECKERS = (
     "drained",
     "lin",
     "batch",
+    "fast",
     "counter",
     "timed",
     "admin",

@@ -17,6 +17,7 @@ from jepsen.workload.base import Setting, Workload
 from jepsen.workload.batch import Batch
 from jepsen.workload.copies import Copies
 from jepsen.workload.counter import Counter
+from jepsen.workload.fast import Fast
 from jepsen.workload.idempotent import Idempotent
 from jepsen.workload.limits import Limits as KeptLimits
 from jepsen.workload.queue import WorkQueue
@@ -39,11 +40,12 @@ WORKLOADS: dict[str, Callable[[Setting], Workload]] = {
     "I": Removal,
     "J": Counter,
     "K": KeptLimits,
+    "L": Fast,
     "T": Timed,
 }
 DRAWN = ("A", "B", "C", "D", "G", "I")
 """What the dice for workloads choose from; the others join by dice of the seed's own (``join_workloads``)."""
-JOINING = (("join", ("E",), 0.2), ("more 233664", ("F", "H", "J", "K", "T"), 0.35))
+JOINING = (("join", ("E",), 0.2), ("more 233664", ("F", "H", "J", "K", "T"), 0.35), ("fast 4022", ("L",), 0.12))
 """Which others join (one of the names), how often, and the word that their dice begin with: a set that was there keeps
 its word, so that a seed that draws nothing of a new one is the run that it always was. Words are such that none of the
 committed seeds (``tests/sim/seeds.txt``) draws any."""

@@ -7,6 +7,7 @@ I · removal.py · deletes, purges and limits           K · limits.py · limits
 F · copies.py · mirrors and sources in one server
 H · admin.py · streams and consumers made and deleted
 J · counter.py · counters                             T · timed.py · messages by schedule
+L · fast.py · fast batches
 
 Start with ``base.py``: the setting every workload runs in, how a client's process lives, and how a stream is finally
 read. Workloads speak to any NATS server through ``jepsen.sim.client`` on whatever event loop runs them.

@@ -21,6 +21,7 @@ from jetstore.errors import ApiError
 from jetstore.hot.frame import encode_frames, frame_columns
 from jetstore.meta.state import MetaState
 from jetstore.node.assignments import Assignments
+from jetstore.node.fast_batches import FastBatches
 from jetstore.node.group_commit import Block
 from jetstore.node.ingest import Ingest
 from jetstore.node.ports import Inbound
@@ -28,7 +29,10 @@ from jetstore.node.sourcing import _Copier
 from jetstore.store.ports import Columns, Frame, Message, MessageMeta, Record
 from jetstore.stream import counters, schedules
 from jetstore.stream.apply_batch import apply_batch
+from jetstore.stream.apply_fast import _Batched
+from jetstore.stream.apply_publish import Careful
 from jetstore.stream.contents import Contents
+from jetstore.stream.ended_batches import EndedBatches
 from jetstore.stream.outcomes import BatchOutcome
 from jetstore.stream.stream import Stream
 
@@ -259,6 +263,24 @@ def _skip_deliveries(patch: Patch) -> None:
     patch.setattr(ConsumerState, "plan_new", plan_new)
 
 
+def _go_on(patch: Patch) -> None:
+    patch.setattr(EndedBatches, "begin", lambda ended, term, gone: ended.keys.clear())
+    patch.setattr(_Batched, "take", Careful.take)
+
+
+def _flow_ack_early(patch: Patch) -> None:
+    honest = FastBatches.take
+
+    def take(batches: FastBatches, given: Inbound, at: int, *, is_plain: bool) -> Any:
+        end, run = honest(batches, given, at, is_plain=is_plain)
+        if run is not None:
+            run.batch.acked = run.batch.taken
+            batches._ack(run.batch, run.replies[-1])
+        return end, run
+
+    patch.setattr(FastBatches, "take", take)
+
+
 DEFECTS = (
     Defect(
         "a publish is acknowledged when it is handed to the disk",
@@ -289,6 +311,16 @@ DEFECTS = (
     Defect("messages do not get too old", "S8", _no_age, ("K",), frozenset(["limit"])),
     Defect("a lowered limit waits for the next message", "S8", _lazy_limits, ("K",), frozenset(["limit"])),
     Defect("the last message of a batch is not stored", "S9", _take_apart, ("E",), frozenset(["batch"])),
+    Defect("a fast batch goes on behind a refused message", "S9", _go_on, ("L",), frozenset(["fast"])),
+    Defect(
+        "a flow ack names messages on their way to the disk",
+        "S1",
+        _flow_ack_early,
+        ("L",),
+        frozenset(["fast"]),
+        frozenset(["kill", "power", "slow"]),
+        nodes=1,
+    ),
     Defect("some deletes are confirmed and not done", "S10", _deletes_come_back, ("I",), frozenset(["removed"])),
     Defect(
         "acknowledgements of deliveries get lost",
