@@ -39,10 +39,10 @@ def face(replica: Replica) -> tuple[Any, ...]:
 async def make(kind: str) -> tuple[Replica, SimVfs]:
     """A leader, and the disk of a member that is behind it."""
     leader, follower = await Replica(bounds=limits(3 * KIB)).open(), await Replica(bounds=BOUNDS).open()
-    feed = Feed()
+    feed = Feed(compression="s2") if kind == "compressed" else Feed()
     script = [feed.configure(), feed.consumer("C"), *[feed.publish(12) for _ in range(6)], feed.delete(3)]
     await leader.feed(script)
-    if kind != "blank":
+    if kind not in ("blank", "compressed"):
         await follower.feed(script if kind != "diverged" else [Feed().configure(), Feed(Random(9)).publish(70)])
         await follower.checkpoint()
     if kind == "journal":
@@ -61,7 +61,7 @@ async def reopened(vfs: SimVfs) -> Replica:
     return await Replica(vfs, BOUNDS).open()
 
 
-@pytest.mark.parametrize("kind", ["blank", "behind", "journal", "diverged"])
+@pytest.mark.parametrize("kind", ["blank", "compressed", "behind", "journal", "diverged"])
 async def test_a_power_cut_at_every_boundary(kind: str, record_property: Callable[[str, object], None]) -> None:
     leader, disk = await make(kind)
     keeps_local = kind != "diverged"

@@ -16,10 +16,10 @@ from jetstore.store.install_splice import SegmentRepair
 pytestmark = pytest.mark.asyncio
 
 
-async def twins(*, messages: int = 20) -> tuple[Replica, Replica, Feed]:
+async def twins(*, messages: int = 20, compression: str = "none") -> tuple[Replica, Replica, Feed]:
     """Two replicas with the same log and other files; checkpointed."""
     one, other = await Replica(bounds=limits(3 * KIB)).open(), await Replica(bounds=limits(5 * KIB, 300)).open()
-    feed = Feed()
+    feed = Feed(compression=compression)
     script = [feed.configure(), *[feed.publish(20) for _ in range(messages)]]
     script += [feed.delete(seq) for seq in range(100, 140, 3)]
     for replica in (one, other):
@@ -28,8 +28,9 @@ async def twins(*, messages: int = 20) -> tuple[Replica, Replica, Feed]:
     return one, other, feed
 
 
-async def test_a_bad_frame_stops_being_bad() -> None:
-    one, other, _ = await twins()
+@pytest.mark.parametrize("compression", ["none", "s2"])
+async def test_a_bad_frame_stops_being_bad(compression: str) -> None:
+    one, other, _ = await twins(compression=compression)
     before = one.records()
     bad = [damage(one, seq) for seq in (40, 115, 301)]
     for first, _ in bad:
