@@ -6,8 +6,6 @@ outgoing connection takes one while its node is down.
 
 from __future__ import annotations
 
-import random
-import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,28 +13,20 @@ from typing import Any
 
 from .control import ApiError, Control, ControlError
 from .follow import leads
-from .process import ServerError, ServerProcess
+from .process import ServerError, ServerProcess, free_port
 
 NAME = "jepsen"
-PORTS = (20_000, 32_000)
 _ATTEMPT_S = 1.0
 """How long one node is waited for while a leader is looked for; a node that does not lead may say nothing."""
 _RETRY_S = 0.01
 
 
-def fixed_ports(dice: random.Random, count: int) -> list[int]:
-    """TCP ports that nobody listens on now and that the kernel gives to nobody by itself."""
-    ports: list[int] = []
+def fixed_ports(count: int) -> list[int]:
+    """So many different ports that are free now."""
+    ports: set[int] = set()
     while len(ports) < count:
-        port = dice.randrange(*PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in ports:
-            ports.append(port)
-    return ports
+        ports.add(free_port())
+    return list(ports)
 
 
 class ServerCluster:
@@ -45,8 +35,7 @@ class ServerCluster:
     def __init__(
         self, server: str, folder: Path, size: int = 3, *, stores: list[Path] | None = None, monitor: bool = False
     ) -> None:
-        dice = random.SystemRandom()
-        ports = fixed_ports(dice, 2 * size)
+        ports = fixed_ports(2 * size)
         client_ports, ports = ports[:size], ports[size:]
         routes = ",".join(f"nats-route://127.0.0.1:{port}" for port in ports)
         self.server = server

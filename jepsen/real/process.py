@@ -7,6 +7,7 @@ too) and returns when none of them runs any more. Only process ids that this mod
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -55,12 +56,20 @@ def command_for(server: str) -> list[str]:
     return shlex.split(server)
 
 
+PORTS = range(16_000, 32_000)
+"""Below the ports that the system gives to outgoing connections, so that none gets a server's while it is down."""
+
+
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody listens on at this moment; another one each time."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def session_pids(session: int) -> list[int]:
@@ -147,6 +156,7 @@ class ServerProcess:
         while True:
             if self.process.poll() is not None:
                 code = self.process.returncode
+                self._orphaned.append(self.process.pid)
                 self.process = None
                 raise ServerError(f"{self.server} ended with code {code}\n{self.log_tail()}")
             try:
