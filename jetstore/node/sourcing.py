@@ -9,7 +9,7 @@ copied; when an entry is applied, it is durable in the copy, and only then the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jetstore.consumer.state import ConsumerState
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 MESSAGES_AT_ONCE = 512
 BYTES_AT_ONCE = 256 * 1024
 """What one entry copies, at most; or one message."""
+NEAR = 10
+"""A mirror that is fewer messages behind its origin may answer direct gets in its place."""
 RETRY_S = 1.0
 """How soon an origin that was not there, or a stream that had no room, is tried again."""
 ASK_AGAIN_S = 10.0
@@ -101,12 +103,27 @@ class Sourcing:
             self._sweep.cancel()
             self._sweep = None
 
+    @property
+    def is_near(self) -> bool:
+        """Whether everything has nearly caught up with its origin, once."""
+        return bool(self._copiers) and all(copier.is_near for copier in self._copiers)
+
     def infos(self) -> tuple[SourceInfo | None, Sequence[SourceInfo]]:
         """The mirror, and the sources, as infos show them."""
         shown = [copier.info() for copier in self._copiers]
         if self._copiers and self._copiers[0].is_mirror:
             return shown[0], ()
         return None, shown
+
+
+def direct_mirror(groups: Iterable[StreamGroup], origin: str) -> str:
+    """The mirror that answers direct gets of a stream that does not itself: its origin may be gone. "" = none."""
+    names = []
+    for group in groups:
+        config = group.stream.config
+        if config is not None and config.mirror is not None and config.mirror.name == origin:
+            names += [group.name] if config.mirror_direct and group.sourcing.is_near else []
+    return min(names, default="")
 
 
 class _Copier:
@@ -118,6 +135,8 @@ class _Copier:
         self.source = source
         self.is_mirror = key == MIRROR_KEY
         self.error: ApiError | None = None
+        self.is_near = False
+        """It was fewer than ``NEAR`` messages behind since it follows."""
         self._external = None if source.external is None else ExternalOrigin(group, key, source)
         self._origin: StreamGroup | None = None
         self._looked_s = -1.0
@@ -198,6 +217,7 @@ class _Copier:
             contents = origin.stream.contents
             wanted = self._filter if own is None else own.subject_filter
             seqs = contents.next_seqs(self._position(origin) + 1, wanted, MESSAGES_AT_ONCE)
+            self.is_near = self.is_near or len(seqs) < NEAR
             messages = contents.log.read_many(seqs, BYTES_AT_ONCE) if seqs else []
         except Corruption as error:
             origin.note_damage(error)

@@ -43,6 +43,7 @@ from jetstore.node.cluster_api import ClusterApi
 from jetstore.node.cluster_info import stream_cluster
 from jetstore.node.group import Group
 from jetstore.node.node import Node
+from jetstore.node.sourcing import direct_mirror
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.ports import Message
 from jetstore.stream.entries import encode_delete as encode_delete_message
@@ -473,11 +474,11 @@ class StreamsApi:
 
     # -- direct reads -------------------------------------------------------------------------------------------------
 
-    def is_direct_readable(self, name: str) -> bool:
-        """Whether the stream exists here and has ``allow_direct``."""
+    def direct_reader(self, name: str) -> str:
+        """Who answers direct gets of a stream: itself, a mirror, or "": nobody."""
         group = self._node.streams.get(self.key(name))
         config = group.stream.config if group is not None and not group.is_restoring else None
-        return config is not None and config.allow_direct
+        return name if config is not None and config.allow_direct else direct_mirror(self.groups().values(), name)
 
     async def direct_get(self, name: str, request: MessageGet) -> Message:
         """The one selected message; 10037 if there is none. As this member knows it: leadership is not confirmed."""

@@ -96,8 +96,8 @@ def _asked(request: Request) -> MessageGetRequest:
 
 async def direct_get(backend: Backend, request: Request, replies: Replies) -> None:
     """Answer one request into ``replies``: the message(s), or one status."""
-    stream = request.names[0]
-    if not backend.node.is_direct_readable(stream):
+    stream = backend.node.direct_reader(request.names[0])
+    if not stream:
         replies.add(
             request.reply, status_header("503", f"Nats-Subject: {request.subject.decode('utf-8', 'replace')}\r\n")
         )
@@ -105,7 +105,7 @@ async def direct_get(backend: Backend, request: Request, replies: Replies) -> No
     try:
         asked = _asked(request)
         if asked.batch > 0 or asked.multi_last:
-            await _batch(backend, request, asked, replies)
+            await _batch(backend, request, stream, asked, replies)
             return
         message = await backend.node.direct_get(stream, asked.to_value())
     except _Status as status:
@@ -119,8 +119,7 @@ async def direct_get(backend: Backend, request: Request, replies: Replies) -> No
         replies.add(request.reply, header, message.data)
 
 
-async def _batch(backend: Backend, request: Request, asked: MessageGetRequest, replies: Replies) -> None:
-    stream = request.names[0]
+async def _batch(backend: Backend, request: Request, stream: str, asked: MessageGetRequest, replies: Replies) -> None:
     is_multi = bool(asked.multi_last)
     try:
         messages, matched, up_to_seq = await backend.node.direct_get_batch(stream, asked.to_value())

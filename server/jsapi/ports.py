@@ -115,8 +115,8 @@ class JetStreamNode(Protocol):
 
     # -- direct reads ---------------------------------------------------------------------------------------------
 
-    def is_direct_readable(self, name: str) -> bool:
-        """Whether the stream exists here and has ``allow_direct``."""
+    def direct_reader(self, name: str) -> str:
+        """Who answers direct gets of a stream: itself, if it has ``allow_direct``, a mirror of it, or "": nobody."""
 
     async def direct_get(self, name: str, request: MessageGet) -> Message:
         """The one selected message; 10037 if there is none."""

@@ -165,8 +165,8 @@ class FakeNode:
             raise api_error("JSSequenceNotFoundErrF", seq=seq)
         stream.messages = [message for message in stream.messages if message.seq != seq]
 
-    def is_direct_readable(self, name: str) -> bool:
-        return name in self.streams and self.streams[name].config.allow_direct
+    def direct_reader(self, name: str) -> str:
+        return name if name in self.streams and self.streams[name].config.allow_direct else ""
 
     async def direct_get(self, name: str, request: MessageGet) -> Message:
         return self._find(name, request)
