@@ -54,8 +54,8 @@ committed seeds (``tests/sim/seeds.txt``) draws any."""
 LOOK_S = 0.001
 """What a look at the clock costs in a quarter of the seeds: code that limits its own slices does so then."""
 LOOK_OF_MANY_S = 0.0003
-"""The same with five machines. All machines share one processor, and five have more than five times the looks of one, for
-their links: at ``LOOK_S`` they took up to 99 % of the time, and whatever is to come soon came late."""
+"""The same with five machines. All machines share one processor, and five have more than five times the looks of one,
+for their links: at ``LOOK_S`` they took up to 99 % of the time, and whatever is to come soon came late."""
 
 
 @dataclass(frozen=True, slots=True)
