@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backup_world import joined, restore, snapshot
 from damaged_store import play_over
 from test_sourcing_crashes import MESSAGES, STEP, play
 
@@ -134,5 +135,34 @@ def test_what_another_account_copied_with_goes_when_the_copy_does() -> None:
                 raise AssertionError(count)
             if count:
                 await client.api("STREAM.DELETE.C")
+
+    play_over(None, story)
+
+
+def test_an_archive_tells_origins_of_one_name_apart() -> None:
+    """After a restore the positions come from headers: ``O`` of A and ``O`` of B are two origins."""
+
+    async def story(world: World, client: Client) -> None:
+        config = {"name": "S", "sources": [{"name": "O", "external": EXTERNAL}, {"name": "O"}]}
+        await ask_a(client, "STREAM.CREATE.O", {"name": "O", "subjects": ["o.*"]})
+        await client.api("STREAM.CREATE.O", {"name": "O", "subjects": ["b"]})
+        await client.api("STREAM.CREATE.S", config)
+
+        async def put(count: int, total: int) -> None:
+            for number in range(count):
+                await client.request("o.x", b"a%d" % number)
+            await client.request("b", b"b")
+            for _ in range(50):
+                await asyncio.sleep(0.1)
+                if (await client.api("STREAM.INFO.S"))["state"]["messages"] >= total:
+                    break
+            await asyncio.sleep(3)
+            assert (await client.api("STREAM.INFO.S"))["state"]["messages"] == total
+
+        await put(3, 4)
+        archive = joined((await snapshot(client))[1])
+        await client.api("STREAM.DELETE.S")
+        assert "error" not in await restore(client, archive, config)
+        await put(1, 6)
 
     play_over(None, story)
