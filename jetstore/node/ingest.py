@@ -68,7 +68,8 @@ class Ingest:
 
     def on_messages(self, batch: Inbound) -> None:
         """Take a run of publishes (``InboundHandler``); refuse it at once where it definitely cannot be stored."""
-        if SUFFIX[1:] in b" ".join(batch.replies):
+        joined = b" ".join(batch.replies)
+        if b"$" in joined and SUFFIX[1:] in joined:  # one letter is found far faster than three
             self._take_fast(batch)
         else:
             self._take(batch)

@@ -77,7 +77,7 @@ class Rig:
     def want(self) -> None:
         pass
 
-    def answered(self) -> None:
+    def note_acks(self) -> None:
         pass
 
     def tell_abandoned(self, batch_id: str, reason: str) -> None:

@@ -229,10 +229,10 @@ AREAS: dict[str, list[Step | Join]] = {
         S("bench sub subj --msgs 100 --no-progress", background="expecting", exit_only=True),
         S("bench pub subj --msgs 700 --sleep 1ms --no-progress", exit_only=True),
         Join(),
-        S("stream add --config {home}/bench.json", exit_only=True),
-        S("bench js pub sync bs --msgs 50 --no-progress", exit_only=True),
+        S("bench js pub sync bs --create --msgs 50 --no-progress", exit_only=True),
         S("bench js pub async bs --msgs 500 --batch 100 --no-progress", exit_only=True),
         S("bench js pub atomic bs --purge --msgs 500 --batch 50 --no-progress", exit_only=True),
+        S("bench js pub fast bs --purge --msgs 500 --batch 50 --no-progress", exit_only=True),
         S("bench js ordered --msgs 500 --no-progress", exit_only=True),
         S("bench js consume --msgs 500 --no-progress", exit_only=True),
         S("consumer rm benchstream nats-bench -f"),
@@ -276,7 +276,6 @@ def test_area(area: str, binary: str, servers: list[ServerProcess], tmp_path: Pa
         home.mkdir()
         (home / "exported.json").write_text(json.dumps(EXPORTED))
         (home / "timed.json").write_text(json.dumps(EXPORTED | {"name": "TIMED", "subjects": ["timed.>"]}))
-        (home / "bench.json").write_text(json.dumps(EXPORTED | {"name": "benchstream", "subjects": ["bs"]}))
         (home / "big.bin").write_bytes(bytes(range(256)) * 1200)
         with tool_for(binary, home, server) as tool:
             return tool.run(AREAS[area]).entries
