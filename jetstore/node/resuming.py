@@ -98,6 +98,8 @@ class Resuming:
             if group.stopped or group.paused_by is None:
                 return
             self._switch(group, stream)
+        if group.paused_by is not None:  # at the same entry, or one behind it
+            return
         log.warning("apply goes on", group=group.name, index=group.core.log.applied_index)
         self.resumed_total += 1
         self._node.assignments.tell_standing()

@@ -8,11 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from damaged_store import body, current_server, flip, play_over, put, refusal, small_store, take
+from damaged_store import LIMITS, body, current_server, flip, play_over, put, refusal, small_store, take
+from placing_world import Story, node_of, play
 
-from jepsen.sim.client import Client, Unknown
+from jepsen.sim.client import Client, NoResponders, Unknown
+from jepsen.sim.machine import Machine
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
+from jetstore.node.stream_group import StreamGroup
 
 STORED, ABOVE = 30, 11
 MAX_MSGS = STORED + ABOVE
@@ -110,6 +113,46 @@ def test_also_where_the_entries_are_only_in_the_journal_and_a_checkpoint_is_due(
         await is_whole(client, 60, STORED + above + 59)
 
     play_over(left, after)
+
+
+def test_a_lone_copy_in_a_cluster() -> None:
+    async def story(s: Story) -> None:
+        async def checkpointed(group: StreamGroup, machine: Machine) -> None:
+            assert machine.boot is not None
+            storage = machine.boot.server.node.storage
+            done = s.world.loop.call_owned(
+                machine.boot.owner, lambda: asyncio.ensure_future(storage.checkpoint(group, is_forced=True))
+            )
+            await done
+
+        await s.create("R", 1, max_msgs=MAX_MSGS)
+        await s.publish("R", *[body(number) for number in range(1, STORED + 1)])
+        first = await s.until(lambda: s.leader("R"), "led")
+        machine = s.machine_with(first)
+        await checkpointed(first, machine)
+        await s.publish("R", *[body(number) for number in range(STORED + 1, MAX_MSGS + 1)])
+        machine.kill(0.2)
+        group = await s.until(lambda: (led := s.leader("R")) is not first and led, "led again")
+        machine.disk_error("pread", f"groups/{group.uid}/segments/*", errno.EIO, 1, True)
+        client = await s.world.connect("c", s.world.machines.index(machine))
+        with pytest.raises((Unknown, NoResponders)):
+            await client.request("r", b"what becomes of it is not known yet", timeout_s=1)
+        await asyncio.sleep(10)
+        assert group.is_faulty
+        node = node_of(machine)
+        assert node is not None
+        assert node.resuming.resumed_total == 0
+        machine.heal_disk()
+        await s.until(lambda: not group.is_faulty, "it goes on")
+        assert node.resuming.resumed_total == 1
+        assert await s.publish("R", b"after") == [MAX_MSGS + 2]
+        await s.until(lambda: all(each.health_problem() == "" for each in s.nodes()), "all are healthy")
+        await checkpointed(group, machine)
+        machine.kill(0.2)
+        await s.until(lambda: s.leader("R") not in (None, group), "led again")
+        assert await s.publish("R", b"after") == [MAX_MSGS + 3]
+
+    play(story, nodes=3, limits=LIMITS)
 
 
 async def others_go_on(client: Client, number: int) -> None:
