@@ -44,6 +44,7 @@ def _print_table(headings: list[str], rows: list[list[str]]) -> None:
 @click.option("--quick", is_flag=True, help="Small sizes and one measurement: minutes instead of an hour.")
 @click.option("--long", "is_long", is_flag=True, help="Restart with 10 M messages on 1 M subjects, memory up to 10 M.")
 @click.option("--seconds", type=float, help="Length of one publishing measurement.")
+@click.option("--streams", type=click.IntRange(1), help="How many streams the row of many streams has (1,000).")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where stores are put; the disk that is measured.")
 @click.option(
     "--sync-ms", type=click.FloatRange(0), help="Put stores on a FUSE disk where each sync takes so long (needs root)."
@@ -56,6 +57,7 @@ def bench(
     quick: bool,
     is_long: bool,
     seconds: float | None,
+    streams: int | None,
     folder: Path | None,
     sync_ms: float | None,
     json_path: Path | None,
@@ -69,6 +71,8 @@ def bench(
         sizes = replace(sizes, restart_messages=10_000_000, restart_subjects=1_000_000, memory_messages=10_000_000)
     if seconds is not None:
         sizes = replace(sizes, seconds=seconds)
+    if streams is not None:
+        sizes = replace(sizes, streams=streams)
     if quick and click.get_current_context().get_parameter_source("repeat") == click.core.ParameterSource.DEFAULT:
         repeat = 1
     chosen = list(servers) or servers_here()
