@@ -329,6 +329,9 @@ class PullEngine(ConsumerEngine):
             if request.expires_s and request.expires_s <= now_s:
                 self._waiting.remove(request)
                 self._close(request, b"408 Request Timeout")
+            elif request.heartbeat_due_s and request.heartbeat_due_s <= now_s and request.no_wait and request.delivered:
+                self._waiting.remove(request)  # it has waited for more as long as nats-server does
+                self._close(request, b"404 No Messages")
             elif request.heartbeat_due_s and request.heartbeat_due_s <= now_s:
                 counters = counters or self.state.counters()
                 at = counters.delivered

@@ -509,3 +509,17 @@ def test_limits_bound_one_flight() -> None:
     world.consumer()
     got = world.fetch(batch=20, expires=S)
     assert numbers(got) == [(1, seq, seq, 20 - seq) for seq in range(1, 21)]
+
+
+def test_who_does_not_wait_and_has_something_is_told_at_the_first_heartbeat_that_there_is_no_more() -> None:
+    world = World()
+    world.fill(5)
+    world.consumer(max_ack_pending=2)
+    asked = {"batch": 5, "expires": 2 * S, "idle_heartbeat": S // 2, "no_wait": True}
+    assert len(numbers(world.fetch(**asked))) == 2
+    world.pass_s(0.6)
+    assert statuses(world.outlet.taken(b"in")) == ["404 No Messages"]
+    assert world.info().endswith("wait 0 pend 3")
+    world.request("in", asked)  # who has nothing goes on waiting
+    world.pass_s(0.6)
+    assert statuses(world.outlet.taken(b"in")) == ["100 Idle Heartbeat"]
