@@ -192,6 +192,43 @@ def test_a_tombstone_stays_until_it_is_forgotten() -> None:
     assert set(recovery.groups) == {1}
 
 
+def test_a_group_that_a_later_table_does_not_name_is_gone_although_its_tombstone_is() -> None:
+    vfs = SimVfs()
+    journal, _ = open_journal(vfs, LIMITS, JOURNAL_ID)
+    last = 0
+
+    def roll() -> int:
+        """Go on in the next file; nothing of group 1 stays live."""
+        nonlocal last
+        number = journal.position.file.number
+        while journal.position.file.number == number:
+            last += 1
+            journal.append([entries(1, 1, 1 if last > 1 else 0, last, [b"p" * 6000])])
+        journal.append([checkpoint(1, 1, last)])
+        journal.idle()
+        while journal.zero_some():
+            pass
+        return journal.position.file.number
+
+    journal.append([hard(9, 1), entries(9, 1, 0, 1, [b"x"]), hard(1, 1)])
+    kept = roll()  # its table names group 9, whose entry is in the file before
+    journal.append([hard(2, 1), entries(2, 1, 0, 1, [b"y"])])
+    roll()
+    journal.append([generation(9, 0)])
+    roll()
+    journal.table.forget(9)
+    for _ in range(4):
+        roll()
+    journal.close()
+    names = vfs.list_dir("journal")
+    journal, recovery = open_journal(vfs, LIMITS, JOURNAL_ID)
+    assert set(recovery.groups) == {1, 2}
+    assert journal.table.needed_files() == [kept]
+    assert file_path(1).rpartition("/")[2] not in names
+    for _ in range(4):
+        roll()
+
+
 def test_reset_keeps_only_what_follows_it() -> None:
     vfs = SimVfs()
     journal, _ = open_journal(vfs, LIMITS, JOURNAL_ID)

@@ -168,10 +168,15 @@ class GroupTable:
             del self.groups[uid]
 
     def table_complete(self, uids: set[int]) -> None:
-        """A whole table was read and these are its groups: the set is known again."""
+        """A whole table was read and these are its groups: the set is known again.
+
+        Any other one is dead, also without a tombstone: that may have stood in a file that is needed no more.
+        """
         self.in_doubt = False
-        for uid in [uid for uid, group in self.groups.items() if uid not in uids and group.is_tombstone]:
-            del self.groups[uid]
+        for uid in sorted(self.groups.keys() - uids):
+            self._void(self.groups.pop(uid))
+            for file in [file for file, members in self.live.items() if uid in members]:  # it was stopped there
+                self._count(file, uid, -self.live[file][uid])
 
     def apply(self, line: Line, file: int) -> str:
         """Fold one line that stands in ``file``. "" or, for a line without effect that should have one, why."""
