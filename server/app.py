@@ -29,6 +29,7 @@ from jetstore.node.group_commit import SYNC_BUCKETS_S
 from jetstore.node.loop_lag import BUCKETS_S
 from jetstore.node.node import Node, NodeParts
 from jetstore.node.opening import Indexes
+from jetstore.node.rooms import RoomLimits
 from jetstore.node.streams_api import StreamsApi
 from jetstore.store.ports import Disk, JournalRecovery
 from jetstore.store.vfs import Vfs
@@ -199,6 +200,7 @@ class Server:
                     cluster=store.cluster,
                     on_poison=on_poison,
                     outlet_of=self._outlet_of if has_several else None,
+                    room=room_limits(options) if store.cluster is None else None,
                 )
             )
             own_name = name if self.cluster is None else GLOBAL_ACCOUNT  # a cluster's streams have plain keys
@@ -452,6 +454,18 @@ def cluster_facts(options: Options, cluster: Cluster) -> ClusterFacts:
         port=cluster.port,
         auth_timeout_ns=given.timeout_ns,
         urls=tuple(f"{route.host}:{route.port}" for route in given.routes),
+    )
+
+
+def room_limits(options: Options) -> RoomLimits:
+    """What streams may hold: only what the configuration says, no default that follows from the machine."""
+    accounts = options.jetstream_accounts
+    given = options.jetstream
+    return RoomLimits(
+        accounts={name: limits for name, limits in accounts.items() if limits is not None},
+        only=next(iter(accounts)) if len(accounts) == 1 else "",
+        max_memory_bytes=given.max_memory_bytes or -1,
+        max_storage_bytes=given.max_storage_bytes or -1,
     )
 
 

@@ -21,7 +21,7 @@ from jetstore.errors import Corruption, NotNow
 from jetstore.meta.placement import Member
 from jetstore.meta.state import MetaState, StreamAssignment, encode_abandoned, encode_skip
 from jetstore.meta.stream_key import account_of, stream_key
-from jetstore.model.stream import StreamConfig
+from jetstore.model.stream import StorageType, StreamConfig
 from jetstore.node.delivery import CONSUMER_DELETED
 from jetstore.node.fast_batches import OpenCount
 from jetstore.node.group import MEMBER, Group, Replication
@@ -336,6 +336,9 @@ class Assignments:
         )
         group.on_led = self._led
         group.ingest.fast.all = self._fast_batches
+        if node.rooms is not None:
+            is_memory = assignment.config.get("storage") == StorageType.MEMORY.value
+            group.ingest.room = node.rooms.of(group.key, in_memory=is_memory)
         group.is_restoring = assignment.is_restoring
         leaders = node.leaders
         if leaders is not None:

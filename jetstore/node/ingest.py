@@ -21,6 +21,7 @@ from jetstore.node.batches import Batches
 from jetstore.node.fast_batches import FastBatches, FastRun
 from jetstore.node.fast_reply import SUFFIX, is_fast
 from jetstore.node.ports import Inbound
+from jetstore.node.rooms import Room
 from jetstore.store.ports import Columns
 from jetstore.stream import headers
 from jetstore.stream.entries import FastHead, encode_fast, encode_publish
@@ -52,6 +53,8 @@ class Ingest:
         self.fast = FastBatches(group, lambda replies, bodies: group.outlet.publish(replies, NO_HEADERS, bodies))
         self._runs: list[tuple[int, FastRun]] = []
         """Parts of fast batches among the columns that wait, by position."""
+        self.room: Room | None = None
+        """What the account and the node may hold; None: no bound."""
         self.transform: SubjectTransform | None = None
         """What subjects become before they are stored; those that do not match stay."""
         self.in_flight_messages = 0
@@ -82,8 +85,11 @@ class Ingest:
         if self.takes_batches and batch.header_lens and any(BATCH_ID_LINE in payload for payload in batch.payloads):
             self._take_members(batch)
             return
-        if not self._is_refused(batch, group.refusal()):
-            self._append(batch.subjects, batch.replies, batch.header_lens, batch.payloads)
+        if self._is_refused(batch, group.refusal()):
+            return
+        kept = batch if self.room is None else self._with_room(self.room, batch)
+        if kept is not None:
+            self._append(kept.subjects, kept.replies, kept.header_lens, kept.payloads)
             group.want()
 
     def _is_refused(self, batch: Inbound, refusal: ApiError | None) -> bool:
@@ -104,6 +110,36 @@ class Ingest:
             header=b"NATS/1.0 429 Too Many Requests\r\n\r\n",
         )
         return True
+
+    @property
+    def coming_bytes(self) -> int:
+        """What waits and is under way, about as states will count it."""
+        count = len(self._payloads) + self.in_flight_messages
+        return self._bytes + self.in_flight_bytes + count * self._group.stream.settings.record_overhead_bytes
+
+    def _size(self, subjects: Sequence[bytes], header_lens: Sequence[int], payloads: Sequence[bytes]) -> int:
+        """What these are in the stream's state, once stored."""
+        settings = self._group.stream.settings
+        size = sum(map(len, payloads)) + sum(map(len, subjects)) + len(payloads) * settings.record_overhead_bytes
+        return size + (len(header_lens) - header_lens.count(0)) * settings.header_overhead_bytes
+
+    def _with_room(self, room: Room, batch: Inbound) -> Inbound | None:
+        """What there is room for; the others are told. Known message ids store nothing, and are told that later."""
+        if room.take(self._size(batch.subjects, batch.header_lens, batch.payloads)) is None:
+            return batch
+        stream, lens = self._group.stream, batch.header_lens or [0] * len(batch.payloads)
+        now_ns = max(self._group.clock.wall_ns(), stream.contents.last_time_ns)
+        sizes = []
+        for subject, length, payload in zip(batch.subjects, lens, batch.payloads, strict=True):
+            msg_id = headers.value(payload[:length], headers.MSG_ID) if length else b""
+            is_known = bool(msg_id) and stream.dedupe.find(msg_id, now_ns) > 0
+            sizes.append(0 if is_known else self._size((subject,), (length,), (payload,)))
+        refusals = room.judge(sizes)
+        for reply, refusal in zip(batch.replies, refusals, strict=True):
+            if refusal is not None:
+                self._refuse((reply,), encode_error(self._name, refusal))
+        kept = [at for at, refusal in enumerate(refusals) if refusal is None]
+        return picked(batch, kept) if kept else None
 
     def _append(
         self,
@@ -142,6 +178,10 @@ class Ingest:
         group = self._group
         if self._is_refused(batch, group.refusal() or self.fast.refusal()):
             return
+        if self.room is not None:
+            refusal = self.room.take(self._size(batch.subjects, batch.header_lens, batch.payloads))
+            if self._is_refused(batch, refusal):
+                return
         at, total, lens = 0, len(batch.replies), batch.header_lens
         limit = group.stream.settings.max_msg_size_bytes
         is_plain = (limit < 0 or max(map(len, batch.payloads)) <= limit) and (
@@ -196,15 +236,7 @@ class Ingest:
             [r for r, length in zip(batch.replies, batch.header_lens, strict=True) if length > bound], too_long
         )
         if fitting:
-            self._take(
-                replace(
-                    batch,
-                    subjects=[batch.subjects[position] for position in fitting],
-                    replies=[batch.replies[position] for position in fitting],
-                    header_lens=[batch.header_lens[position] for position in fitting],
-                    payloads=[batch.payloads[position] for position in fitting],
-                )
-            )
+            self._take(picked(batch, fitting))
 
     # -- to the log -----------------------------------------------------------------------------------------------
 
@@ -223,6 +255,10 @@ class Ingest:
         group = self._group
         self.fill(sum(map(len, self._payloads)) + sum(map(len, self._subjects)) + 1)
         count = len(columns.subjects)
+        refusal = None if self.room is None else self.room.take(self._size(*columns))
+        if refusal is not None:
+            self._refuse((reply,), encode_error(self._name, refusal))
+            return
         if self.transform is not None:
             columns = columns._replace(subjects=transformed(self.transform, list(columns.subjects)))
         now_ns = group.stream.next_time_ns(group.clock.wall_ns(), count)
@@ -385,6 +421,17 @@ def sliced(batch: Inbound, start: int, end: int) -> Inbound:
         replies=batch.replies[start:end],
         header_lens=batch.header_lens[start:end],
         payloads=batch.payloads[start:end],
+    )
+
+
+def picked(batch: Inbound, positions: Sequence[int]) -> Inbound:
+    """Some messages of a run."""
+    return replace(
+        batch,
+        subjects=[batch.subjects[at] for at in positions],
+        replies=[batch.replies[at] for at in positions],
+        header_lens=[batch.header_lens[at] for at in positions] if batch.header_lens else batch.header_lens,
+        payloads=[batch.payloads[at] for at in positions],
     )
 
 

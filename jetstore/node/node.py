@@ -34,6 +34,7 @@ from jetstore.node.meta_group import Members, MetaGroup
 from jetstore.node.opening import GroupFiles, Indexes
 from jetstore.node.ports import Outlet
 from jetstore.node.resuming import Resuming
+from jetstore.node.rooms import RoomLimits, Rooms
 from jetstore.node.scrub import Scrub
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
@@ -87,6 +88,8 @@ class NodeParts:
     """Called once when the disk failed: the process must end; nothing may be acknowledged after it."""
     outlet_of: Callable[[str], Outlet] | None = None
     """The router of an account, by name; None: ``outlet`` stands for all."""
+    room: RoomLimits | None = None
+    """What streams may hold; None: only the disk bounds them."""
 
 
 class Node:
@@ -115,6 +118,7 @@ class Node:
         )
         self.compactor = Compactor(parts.disk, self.storage, lambda: list(self.streams.values()))
         self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
+        self.rooms = Rooms(parts.room, lambda: self.streams.values()) if parts.room is not None else None
         self.assignments = Assignments(self)
         self.streams, self.lost = self.assignments.streams, self.assignments.lost
         self.meta: MetaGroup
