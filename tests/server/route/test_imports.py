@@ -178,3 +178,33 @@ def test_the_mapping_of_the_very_subject_comes_first() -> None:
     assert columns.subjects == [b"e", b"p.c", b"z"]
     with pytest.raises(TransformError):
         Mapping("a.*", [("b.$2", 100)], rng)
+
+
+def test_where_requests_go_is_told_without_sending_one() -> None:
+    two = Two()
+    third = Router("C", Random(3), two.soon.append, lambda: two.now_s)
+    two.importer.import_service(ServiceImport(two.exporter, "$JS.API.X.*", "a.X.*", AnswerRule()))
+    third.import_service(ServiceImport(two.importer, "a.X.1", "far.X", AnswerRule()))
+    assert two.importer.destination(b"a.X.9") == (two.exporter, b"$JS.API.X.9")
+    assert third.destination(b"far.X") == (two.exporter, b"$JS.API.X.1")
+    assert two.importer.destination(b"a.Y.9") == (two.importer, b"a.Y.9")
+    two.exporter.import_service(ServiceImport(two.importer, "round", "round", AnswerRule()))
+    two.importer.import_service(ServiceImport(two.exporter, "round", "round", AnswerRule()))
+    assert two.importer.destination(b"round") is None
+
+
+def test_what_is_heard_of_another_account_is_told_subject_by_subject() -> None:
+    two = Two()
+    two.importer.stream_imports += [
+        StreamImport(two.exporter, "d.>", ""),
+        StreamImport(two.exporter, "e.>", "moved.>"),
+        StreamImport(two.exporter, "f.*.x", "f.$1.x"),
+    ]
+    heard = {
+        subject
+        for subject in (b"d.1", b"d", b"e.1", b"moved.1", b"f.1.x", b"g")
+        if two.importer.hears(subject, two.exporter)
+    }
+    assert heard == {b"d.1", b"f.1.x"}
+    assert two.importer.hears(b"g", two.importer)
+    assert not two.exporter.hears(b"d.1", two.importer)
