@@ -5,8 +5,7 @@ Every change goes the same way: checked under a lock against what exists, propos
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -39,9 +38,9 @@ from jetstore.model.stream import StorageType, StreamConfig
 from jetstore.model.stream_checks import admit_create, admit_update
 from jetstore.node.advisories import StreamAdvisories
 from jetstore.node.backup.snapshot import SnapshotRequest
+from jetstore.node.certainty import certain, confirm_leading, decided
 from jetstore.node.cluster_api import ClusterApi
 from jetstore.node.cluster_info import stream_cluster
-from jetstore.node.group import Group
 from jetstore.node.node import Node
 from jetstore.node.sourcing import direct_mirror
 from jetstore.node.stream_group import StreamGroup
@@ -52,47 +51,21 @@ from jetstore.stream.entries import encode_purge
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_UNAVAILABLE = 10008
 _ROOM = (10027, 10028, 10047, 10113, 10122)
 """Codes of refusals for want of room: a restore is told them at once, and as they are."""
-
-
-@asynccontextmanager
-async def _certain(group: Group) -> AsyncGenerator[None, None]:
-    """A refusal is given only once it is sure that the group whose state it comes of was led here then; else 10008.
-
-    Who leads it now may have changed what the refusal says, and told somebody.
-    """
-    try:
-        yield
-    except ApiError as refusal:
-        if refusal.err_code != _UNAVAILABLE:
-            await _confirm(group)
-        raise
-
-
-@contextmanager
-def _decided(what: str) -> Generator[None]:
-    """It was done: an error from here on would say that it was not. Raises OutcomeUnknown in its place."""
-    try:
-        yield
-    except LedElsewhere:
-        raise
-    except (ApiError, NotNow) as error:
-        raise OutcomeUnknown(f"{what}, and cannot be shown: {error}") from None
 
 
 def _by_metadata(
     method: Callable[Concatenate[StreamsApi, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[StreamsApi, P], Coroutine[Any, Any, R]]:
-    """What the metadata decides: refused as ``_certain`` says."""
+    """What the metadata decides: refused as ``certain`` says."""
 
     @wraps(method)
-    async def decided(self: StreamsApi, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        async with _certain(self._node.meta):
+    async def asked(self: StreamsApi, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        async with certain(self._node.meta):
             return await method(self, *args, **kwargs)
 
-    return decided
+    return asked
 
 
 class StreamsApi:
@@ -151,7 +124,7 @@ class StreamsApi:
         group = self._node.streams.get(self.key(name))
         if group is not None and not group.is_restoring:
             return group
-        async with _certain(self._node.meta):
+        async with certain(self._node.meta):
             return self._group(name)
 
     def _is_restoring(self, name: str) -> bool:
@@ -241,11 +214,11 @@ class StreamsApi:
                 return await self._existing(config.name)
             group = await self._add(config)
         group.advisories.tell("CREATED", "stream_action", action="create")
-        with _decided(f"{config.name} was created"):
+        with decided(f"{config.name} was created"):
             return self._shown(group, StreamInfoRequest())
 
     async def _existing(self, name: str) -> StreamInfo:
-        await _confirm(self._node.meta)
+        await confirm_leading(self._node.meta)
         group = self._node.streams.get(self.key(name))
         if self._node.cluster is not None and (group is None or not group.serves):
             raise LedElsewhere(name)
@@ -349,7 +322,7 @@ class StreamsApi:
                 assignment = await node.meta.call(update)
                 await group.configured(assignment.version)
         group.advisories.tell("UPDATED", "stream_action", action="modify")
-        with _decided(f"{config.name} was updated"):
+        with decided(f"{config.name} was updated"):
             return self._shown(group, StreamInfoRequest())
 
     def _is_held_elsewhere(self, name: str) -> bool:
@@ -400,7 +373,7 @@ class StreamsApi:
 
     async def require_streams(self) -> None:
         """Return once ``stream_configs`` has everything that was acknowledged before the call. Raises 10008."""
-        await _confirm(self._node.meta)
+        await confirm_leading(self._node.meta)
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
@@ -413,7 +386,7 @@ class StreamsApi:
         group = await self._found(name)
         if version:
             await group.configured(version)
-        await _confirm(group)
+        await confirm_leading(group)
         return self._info(group, request)
 
     def _info(self, group: StreamGroup, request: StreamInfoRequest | None = None) -> StreamInfo:
@@ -426,14 +399,14 @@ class StreamsApi:
 
     async def require_stream(self, name: str) -> None:
         """Return once this node is known to lead the stream; 10059 unless there is such a stream."""
-        await _confirm(await self._found(name))
+        await confirm_leading(await self._found(name))
 
     async def snapshot_stream(
         self, name: str, request: SnapshotRequest, client: dict[str, Any]
     ) -> tuple[StreamConfig, StreamState]:
         """Send it as an archive; its configuration and counters. Any: JSON values."""
         group = await self._found(name)
-        await _confirm(group)
+        await confirm_leading(group)
         config = group.require_serving().config
         assert config is not None
         return config, self._node.backups.start_snapshot(group, request, client)
@@ -460,7 +433,7 @@ class StreamsApi:
             if 0 < request.seq <= group.stream.log.last_seq and not request.next_by_subj and group.is_faulty:
                 return group.stream.get_message(request)  # by sequence, reads go on up to the fault; beyond, who knows
             if not is_confirmed:
-                await _confirm(group)
+                await confirm_leading(group)
             return group.require_serving().get_message(request)
         except Corruption as error:
             group.note_damage(error)
@@ -507,7 +480,7 @@ class StreamsApi:
     ) -> ConsumerInfo:
         """Create or update as ``action`` says."""
         group = await self._found(stream)
-        async with _certain(group), group.lock:
+        async with certain(group), group.lock:
             state = group.require_serving()
             assert state.config is not None
             checked = checked_consumer(
@@ -530,7 +503,7 @@ class StreamsApi:
             )
             if admitted is not None:
                 await group.call(encode_set(admitted.name, group.now_ns(), admitted.to_json()))
-                with _decided(f"{checked.name} of {stream} was set"):
+                with decided(f"{checked.name} of {stream} was set"):
                     return self._consumer_info(group, checked.name)
         return await self.consumer_info(stream, checked.name)
 
@@ -542,7 +515,7 @@ class StreamsApi:
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
         """Info after everything acknowledged before the call."""
         group = await self._found(stream)
-        await _confirm(group)
+        await confirm_leading(group)
         return self._consumer_info(group, consumer)
 
     def _consumer_info(self, group: StreamGroup, consumer: str) -> ConsumerInfo:
@@ -557,14 +530,14 @@ class StreamsApi:
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Remove the consumer and its state."""
         group = await self._found(stream)
-        async with _certain(group), group.lock:
+        async with certain(group), group.lock:
             self._require_consumer(group, consumer)
             await group.call(encode_delete(consumer, group.now_ns()))
 
     async def pause_consumer(self, stream: str, consumer: str, pause_until_ns: int) -> PauseState:
         """Pause deliveries until then; 0 or a past time = resume."""
         group = await self._found(stream)
-        async with _certain(group), group.lock:
+        async with certain(group), group.lock:
             self._require_consumer(group, consumer)
             now_ns = group.now_ns()
             until_ns = pause_until_ns if pause_until_ns > now_ns else 0
@@ -574,7 +547,7 @@ class StreamsApi:
     async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
         """Whoever is pinned is pinned no more."""
         leading = await self._found(stream)
-        async with _certain(leading):
+        async with certain(leading):
             self._require_consumer(leading, consumer)
             check_priority_group(group, leading.stream.consumers[consumer].config)
         leading.delivery.unpin(consumer)
@@ -582,19 +555,11 @@ class StreamsApi:
     async def reset_consumer(self, stream: str, consumer: str, seq: int) -> tuple[ConsumerInfo, int]:
         """Start again at ``seq`` (0 = just above the ack floor)."""
         group = await self._found(stream)
-        async with _certain(group), group.lock:
+        async with certain(group), group.lock:
             self._require_consumer(group, consumer)
             state = group.stream.consumers[consumer]
             first = group.stream.contents.seq_at_time(state.config.opt_start_time) if state.config.opt_start_time else 0
             check_reset(state.config, seq, first)
             outcome = await group.call(encode_reset(consumer, group.now_ns(), seq))
-            with _decided(f"{consumer} of {stream} was reset"):
+            with decided(f"{consumer} of {stream} was reset"):
                 return self._consumer_info(group, consumer), outcome.result.seq
-
-
-async def _confirm(group: Group) -> None:
-    """Return once this member is known to lead. Raises 10008."""
-    try:
-        await group.confirm()
-    except NotNow:
-        raise api_error("JSClusterNotAvailErr") from None
