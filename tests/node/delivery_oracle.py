@@ -6,6 +6,7 @@ Times become ``T``, inboxes their names; everything else (statuses, counters, ac
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
@@ -188,4 +189,4 @@ async def _both(run: Scenario, ports: list[int]) -> list[list[str]]:
 def check_same(run: Scenario, ports: list[int]) -> None:
     """What a client sees of both servers must be the same."""
     ours, theirs = asyncio.run(_both(run, ports))
-    assert ours == theirs
+    assert ours == theirs, "\n".join(difflib.unified_diff(theirs, ours, "nats-server", "jetstore", lineterm=""))

@@ -109,7 +109,7 @@ def test_a_read_that_no_quorum_confirmed_is_found(monkeypatch: pytest.MonkeyPatc
 
     quiet()
     if is_mutated:
-        monkeypatch.setattr("jetstore.node.streams_api._confirm", trusting)
+        monkeypatch.setattr("jetstore.node.streams_api.confirm_leading", trusting)
         monkeypatch.setattr("jetstore.raft.leader.Leader._check_quorum", lambda leader: None)
     world = World(Random(7), nodes=3)
     found = world.run(_stale_read(world))
