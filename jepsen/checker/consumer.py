@@ -46,14 +46,15 @@ def check_holders(history: History, consumer: str, ack_wait_ns: int) -> list[str
     for operation in _of(history, consumer, "nak"):
         end_ns = operation.end_ns if operation.outcome == OK else math.inf
         naks.setdefault(operation.args["seq"], []).append((operation.start_ns, end_ns))
-    last: dict[int, Operation] = {}
+    last: dict[int, tuple[int, Operation]] = {}
     problems = []
     for at_ns, _, seq, operation in sorted(arrivals, key=lambda event: event[:3]):
-        before = last.get(seq)
-        last[seq] = operation
-        # The wait began when the earlier fetch did, or later; a nak that took effect since then may have ended it, also
-        # one of somebody who had the message before. What arrived earlier need not have been sent earlier.
-        if before is None or at_ns - before.start_ns >= ack_wait_ns:
+        before_ns, before = last.get(seq, (0, None))
+        last[seq] = at_ns, operation
+        # A copy was sent at some time between its fetch's start and its arrival, and what arrived earlier need not have
+        # been sent earlier. A nak that took effect since then may have ended the wait, also one of somebody who had the
+        # message before.
+        if before is None or max(at_ns - before.start_ns, before_ns - operation.start_ns) >= ack_wait_ns:
             continue
         since_ns = min(before.start_ns, operation.start_ns)
         if not any(since_ns <= end_ns and start_ns <= at_ns for start_ns, end_ns in naks.get(seq, ())):

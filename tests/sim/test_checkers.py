@@ -356,6 +356,16 @@ def test_a_slow_link_is_no_second_holder() -> None:
     assert consumer.check_holders(run.history, "C", 100) == []
 
 
+def test_a_copy_that_a_cut_held_back_may_have_been_sent_an_ack_wait_before_the_next() -> None:
+    run = good()
+    slow = run.history.begin(2, "fetch", stream="S", consumer="C")
+    run.now += 100
+    fetch(run, 1, who=3)
+    slow.ok(seen=[run.messages[1]])
+    assert consumer.check_holders(run.history, "C", 100) == []
+    assert len(consumer.check_holders(run.history, "C", 200)) == 1
+
+
 def test_work_queue() -> None:
     run = good()
     ack(run, 1)
