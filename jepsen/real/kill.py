@@ -1,8 +1,9 @@
 """kill -9 under full load, again and again on one store: nothing acknowledged may be missing afterwards.
 
 A round: several connections publish to three streams as fast as they can, a durable pull consumer acknowledges part of
-it; at a random moment every process of the server gets SIGKILL (sometimes once more while it starts again); it is
-started on the same store; everything is read and held against every promise made since the streams were created.
+it, and atomic batches, schedules and a mirror run beside it (``features.py``); at a random moment every process of the
+server gets SIGKILL (sometimes once more while it starts again); it is started on the same store; everything is read and
+held against every promise made since the streams were created.
 Every few rounds the consumer must come to the end of its stream, and new streams take over: a round stays short.
 """
 
@@ -13,8 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .control import ApiError, Control, ControlError
+from .control import Control, ControlError
+from .features import FeatureLoad, Features, state_of
 from .ledger import StreamLedger
+from .load import LoadProcess
 from .process import ServerProcess
 from .published import Published, PublishSpec
 from .readers import drain
@@ -56,6 +59,13 @@ class Rounds(RoundsBase):
         """Share of kills that reach the server's main process only; its others end by themselves, or should."""
         self.extra_kills = extra_kills
         self.stop_at_first = stop_at_first
+        self.features: Features | None = None
+        """Of the generation."""
+        self.feature_publishers = LoadProcess()
+
+    def close(self) -> None:
+        super().close()
+        self.feature_publishers.close()
 
     def _kill(self) -> None:
         if self.random.random() < self.main_only:
@@ -91,6 +101,9 @@ class Rounds(RoundsBase):
             acked += sum(ledger.published(result, findings) for result in published)
         for result in published:
             findings.add("publish refused", len(result.refusals), str(result.refusals[:1]))
+        assert self.features is not None
+        load: FeatureLoad = self.feature_publishers.result()
+        acked += self.features.published(load, findings)
         read = self._read_everything(generation)
         self.note_round(generation, f"killed after {load_s * 1000:.0f} ms{extra}", "ready", acked, read, began)
         if self.number % self.generation_rounds == 0 and findings.total == total_before:
@@ -104,7 +117,10 @@ class Rounds(RoundsBase):
                 control.api(f"STREAM.CREATE.{name}", {"name": name, "subjects": [f"{name}.>"]})
             config = consumer_config(ACK_WAIT_NS)
             control.api(f"CONSUMER.DURABLE.CREATE.{names[0]}.{CONSUMER}", {"stream_name": names[0], "config": config})
-        return Generation([StreamLedger(name) for name in names])
+            generation = Generation([StreamLedger(name) for name in names])
+            self.features = Features(self.number + 1, generation.streams[-1])
+            self.features.create(control)
+        return generation
 
     def _load_until_disaster(self, generation: Generation) -> tuple[float, list[Published]]:
         first, *others = generation.subjects
@@ -118,6 +134,14 @@ class Rounds(RoundsBase):
         stream = generation.streams[0].name
         moment = self.random.uniform(*self.load_s)
         floor = generation.consumer.floor
+        assert self.features is not None
+        self.feature_publishers.submit(
+            "feature_load",
+            port=port,
+            batch_stream=self.features.batches.name,
+            schedule_stream=self.features.schedules.name,
+            tag=tag + 3,
+        )
         self.publishers.submit("publish", port=port, specs=specs)
         began = time.monotonic()
         self.fetchers.submit(
@@ -160,25 +184,24 @@ class Rounds(RoundsBase):
         total = 0
         with Control(self.server.port) as control:
             for ledger in generation.streams:
-                try:
-                    state = control.api(f"STREAM.INFO.{ledger.name}")["state"]
-                except ApiError as error:
-                    findings.add("stream lost", 1, f"{ledger.name}: {error}")
-                    state = {"messages": 0, "last_seq": 0}
+                state = state_of(control, ledger.name, findings)
                 contents = drain(self.server.port, ledger.name, state["messages"], size=SIZE)
                 ledger.check(contents, findings)
                 total += state["messages"]
                 found = {sequence: control.get(ledger.name, sequence) for sequence in self.draw_acked(ledger)}
                 self.check_state(ledger, state["last_seq"], found)
+            assert self.features is not None
+            total += self.features.check(control, self.server.port, findings)
             self._sample_floor(control, generation)
         return total
 
     def _finish_generation(self, generation: Generation) -> None:
         """The consumer gets to the end of its stream; then the streams go."""
         self.drain_consumer(generation, 30, "fetch", port=self.server.port, confirm=True)
+        assert self.features is not None
         with Control(self.server.port) as control:
-            for each in generation.streams:
-                control.api(f"STREAM.DELETE.{each.name}")
+            for name in (*self.features.names, *(each.name for each in generation.streams)):
+                control.api(f"STREAM.DELETE.{name}")
 
 
 def run(

@@ -18,6 +18,7 @@ from typing import Any
 
 from .client import CorePublisher, OneEachPublisher, Publisher, connect, run_loop
 from .control import ControlError
+from .features import feature_load
 from .follow import follow_fetch, follow_publish
 from .published import Published, PublishSpec
 from .readers import Contents, Fetcher, Wire, drain
@@ -193,7 +194,7 @@ JOBS: dict[str, Callable[..., Any]] = {
     job.__name__: job
     for job in (
         *(publish, one_each, one_by_one, core_publish, core_subscribe, drain_stream, fetch),
-        *(follow_publish, follow_fetch),
+        *(follow_publish, follow_fetch, feature_load),
     )
 }
 
