@@ -33,6 +33,8 @@ class Applied(NamedTuple):
     """Sequences the consumer needs no more; interest and work-queue streams look at them."""
     gone: bool = False
     """The consumer was deleted; interest streams look at everything it needed."""
+    time_ns: int = 0
+    """The leader's time in the entry; 0: it carries none that others go by."""
 
 
 def apply_entry(
@@ -44,27 +46,28 @@ def apply_entry(
         return _apply_rare(consumers, data, make_filter, view)
     body = memoryview(data)
     head, at = entries.decode_head(body)
-    state = consumers.get(head.name)
+    name, time_ns = head.name, head.time_ns
+    state = consumers.get(name)
     if state is None:
-        return Applied(head.name, None, [])
+        return Applied(name, None, [], time_ns=time_ns)
     if kind is ConsumerEntryKind.DELIVERED:
         runs = entries.decode_delivered(body, at)
-        return Applied(head.name, state.apply_delivered(runs, head.generation, head.time_ns), [])
+        return Applied(name, state.apply_delivered(runs, head.generation, time_ns), [], time_ns=time_ns)
     if kind is ConsumerEntryKind.DELIVERED_NEW:
         from_seq, runs = entries.decode_delivered_new(body, at)
-        return Applied(head.name, state.apply_delivered(runs, head.generation, head.time_ns, from_seq), [])
+        return Applied(name, state.apply_delivered(runs, head.generation, time_ns, from_seq), [], time_ns=time_ns)
     if kind is ConsumerEntryKind.ACKS:
-        acked = state.apply_acks(entries.decode_acks(body, at), head.time_ns)
-        return Applied(head.name, acked, acked.settled)
+        acked = state.apply_acks(entries.decode_acks(body, at), time_ns)
+        return Applied(name, acked, acked.settled, time_ns=time_ns)
     if kind is ConsumerEntryKind.RETURNED:
-        state.apply_returned(entries.decode_ranges(body, at), head.generation, head.time_ns)
-        return Applied(head.name, None, [])
+        state.apply_returned(entries.decode_ranges(body, at), head.generation, time_ns)
+        return Applied(name, None, [], time_ns=time_ns)
     if kind is ConsumerEntryKind.EXHAUSTED:
-        gone = state.apply_exhausted(entries.decode_ranges(body, at), head.generation, head.time_ns)
-        return Applied(head.name, gone, [])
+        gone = state.apply_exhausted(entries.decode_ranges(body, at), head.generation, time_ns)
+        return Applied(name, gone, [], time_ns=time_ns)
     consumer_seq, stream_seq = entries.decode_cursor(body, at)
-    passed = state.apply_cursor(consumer_seq, stream_seq, head.generation, head.time_ns)
-    return Applied(head.name, passed, passed.settled)
+    passed = state.apply_cursor(consumer_seq, stream_seq, head.generation, time_ns)
+    return Applied(name, passed, passed.settled, time_ns=time_ns)
 
 
 _RARE = frozenset({ConsumerEntryKind.SET, ConsumerEntryKind.DELETE, ConsumerEntryKind.RESET, ConsumerEntryKind.PAUSE})

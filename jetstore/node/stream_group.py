@@ -211,7 +211,7 @@ class StreamGroup(Group):
     def on_serving(self) -> None:
         """Subscribe to the stream's subjects and start delivering."""
         self._served_term = self.core.term
-        self.clock.raise_to(_newest_time_ns(self.stream))
+        self.clock.raise_to(newest_time_ns(self.stream))
         if not self.is_restoring:
             self._begin()
         if self.on_led is not None:
@@ -474,7 +474,7 @@ def _unknown(name: str) -> None:
     raise NotNow("not known")
 
 
-def _newest_time_ns(stream: Stream) -> int:
+def newest_time_ns(stream: Stream) -> int:
     """The newest time in applied entries: the stream's own, and those of its consumers."""
     times = [stream.logged_ns, stream.contents.last_time_ns]
     for consumer in stream.consumers.values():

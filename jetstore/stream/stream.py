@@ -176,6 +176,7 @@ class Stream:
     def _apply_consumer(self, data: bytes) -> ConsumerOutcome:
         self.is_torn = True
         applied = apply_consumer_entry(self.consumers, data, filter_of, self.contents)
+        self.logged_ns = max(self.logged_ns, applied.time_ns)
         removed = 0
         if applied.settled:
             removed = retention.remove_settled(self, applied.name, applied.settled)

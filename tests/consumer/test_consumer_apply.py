@@ -55,7 +55,7 @@ def test_set_creates_then_updates() -> None:
 def test_delete_only_the_generation_that_was_meant() -> None:
     host = Host()
     state = host.make()
-    assert host.apply(entries.encode_delete("c", 20, state.generation - 1)) == ("c", (False,), [], False)
+    assert host.apply(entries.encode_delete("c", 20, state.generation - 1)) == ("c", (False,), [], False, 0)
     gone = host.apply(entries.encode_delete("c", 20, state.generation))
     assert (gone.result, gone.gone) == (counts.DeleteOutcome(True), True)
     assert host.apply(entries.encode_delete("c", 20)).result == counts.DeleteOutcome(False)
@@ -70,7 +70,7 @@ def test_entries_for_nobody() -> None:
         entries.encode_exhausted("c", 1, 2, [(1, 1)]),
         entries.encode_cursor("c", 1, 2, 1, 1),
     ):
-        assert host.apply(data) == Applied("c", None, [])
+        assert host.apply(data) == Applied("c", None, [], time_ns=2)
     assert host.apply(entries.encode_reset("c", 1, 5)).result == counts.ResetOutcome(0)
     assert host.apply(entries.encode_pause("c", 1, 5)).result == counts.PauseOutcome(5, False)
 

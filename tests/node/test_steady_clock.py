@@ -6,6 +6,7 @@ import pytest
 from delivery_world import FakeClock, FakeLoop, S, World
 
 from jetstore.node.steady_clock import SteadyClock
+from jetstore.node.stream_group import newest_time_ns
 
 
 def make() -> tuple[FakeLoop, FakeClock, SteadyClock]:
@@ -75,3 +76,16 @@ def test_a_jump_delays_no_redelivery_and_brings_none_too_early(jump_s: int) -> N
         assert world.outlet.taken(b"in") == []
     world.pass_s(12)
     assert {got.seq for got in world.outlet.taken(b"in")} >= ({1, 2, 3} if jump_s <= 0 else set())
+
+
+@pytest.mark.parametrize("answer", [b"+WPI", b"-NAK", b"+ACK"])
+def test_a_later_leader_goes_on_from_every_time_that_consumers_go_by(answer: bytes) -> None:
+    """Else what is pending becomes due when the later leader's clock is there: after days."""
+    world = World()
+    world.fill(1)
+    world.consumer(ack_wait=30 * S)
+    (got,) = world.fetch(batch=1)
+    world.wall.shift_ns += 300_000 * S
+    world.ack(got, body=answer)
+    world.pass_s(1)
+    assert newest_time_ns(world.stream) >= world.wall.wall_ns() - 2 * S
