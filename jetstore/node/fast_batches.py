@@ -17,7 +17,7 @@ Source: ADR-50, fast ingest.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -269,9 +269,10 @@ class FastBatches:
 
     # -- out ------------------------------------------------------------------------------------------------------
 
-    def take_failed(self) -> list[int]:
-        """Keys of ended batches, for the next entry."""
-        failed, self._failed = self._failed, []
+    def take_failed(self, coming: Collection[int]) -> list[int]:
+        """Keys of ended batches, for the next entry: those of which nothing is ``coming``, in it or behind it."""
+        failed = [key for key in self._failed if key not in coming]
+        self._failed = [key for key in self._failed if key in coming]
         return failed
 
     def lost(self, runs: Sequence[tuple[int, FastRun]], failed: list[int]) -> None:

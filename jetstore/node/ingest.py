@@ -336,7 +336,7 @@ class Ingest:
         failed: list[int] = []
         if runs:
             rows = [(at, len(run.replies), run.batch.key) for at, run in runs]
-            failed = self.fast.take_failed()
+            failed = self.fast.take_failed({run.batch.key for _, run in (*runs, *self._runs)})
             data = encode_fast(now_ns, FastHead(rows, failed), frames)
         else:
             data = encode_publish(now_ns, frames)

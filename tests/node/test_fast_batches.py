@@ -198,6 +198,21 @@ def test_what_is_sent_behind_a_refused_message_is_not_stored() -> None:
     assert not rig.stream.ended_batches.keys
 
 
+def test_what_waits_when_a_message_is_refused_is_not_stored() -> None:
+    rig = Rig(replace(Limits(), entry_bytes_max=60))
+    rig.send((reply(1, 0), WRONG))
+    rig.read(reply(2), reply(3), reply(4), "plain")
+    rig.apply()
+    rig.ingest.fill(1)
+    rig.send(reply(1, 0, "b"))
+    rig.apply()
+    assert sorted(rig.heard()) == ["10071", *["10208"] * 3, *["ack 0/10"] * 2, "seq 1"]
+    assert rig.stream.messages == 2
+    rig.send(reply(2, 2, "b"))
+    rig.apply()
+    assert not rig.stream.ended_batches.keys
+
+
 def test_with_ok_a_refused_message_is_left_out() -> None:
     rig = Rig()
     rig.send(reply(1, 0, mode="ok"), (reply(2, mode="ok"), WRONG), reply(3, mode="ok"))
@@ -339,7 +354,7 @@ STEP = st.tuples(
     st.sampled_from([0, 0, 0, 0, 0, 0, 0, 1, 2, -1]),
     st.sampled_from([1, 1, 1, 1, 1, 1, 4, 4, 2, 3, 7]),
     st.sampled_from(["", "", "", "", "K: v", WRONG, "Nats-Msg-Id: i", "Nats-Expected-Last-Subject-Sequence: 3"]),
-    st.sampled_from(["", "", "", "read", "fill", "apply", "all"]),
+    st.sampled_from(["", "", "", "read", "part", "fill", "apply", "all"]),
 )
 
 
@@ -366,8 +381,8 @@ def test_it_makes_no_difference_how_far_the_log_is(
         if then:
             late.read(*waiting)
             waiting = []
-        if then in ("fill", "apply", "all"):
-            late.ingest.fill(1 << 30)
+        if then in ("part", "fill", "all"):
+            late.ingest.fill(1 if then == "part" else 1 << 30)
         if then in ("apply", "all"):
             late.apply(1 if then == "apply" else 1 << 30)
     if waiting:
@@ -384,10 +399,10 @@ def stored(rig: Rig) -> list[tuple[int, bytes]]:
 
 
 def by_reply(rig: Rig) -> dict[str, list[str]]:
-    """What was said, but for flow acks, of which a run of messages has but one."""
+    """What was said, but for flow acks, of which a run of messages has but one; last what came after an end."""
     found: dict[str, list[str]] = {}
     for subject, body in rig.said:
         answer = short(body)
         if not answer.startswith("ack"):
             found.setdefault(subject, []).append(answer)
-    return found
+    return {subject: sorted(answers, key="10208".__eq__) for subject, answers in found.items()}
