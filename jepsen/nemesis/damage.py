@@ -86,14 +86,14 @@ def strike(
 def _replace(disk: DamagedDisk, path: str, sector: int, data: bytes) -> bool:
     """Put other bytes (short ones: and blank ones) into a sector; False: they would blank a part of the last block."""
     if not data.strip(b"\0") and fnmatchcase(path, FILE_CLASSES["journal"]):
-        last_path, start, end = _last_block(disk)
+        last_path, start, end = last_block(disk)
         if path == last_path and start <= sector < end:
             return False
     disk.poke(path, sector, data.ljust(SECTOR_BYTES, b"\0"))
     return True
 
 
-def _last_block(disk: DamagedDisk) -> tuple[str, int, int]:
+def last_block(disk: DamagedDisk) -> tuple[str, int, int]:
     """File, start and end of the journal's newest block, by either copy of its head; no file when there is none."""
     highest_lsn, found = 0, ("", 0, 0)
     for path in disk.files():
