@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jetstore.errors import ApiError
@@ -23,7 +23,7 @@ class ErrorEntry:
 @cache
 def error_table() -> dict[str, ErrorEntry]:
     """Every error by nats-server's constant."""
-    text = files("jetstore.model").joinpath("api_errors.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("api_errors.toml").read_text(encoding="utf-8")
     return {constant: ErrorEntry(**entry) for constant, entry in tomllib.loads(text).items()}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
-from jetstore.model.json import Duration, GoEnum, Int, Time, Uint64, fields_from_json
+from jetstore.model.json import Duration, GoEnum, GoStruct, Int, Time, Uint64, fields_from_json
 from jetstore.model.times import format_time
 
 
@@ -57,7 +57,7 @@ class ConsumerAction(StrEnum):
     UPDATE = "update"
 
 
-class ConsumerConfig(BaseModel):
+class ConsumerConfig(GoStruct):
     """One consumer's configuration, in the API's field order. Zero values mean "not given" until it is checked.
 
     ``consumer_checks.checked_consumer`` gives the defaulted and validated form.
@@ -95,7 +95,7 @@ class ConsumerConfig(BaseModel):
     mem_storage: bool = False
     direct: bool = False
     sourcing: bool = False
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = {}  # noqa: RUF012  # pydantic copies it for each object
     pause_until: Time = 0
     priority_groups: tuple[str, ...] = ()
     priority_policy: Annotated[PriorityPolicy, GoEnum("unknown priority policy: {raw}")] = PriorityPolicy.NONE

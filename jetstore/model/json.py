@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from jetstore.model.json_syntax import syntax_error
 from jetstore.model.times import parse_time
@@ -28,6 +28,16 @@ EnumT = TypeVar("EnumT", bound=StrEnum)
 
 class DecodeError(ValueError):
     """A request body that does not decode; the text is what follows ``invalid JSON: ``."""
+
+
+class GoStruct(BaseModel):
+    """Fields with types that ``decode_fields`` knows.
+
+    pydantic builds a validator when the first object is made: most are asked for their fields only, and building all
+    at a start takes a twentieth of it.
+    """
+
+    model_config = ConfigDict(defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from jetstore.model.json import Duration, GoEnum, Int, Int32, Int64, Time, Uint64, fields_from_json
+from jetstore.model.json import Duration, GoEnum, GoStruct, Int, Int32, Int64, Time, Uint64, fields_from_json
 from jetstore.model.times import format_time
 
 
@@ -48,7 +48,7 @@ class PersistMode(StrEnum):
     ASYNC = "async"
 
 
-class _Model(BaseModel):
+class _Model(GoStruct):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -145,7 +145,7 @@ class StreamConfig(_Model):
     deny_delete: bool = False
     deny_purge: bool = False
     allow_rollup_hdrs: bool = False
-    consumer_limits: StreamConsumerLimits = StreamConsumerLimits()
+    consumer_limits: StreamConsumerLimits = Field(default_factory=StreamConsumerLimits)
     allow_msg_ttl: bool = False
     subject_delete_marker_ttl: Duration = 0
     allow_msg_counter: bool = False
@@ -153,7 +153,7 @@ class StreamConfig(_Model):
     allow_msg_schedules: bool = False
     persist_mode: Annotated[PersistMode, GoEnum()] = PersistMode.UNSET
     allow_batched: bool = False
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = {}  # noqa: RUF012  # pydantic copies it for each object
 
     def to_json(self) -> dict[str, Any]:
         """The object of the API: field order and omissions as nats-server writes them."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import BaseModel
-
 from jetstore.model.consumer import ConsumerConfig, PriorityPolicy
-from jetstore.model.json import DecodeError, Duration, Int, Int64, decode_fields
+from jetstore.model.json import DecodeError, Duration, GoStruct, Int, Int64, decode_fields
 from jetstore.model.levels import API_LEVEL
 from jetstore.model.times import format_duration
 from jetstore.node.delivery_format import pending_status, status
@@ -135,7 +133,7 @@ def _priority_complaint(fields: dict[str, Any], config: ConsumerConfig) -> bytes
     return b""
 
 
-class PullFields(BaseModel):
+class PullFields(GoStruct):
     """The fields of a pull request."""
 
     batch: Int = 0

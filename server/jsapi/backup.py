@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import stream_state_json
-from jetstore.model.json import Int, Time, Uint64
+from jetstore.model.json import GoStruct, Int, Time, Uint64
 from jetstore.model.stream import StreamConfig
 from jetstore.model.stream_checks import checked_stream
 from jetstore.model.subjects import is_valid_literal
@@ -14,7 +14,7 @@ from jetstore.node.backup.snapshot import SnapshotRequest
 from server.jsapi.request import Backend, JsonDict, Request, require_body
 
 
-class _SnapshotRequest(BaseModel):
+class _SnapshotRequest(GoStruct):
     deliver_subject: str = ""
     no_consumers: bool = False
     chunk_size: Int = 0
@@ -34,12 +34,12 @@ async def snapshot_stream(backend: Backend, request: Request) -> JsonDict:
     return {"config": config.to_json(), "state": stream_state_json(state)}
 
 
-class _Lost(BaseModel):
+class _Lost(GoStruct):
     msgs: tuple[Uint64, ...] = ()
     bytes: Uint64 = 0
 
 
-class StreamState(BaseModel):
+class StreamState(GoStruct):
     """A request's ``state``: it must be one, and the archive's own counts. Named as Go's type, for the refusals."""
 
     messages: Uint64 = 0
@@ -51,13 +51,13 @@ class StreamState(BaseModel):
     num_subjects: Int = 0
     num_deleted: Int = 0
     deleted: tuple[Uint64, ...] = ()
-    lost: _Lost = _Lost()
+    lost: _Lost = Field(default_factory=_Lost)
     consumer_count: Int = 0
 
 
-class _RestoreRequest(BaseModel):
-    config: StreamConfig = StreamConfig()
-    state: StreamState = StreamState()
+class _RestoreRequest(GoStruct):
+    config: StreamConfig = Field(default_factory=StreamConfig)
+    state: StreamState = Field(default_factory=StreamState)
 
 
 async def restore_stream(backend: Backend, request: Request) -> JsonDict:

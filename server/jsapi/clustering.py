@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
 from jetstore.model.api_errors import api_error
+from jetstore.model.json import GoStruct
 from jetstore.model.stream import Placement
 from server.jsapi.ports import ClusterOperations
 from server.jsapi.request import Backend, JsonDict, Request, require_body
 
 
-class _StepDownRequest(BaseModel):
+class _StepDownRequest(GoStruct):
     placement: Placement | None = None
 
 
-class _PeerRequest(BaseModel):
+class _PeerRequest(GoStruct):
     peer: str = ""
 
 
-class _ServerRequest(BaseModel):
+class _ServerRequest(GoStruct):
     peer: str = ""
     peer_id: str = ""
 

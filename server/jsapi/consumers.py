@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from jetstore.errors import ApiError
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
 from jetstore.model.consumer_checks import check_consumer_name
 from jetstore.model.infos import ConsumerInfo, consumer_info_json, pause_state_json
-from jetstore.model.json import GoEnum, Int, Time, Uint64
+from jetstore.model.json import GoEnum, GoStruct, Int, Time, Uint64
 from jetstore.model.names import consumer_name
 from server.jsapi.request import Backend, JsonDict, Request, page, require_empty
 from server.jsapi.streams import INFOS_PER_PAGE, NAMES_PER_PAGE
@@ -20,26 +20,26 @@ from server.jsapi.streams import INFOS_PER_PAGE, NAMES_PER_PAGE
 _CONSUMER_NOT_FOUND = 10014
 
 
-class _CreateRequest(BaseModel):
+class _CreateRequest(GoStruct):
     stream_name: str = ""
-    config: ConsumerConfig = ConsumerConfig()
+    config: ConsumerConfig = Field(default_factory=ConsumerConfig)
     action: Annotated[ConsumerAction, GoEnum("unknown consumer action: {raw}")] = ConsumerAction.CREATE_OR_UPDATE
     pedantic: bool = False
 
 
-class _OffsetRequest(BaseModel):
+class _OffsetRequest(GoStruct):
     offset: Int = 0
 
 
-class _PauseRequest(BaseModel):
+class _PauseRequest(GoStruct):
     pause_until: Time = 0
 
 
-class _ResetRequest(BaseModel):
+class _ResetRequest(GoStruct):
     seq: Uint64 = 0
 
 
-class _UnpinRequest(BaseModel):
+class _UnpinRequest(GoStruct):
     group: str = ""
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from pydantic import BaseModel
-
 from jetstore.model.api_errors import api_error
-from jetstore.model.json import Int, Time, Uint64
+from jetstore.model.json import GoStruct, Int, Time, Uint64
 from jetstore.model.requests import MessageGet
 from jetstore.model.times import format_time
 from jetstore.store.ports import Message
 from server.jsapi.request import Backend, JsonDict, Request, require_body
 
 
-class MessageGetRequest(BaseModel):
+class MessageGetRequest(GoStruct):
     """Body of MSG.GET and DIRECT.GET."""
 
     seq: Uint64 = 0
@@ -44,7 +42,7 @@ class MessageGetRequest(BaseModel):
         )
 
 
-class _MessageDeleteRequest(BaseModel):
+class _MessageDeleteRequest(GoStruct):
     seq: Uint64 = 0
     no_erase: bool = False
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from pydantic import BaseModel
-
 from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow, OutcomeUnknown
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo, stream_info_json
-from jetstore.model.json import Int, Uint64
+from jetstore.model.json import GoStruct, Int, Uint64
 from jetstore.model.requests import PurgeRequest, StreamInfoRequest
 from jetstore.model.stream import StreamConfig
 from jetstore.model.stream_checks import checked_stream
@@ -29,18 +27,18 @@ class _StreamConfigRequest(StreamConfig):
     pedantic: bool = False
 
 
-class _ListRequest(BaseModel):
+class _ListRequest(GoStruct):
     offset: Int = 0
     subject: str = ""
 
 
-class _InfoRequest(BaseModel):
+class _InfoRequest(GoStruct):
     offset: Int = 0
     deleted_details: bool = False
     subjects_filter: str = ""
 
 
-class _PurgeRequest(BaseModel):
+class _PurgeRequest(GoStruct):
     filter: str = ""
     seq: Uint64 = 0
     keep: Uint64 = 0

@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from pydantic import BaseModel
 
 from jetstore.errors import ApiError, ArchiveError, Corruption, JetstoreError, NotNow, OperatingError, OutcomeUnknown
 from jetstore.hot.columns import Columns
@@ -27,7 +26,7 @@ from jetstore.meta.stream_key import account_of, name_of
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.consumer_checks import admit_consumer, check_consumer_name, checked_consumer
-from jetstore.model.json import DecodeError, Time, Uint64, decode_fields
+from jetstore.model.json import DecodeError, GoStruct, Time, Uint64, decode_fields
 from jetstore.node.backup.archive import ArchiveReader, EntryHead
 from jetstore.node.backup.consumer_json import ReadConsumer, decode_consumer, rows_of
 from jetstore.node.backup.s2 import S2Reader
@@ -66,7 +65,7 @@ OpenStream = Callable[[], Awaitable["StreamGroup"]]
 """Makes the stream, marked as being restored. Raises ``ApiError``."""
 
 
-class _State(BaseModel):
+class _State(GoStruct):
     """``state.json``, as far as it matters."""
 
     first_seq: Uint64 = 0
