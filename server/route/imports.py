@@ -141,8 +141,12 @@ class ServiceImport:
             self.transform = SubjectTransform(self.pattern, _inverted(subject, dest))
 
     def resolve(self, subject: bytes) -> tuple[Router, bytes] | None:
-        """Where messages on this subject go."""
-        return self.target, self._there(subject)
+        """Where messages on this subject go; None: the exporter's mappings lose them."""
+        there = self._there(subject)
+        if self.target.mappings is None:
+            return self.target, there
+        mapped = self.target.mappings.apply(Columns([there], (), (), [b""])).subjects
+        return (self.target, mapped[0]) if mapped else None
 
     def _there(self, subject: bytes) -> bytes:
         return subject if self.transform is None else self.transform.apply(subject) or subject
@@ -154,6 +158,11 @@ class ServiceImport:
             return 0
         if self.transform is not None:
             subjects = [self._there(subject) for subject in subjects]
+        if target.mappings is not None:
+            columns = target.mappings.apply(columns._replace(subjects=subjects))
+            if not columns.payloads:
+                return 0
+            subjects = columns.subjects
         replies = columns.replies
         if replies:
             replies = [target.replies.expect(home, reply, self.answers) if reply else b"" for reply in replies]

@@ -180,6 +180,25 @@ def test_the_mapping_of_the_very_subject_comes_first() -> None:
         Mapping("a.*", [("b.$2", 100)], rng)
 
 
+def test_requests_of_another_account_are_mapped_where_they_come_to() -> None:
+    two, rng = Two(), Random(1)
+    two.exporter.mappings = Mappings(
+        [("ask", Mapping("ask", [("heard", 100)], rng)), ("gone", Mapping("gone", [("gone", 0)], rng))]
+    )
+    two.client.no_responders = True
+    two.importer.subscribe_client(two.client, b"inbox.>", b"", b"7")
+    two.exporter.subscribe_client(two.service, b">", b"", b"1")
+    for local, subject in (("far.ask", "ask"), ("far.gone", "gone"), ("far.else", "else")):
+        two.importer.import_service(ServiceImport(two.exporter, subject, local, AnswerRule()))
+    two.importer.publish_from(two.client, [b"far.ask", b"far.gone", b"far.else"], [b"inbox.1"] * 3, (), [b"?"] * 3)
+    said = [line.split()[1] for line in two.service.take().splitlines() if line.startswith(b"MSG")]
+    assert said == [b"heard", b"else"]
+    assert b"Nats-Subject: far.gone" in two.client.take()
+    assert two.importer.destination(b"far.ask") == (two.exporter, b"heard")
+    assert two.importer.destination(b"far.gone") == (two.importer, b"far.gone")
+    assert two.importer.destination(b"far.else") == (two.exporter, b"else")
+
+
 def test_where_requests_go_is_told_without_sending_one() -> None:
     two = Two()
     third = Router("C", Random(3), two.soon.append, lambda: two.now_s)
