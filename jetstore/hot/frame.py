@@ -22,10 +22,9 @@ from itertools import accumulate, chain, pairwise, repeat
 from operator import add
 from struct import Struct, iter_unpack, pack, unpack_from
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.hot.columns import Columns, Frame
+from jetstore.hot.crc import crc32c
 
 ONE_SUBJECT = 1
 """All subjects of the frame are equal: stored once."""

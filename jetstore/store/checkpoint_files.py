@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, DiskFull, FormatUnknown, ReadBackFailed
+from jetstore.hot.crc import crc32c
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption
+from jetstore.hot.crc import crc32c
 from jetstore.limits import COMPRESSED_FRAME_BYTES_MAX
 
 _HEAD = Struct("<II")

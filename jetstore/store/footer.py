@@ -16,9 +16,8 @@ from itertools import accumulate, pairwise
 from struct import Struct, pack
 from typing import Any
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
+from jetstore.hot.crc import crc32c
 from jetstore.store.ports import SubjectFilter
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.segment_table import SegmentTable

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
+from jetstore.hot.crc import crc32c
 from jetstore.store.vfs import Vfs
 
 NAMES = ("IDENTITY", "IDENTITY.b")

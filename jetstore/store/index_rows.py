@@ -14,9 +14,8 @@ from bisect import bisect_left
 from hashlib import blake2b
 from struct import Struct, pack, unpack_from
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown, IndexDoubt
+from jetstore.hot.crc import crc32c
 from jetstore.store.ports import IndexRow
 from jetstore.store.sorted_rows import RowOrGone
 

@@ -15,9 +15,8 @@ from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
+from jetstore.hot.crc import crc32c
 from jetstore.hot.frame import encode_columns
 from jetstore.limits import Limits
 from jetstore.store.segment import (

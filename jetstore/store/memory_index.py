@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
-from crc32c import crc32c
-
 from jetstore.errors import DiskFull, IndexDoubt
+from jetstore.hot.crc import crc32c
 from jetstore.store.index_base import ProvenBase
 from jetstore.store.index_layers import IndexedLog, LayeredIndex, open_index
 from jetstore.store.index_rows import Chunk, parse_stamp, row_key, row_value, stamp_value, uid_key

@@ -12,7 +12,7 @@ from array import array
 from hashlib import blake2b
 from struct import Struct
 
-from crc32c import crc32c
+from jetstore.hot.crc import crc32c
 
 _ITEM = Struct("<QQQQI")
 RECENT = 256

@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct, pack, unpack_from
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.hot.columns import Frame
+from jetstore.hot.crc import crc32c
 from jetstore.hot.frame import decode_frame
 from jetstore.store.compressed import compressed, expanded
 from jetstore.store.salvage import pread_salvaged

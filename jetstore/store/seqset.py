@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, compress
 from struct import Struct
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
+from jetstore.hot.crc import crc32c
 
 CHUNK_BITS = 13
 CHUNK_SEQS = 1 << CHUNK_BITS

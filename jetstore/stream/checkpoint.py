@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from crc32c import crc32c
-
 from jetstore.consumer.state import ConsumerState, filters_of
 from jetstore.errors import Corruption, FormatUnknown
+from jetstore.hot.crc import crc32c
 from jetstore.limits import Limits
 from jetstore.model.stream import StreamConfig
 from jetstore.store.ports import Checkpoint, MessageLog, SubjectIndex

@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption
+from jetstore.hot.crc import crc32c
 
 BUCKETS_PER_WINDOW = 64
 

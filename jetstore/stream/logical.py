@@ -17,9 +17,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown
+from jetstore.hot.crc import crc32c
 from jetstore.store.ports import Message, MessageLog
 from jetstore.store.seqset import SeqSet
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from crc32c import crc32c
-
 from jetstore.errors import ArchiveError
+from jetstore.hot.crc import crc32c
 
 MAGIC: Final = b"\xff\x06\x00\x00S2sTwO"
 _MAGICS: Final = (b"S2sTwO", b"sNaPpY")

@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator, Mapping
 from struct import Struct
 from typing import Any, Protocol
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, FormatUnknown, JetstoreError
+from jetstore.hot.crc import crc32c
 from jetstore.limits import KIB, MIB
 
 BEGIN = "catch_up.begin"

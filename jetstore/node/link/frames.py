@@ -16,9 +16,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
-from crc32c import crc32c
-
 from jetstore.errors import JetstoreError
+from jetstore.hot.crc import crc32c
 from jetstore.types import Buffer
 
 _HEAD = struct.Struct("<IB3sIII")

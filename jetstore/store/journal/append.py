@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from crc32c import crc32c
-
 from jetstore.errors import DiskFull
+from jetstore.hot.crc import crc32c
 from jetstore.limits import KIB, SECTOR_BYTES, Limits
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import FileSet, Spare, file_path

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption
+from jetstore.hot.crc import crc32c
 from jetstore.limits import SECTOR_BYTES
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.entries import iter_entries

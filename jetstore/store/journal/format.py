@@ -16,8 +16,7 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from jetstore.hot.crc import crc32c
 from jetstore.limits import BLOCK_ALIGN_BYTES, SECTOR_BYTES
 from jetstore.types import Buffer
 

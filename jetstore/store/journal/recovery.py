@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crc32c import crc32c
-
 from jetstore.errors import Corruption, DiskFull
+from jetstore.hot.crc import crc32c
 from jetstore.limits import SECTOR_BYTES, Limits
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.append import Journal, Position

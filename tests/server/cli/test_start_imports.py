@@ -25,12 +25,14 @@ NOT_AT_START = {
     *("server.auth.operator", "server.config.claims", "server.config.jwt", "server.net.websocket"),
     *("server.monitor.http", "server.monitor.metrics", "server.monitor.monitor", "server.monitor.varz"),
     *("jetstore.node.catch_up", "jetstore.node.cluster", "jetstore.node.founding", "jetstore.node.link.links"),
+    *("argparse", "email.message", "importlib.metadata", "importlib.resources", "zipfile"),
     *("jetstore.node.examine", "jetstore.node.mending", "jetstore.node.recover", "server.route.peers"),
 }
 """Of a server alone without a configuration file: what only a cluster, a listener of another kind, keys and passwords,
-monitoring, or another command needs."""
+monitoring, another command, or a library's own conveniences need."""
 NOT_IN_THE_WRITER = {
     *("asyncio", "cramjam", "logging", "pydantic", "ssl", "structlog", "uvloop"),
+    *("argparse", "email.message", "importlib.metadata", "importlib.resources", "zipfile"),
     *("jetstore.model", "jetstore.node", "jetstore.raft", "jetstore.stream", "server"),
 }
 
