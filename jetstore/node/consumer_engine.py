@@ -5,8 +5,7 @@ A delivery that counts goes round once: *plan* (look at the applied state, read 
 connection took is proposed as RETURNED. Several such flights may be under way; ``_planned_next`` and ``_flying_again``
 keep a sequence out of two. When one of them never enters the log, those behind it are void (they would skip its
 messages): planning begins again when all have come back.
-Without acknowledgements there is no entry per delivery: it is sent from the applied state, and the cursor is logged
-at most ``CURSOR_DELAY_S`` later.
+Without acknowledgements there is no entry per delivery: ``unlogged.py``.
 
 Everything runs on the event loop; nothing here awaits.
 """
@@ -35,14 +34,13 @@ from jetstore.node.flight import Flight, Share
 from jetstore.node.logged_time import LoggedTime
 from jetstore.node.pacing import Pacer
 from jetstore.node.ports import InternalSubscription, Outlet
+from jetstore.node.unlogged import Unlogged
 from jetstore.store.ports import Message
 
 log = structlog.get_logger(__name__)
 
 FLIGHTS_MAX = 4
 """DELIVERED entries of one consumer under way at once; above: planning waits for the first to come back."""
-CURSOR_DELAY_S = 0.25
-"""Without acknowledgements: the longest time a delivery is not in the log."""
 REFUSED_RETRY_S = 1.0
 """How soon a consumer plans again after an entry could not be proposed."""
 TIMER_MAX_S = 3600.0
@@ -73,7 +71,7 @@ class ConsumerEngine(ABC):
         self.generation = state.generation
         self._config = state.config
         self.ack_key = f"$JS.ACK.{self.stream_name}.{self.name}".encode()
-        self._prefix = self.ack_key + b"."
+        self.ack_prefix = self.ack_key + b"."
         self._subscriptions: list[InternalSubscription] = []
         self._pump_scheduled = False
         self._flights = 0
@@ -88,19 +86,17 @@ class ConsumerEngine(ABC):
         """Targets whose connections are to say when they can take more."""
         self.reader = DeliveryReader(leader, state)
         self.acks = AckIntake(self)
+        self.unlogged = Unlogged(self)
         self.times = LoggedTime(leader.clock, leader.stream)
         self._checked_ns = 0
         """What was due by then has had its chance; what is due later needs the timer."""
-        self._logged_seq = state.delivered.stream_seq
-        self._cursor_due_s = 0.0
-        self._cursor_flying = False
         self._deleting = False
         self._active_s = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         """When it is set to: uvloop gives a handle without ``when`` for what is due already."""
         self._paused_until_ns = 0
-        self._pacer = Pacer(state.config, state.view.last_seq)
+        self.pacer = Pacer(state.config, state.view.last_seq)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -109,7 +105,7 @@ class ConsumerEngine(ABC):
         self.state.lead()
         if self.state.acks:
             # One pattern for the rest of the subject, so that the router matches a whole run of them at once.
-            subject = self._prefix + b">"
+            subject = self.ack_prefix + b">"
             self._subscriptions.append(self.outlet.subscribe(subject, self.acks))
         self._note_pause(self.now_ns(), announce=False)
         self.wake()
@@ -120,7 +116,7 @@ class ConsumerEngine(ABC):
             return
         if not is_deleted:
             self.acks.flush()
-            self._log_cursor()
+            self.unlogged.log_cursor()
         self.stopped = True
         for subscription in self._subscriptions:
             subscription.close()
@@ -225,7 +221,7 @@ class ConsumerEngine(ABC):
                 if self.state.acks:
                     self._deliver_logged()
                 else:
-                    self._deliver_unlogged()
+                    self.unlogged.deliver()
             except Corruption as error:
                 self.reader.stand_still(error)
         elif not self._flights:
@@ -256,7 +252,7 @@ class ConsumerEngine(ABC):
                     self.acks.flush()
                     return
             seqs = self.reader.plan_new(min(room, self.limits.delivery_batch_messages), self._planned_next)
-            messages = self._pacer.allowed(self.reader.read(seqs, bytes_max), self.loop.time()) if seqs else []
+            messages = self.pacer.allowed(self.reader.read(seqs, bytes_max), self.loop.time()) if seqs else []
             if not messages:
                 if not seqs and not self._flights:
                     self.drained()
@@ -365,13 +361,13 @@ class ConsumerEngine(ABC):
                 pending: Sequence[int] = (left,) * size
             else:
                 pending = range(left + total - at - 1, left + total - at - 1 - size, -1)
-            replies += ack_replies(self._prefix, delivery.attempt, part, delivery.consumer_seq, pending)
+            replies += ack_replies(self.ack_prefix, delivery.attempt, part, delivery.consumer_seq, pending)
             at += size
-        untaken = self._hand_out(messages, replies, shares)
+        untaken = self.hand_out(messages, replies, shares)
         if untaken:
             self._return([messages[position].seq for position in untaken])
 
-    def _hand_out(self, messages: list[Message], replies: list[bytes], shares: list[Share]) -> list[int]:
+    def hand_out(self, messages: list[Message], replies: list[bytes], shares: list[Share]) -> list[int]:
         """Send each share to its sink; the positions that nobody took, sorted."""
         if not messages:
             return []
@@ -420,58 +416,6 @@ class ConsumerEngine(ABC):
         if isinstance(result, counts.ExhaustedOutcome):
             self.advisories.tell_exhausted(self.name, result.runs)
         self.wake()
-
-    # -- deliveries without acknowledgement ---------------------------------------------------------------------------
-
-    def _deliver_unlogged(self) -> None:
-        """Send one batch from the applied state; the rest in the loop's next turn."""
-        state = self.state
-        live = state.live
-        assert live is not None
-        messages_max, bytes_max = self.demand()
-        if messages_max <= 0:
-            return
-        seqs = self.reader.plan_new(min(messages_max, self.limits.delivery_batch_messages))
-        messages = self._pacer.allowed(self.reader.read(seqs, bytes_max), self.loop.time()) if seqs else []
-        if not messages:
-            if not seqs:
-                self.drained()
-            return
-        taken, shares = self.assign(messages)
-        if not taken:
-            return
-        del messages[taken:]
-        left = live.cursor.num_pending - 1
-        replies = ack_replies(self._prefix, 1, messages, live.consumer_seq + 1, range(left, left - len(messages), -1))
-        untaken = self._hand_out(messages, replies, shares)
-        sent = untaken[0] if untaken else len(messages)
-        if sent:
-            last = messages[sent - 1].seq
-            live.cursor.advance(last + 1, sent)
-            live.consumer_seq += sent
-            live.stream_seq = last
-            live.active_ns = self.leader.clock.wall_ns()
-            if not self._cursor_due_s:
-                self._cursor_due_s = self.loop.time() + CURSOR_DELAY_S
-        self.wake()
-
-    def _log_cursor(self) -> None:
-        """Log how far a consumer without acknowledgements has got."""
-        live = self.state.live
-        self._cursor_due_s = 0.0
-        if live is None or self._cursor_flying or live.stream_seq <= self._logged_seq:
-            return
-        self._logged_seq = live.stream_seq
-        self._cursor_flying = True
-        data = entries.encode_cursor(self.name, self.generation, self.now_ns(), live.consumer_seq, live.stream_seq)
-        self.propose(data, self._cursor_logged)
-
-    def _cursor_logged(self, _: object) -> None:
-        self._cursor_flying = False
-        live = self.state.live
-        if live is not None and live.stream_seq > self._logged_seq and not self._cursor_due_s:
-            self._cursor_due_s = self.loop.time() + CURSOR_DELAY_S
-            self.arm()
 
     # -- acknowledgements ---------------------------------------------------------------------------------------------
 
@@ -536,9 +480,9 @@ class ConsumerEngine(ABC):
         when = min(now_s + TIMER_MAX_S, self.own_deadline_s(now_s))
         if self.acks.due_s:
             when = min(when, self.acks.due_s)
-        if self._cursor_due_s:
-            when = min(when, self._cursor_due_s)
-        paced = self._pacer.wait_until_s
+        if self.unlogged.due_s:
+            when = min(when, self.unlogged.due_s)
+        paced = self.pacer.wait_until_s
         if paced:
             when = min(when, paced)
         wall_ns = self.leader.clock.wall_ns()
@@ -570,11 +514,11 @@ class ConsumerEngine(ABC):
         now_s = self.loop.time()
         if self.acks.due_s and self.acks.due_s <= now_s:
             self.acks.flush()
-        if self._cursor_due_s and self._cursor_due_s <= now_s:
-            self._log_cursor()
+        if self.unlogged.due_s and self.unlogged.due_s <= now_s:
+            self.unlogged.log_cursor()
         if self._paused_until_ns:
             self._note_pause(self.leader.clock.wall_ns(), announce=True)
-        self._pacer.wait_until_s = 0.0
+        self.pacer.wait_until_s = 0.0
         self.on_deadline(now_s)
         if self.state.config.inactive_threshold:
             self._check_idle(now_s)

@@ -192,7 +192,7 @@ class PullEngine(ConsumerEngine):
                 message = messages[at]
                 # What the ack reply subject will be, if nothing comes between.
                 numbers = f"1.{message.seq}.{consumer_seq + at}.{message.time_ns}.{max(pending - at, 0)}"
-                size = len(message.subject) + len(self._prefix) + len(numbers)
+                size = len(message.subject) + len(self.ack_prefix) + len(numbers)
                 size += len(message.header) + len(message.data)
                 if size > request.bytes_left:
                     self._waiting.remove(request)
