@@ -7,8 +7,8 @@ One layer for every way a handshake may begin, because the first thing a client 
     first      the handshake, then INFO (inside)
     waiting    a moment for a handshake; if none begins: as required
 
-To the transport it is a protocol, to the connection a transport. What the connection says before the handshake is over
-waits for it; what it says first (INFO) is in clear unless the handshake comes first.
+What the connection says before the handshake is over waits for it; what it says first (INFO) is in clear unless the
+handshake comes first.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any
 
 from server.config.tls import TlsOptions
+from server.net.layer import Inner, Layer
 
 HANDSHAKE = 0x16
 """First byte of a client that begins TLS."""
@@ -38,28 +38,6 @@ _DN = {
     "domainComponent": "DC",
     "userId": "UID",
 }
-
-
-class Inner(Protocol):
-    """The connection."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def eof_received(self) -> bool | None: ...
-
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...
-
-    def tls_established(self, names: tuple[str, ...]) -> None:
-        """The handshake is over; ``names``: what the client's certificate says, most telling first."""
-
-    def tls_failed(self, problem: str) -> None:
-        """There was none."""
 
 
 def context_of(options: TlsOptions) -> ssl.SSLContext:
@@ -84,7 +62,7 @@ class _State(Enum):
     CLOSED = 5
 
 
-class TlsLayer(asyncio.Protocol, asyncio.Transport):
+class TlsLayer(Layer[Inner]):
     """See the module's docstring. One object per connection."""
 
     def __init__(
@@ -97,25 +75,19 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         is_optional: bool = False,
     ) -> None:
         """``is_optional``: clients without TLS are served (``allow_non_tls``)."""
-        super().__init__()
-        self._inner = inner
+        super().__init__(inner, loop)
         self._options = options
-        self._loop = loop
         self._is_optional = is_optional
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._state = _State.UNDECIDED
-        self._is_made = False
-        """Whether the connection has been told of its transport."""
         self._is_in_clear = False
         self._waiting: list[bytes] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._transport: asyncio.Transport | None = None
 
     # -- as the transport's protocol --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         options = self._options
         if not options.handshake_first:
             self._greet()
@@ -142,15 +114,6 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         self._timer = None
         if self._state is _State.UNDECIDED:
             self._greet()
-
-    def _arm(self, delay_ns: int, callback: Callable[[], None]) -> None:
-        self._disarm()
-        self._timer = self._loop.call_later(delay_ns / 1e9, callback)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _timed_out(self) -> None:
         self._timer = None
@@ -219,24 +182,9 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             self._inner.eof_received()
             self.close()
 
-    def eof_received(self) -> bool | None:
-        if self._is_made:
-            return self._inner.eof_received()
-        return None
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
         self._state = _State.CLOSED
-        if self._is_made:
-            self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        if self._is_made:
-            self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self._is_made:
-            self._inner.resume_writing()
+        super().connection_lost(exc)
 
     def _fail(self, problem: str) -> None:
         self._disarm()
@@ -293,30 +241,10 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
 
     def abort(self) -> None:
         self._state = _State.CLOSED
-        if self._transport is not None:
-            self._transport.abort()
-
-    def is_closing(self) -> bool:
-        return self._transport is None or self._transport.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:  # Any: as asyncio has it
-        return default if self._transport is None else self._transport.get_extra_info(name, default)
+        super().abort()
 
     def get_write_buffer_size(self) -> int:
-        held = sum(map(len, self._waiting)) if self._waiting else 0
-        return held if self._transport is None else self._transport.get_write_buffer_size() + held
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        if self._transport is not None:
-            self._transport.set_write_buffer_limits(high, low)
-
-    def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
+        return super().get_write_buffer_size() + sum(map(len, self._waiting))
 
 
 def key_hash(der: bytes) -> str:

@@ -7,7 +7,7 @@ frames, frames may hold many; the server sends one binary frame a write.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
@@ -17,7 +17,7 @@ from websockets.server import ServerProtocol
 
 from jetstore.limits import MIB
 from server.config.websocket import WebSocketOptions
-from server.net.tls import Inner
+from server.net.layer import Inner, Layer
 from server.protocol.reasons import CloseReason
 
 FRAME_BYTES_MIN = 8 * MIB
@@ -49,31 +49,26 @@ class Connection(Inner, Protocol):
     close_reason: CloseReason | None
 
 
-class WebSocketLayer(asyncio.Protocol, asyncio.Transport):
+class WebSocketLayer(Layer[Connection]):
     """See the module's docstring. One object per connection."""
 
     def __init__(
         self, inner: Connection, options: WebSocketOptions, loop: asyncio.AbstractEventLoop, max_payload_bytes: int
     ) -> None:
-        super().__init__()
-        self._inner = inner
+        super().__init__(inner, loop)
         self._options = options
-        self._loop = loop
         extensions = None
         if options.compression:
             extensions = [
                 ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
             ]
         self._protocol = ServerProtocol(extensions=extensions, max_size=max(FRAME_BYTES_MIN, 2 * max_payload_bytes))
-        self._is_made = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._transport: asyncio.Transport | None = None
 
     # -- as the transport's protocol --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._timer = self._loop.call_later(self._options.handshake_timeout_ns / 1e9, self.abort)
+        super().connection_made(transport)
+        self._arm(self._options.handshake_timeout_ns, self.abort)
 
     def tls_established(self, names: tuple[str, ...]) -> None:
         """As the connection has it."""
@@ -113,9 +108,7 @@ class WebSocketLayer(asyncio.Protocol, asyncio.Transport):
             protocol.send_response(protocol.accept(request))
         self._flush()
         if protocol.state is State.OPEN:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._disarm()
             self._is_made = True
             self._inner.connection_made(self)
 
@@ -151,22 +144,7 @@ class WebSocketLayer(asyncio.Protocol, asyncio.Transport):
 
     def eof_received(self) -> bool | None:
         self._protocol.receive_eof()
-        return self._inner.eof_received() if self._is_made else None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._is_made:
-            self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        if self._is_made:
-            self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self._is_made:
-            self._inner.resume_writing()
+        return super().eof_received()
 
     # -- as the connection's transport ------------------------------------------------------------------------------
 
@@ -183,31 +161,6 @@ class WebSocketLayer(asyncio.Protocol, asyncio.Transport):
             self._protocol.send_close(_CODES.get(reason, _OTHER) if reason is not None else 1000)
             self._flush()
         transport.close()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def is_closing(self) -> bool:
-        return self._transport is None or self._transport.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:  # Any: as asyncio has it
-        return default if self._transport is None else self._transport.get_extra_info(name, default)
-
-    def get_write_buffer_size(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        if self._transport is not None:
-            self._transport.set_write_buffer_limits(high, low)
-
-    def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
 
 
 def _scheme(origin: str) -> str:
