@@ -135,6 +135,7 @@ class Server:
             jetstream=store is not None,
             api_lvl=API_LEVEL,
             cluster=options.cluster_name,
+            domain=options.jetstream.domain if store is not None else "",
         )
         self.clients = ClientServer(
             net_options(options, world.limits.write_pause_bytes),
@@ -183,6 +184,8 @@ class Server:
         self._refusals: list[ApiHandler] = []
         """What answers in the system account of a cluster's node, and in accounts without JetStream."""
         if store is not None:
+            for each in options.jetstream_accounts:
+                self.accounts[each].use_domain(options.jetstream.domain)
             name, limits = options.jetstream_account
             home = self.accounts[name].router
             has_several = len(options.jetstream_accounts) > 1
@@ -334,7 +337,8 @@ class Server:
         if "consumers" in asked:
             return [config.to_json() for config in self.streams.consumer_configs(name)]
         info = await self.streams.stream_info(name, StreamInfoRequest(), asked["version"])
-        return stream_info_json(info, self.world.clock.wall_ns(), dynamic_metadata=asked["is_dynamic"])
+        domain = self.options.jetstream.domain
+        return stream_info_json(info, self.world.clock.wall_ns(), dynamic_metadata=asked["is_dynamic"], domain=domain)
 
     async def stop(self) -> None:
         """Take no more clients, answer what is due, make it durable, let the store go."""
@@ -399,6 +403,7 @@ class Server:
                 limits.max_storage_bytes,
                 options.jetstream.store_dir,
                 options.jetstream.is_strict,
+                options.jetstream.domain,
             ),
             api_stats=api.stats,
             engine=lambda: engine_counters(node),

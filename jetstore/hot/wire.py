@@ -418,7 +418,7 @@ def strip_headers(header_lens: Sequence[int], payloads: Sequence[bytes]) -> Sequ
 
 
 def pub_ack_payloads(stream: bytes, seqs: Sequence[int]) -> list[bytes]:
-    """``{"stream":"S","seq":N}`` for each sequence. ``stream`` needs no JSON escapes."""
+    """``{"stream":"S","seq":N}`` for each sequence. ``stream`` is put in as it is."""
     head = b'{"stream":"%b","seq":' % stream
     return [b"%b%d}" % (head, seq) for seq in seqs]
 

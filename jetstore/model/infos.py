@@ -220,7 +220,7 @@ def with_dynamic_metadata(shown_config: JsonDict) -> JsonDict:
 
 
 def stream_info_json(
-    info: StreamInfo, now_ns: int, *, dynamic_metadata: bool = False, cluster_leader: str = ""
+    info: StreamInfo, now_ns: int, *, dynamic_metadata: bool = False, cluster_leader: str = "", domain: str = ""
 ) -> JsonDict:
     """A StreamInfo object (without the envelope). ``cluster_leader``: a standalone server's name, or ""."""
     config = info.config.to_json()
@@ -229,6 +229,8 @@ def stream_info_json(
         "created": format_time(info.created_ns),
         "state": stream_state_json(info.state),
     }
+    if domain:
+        shown["domain"] = domain
     if info.cluster is not None:
         shown["cluster"] = cluster_info_json(info.cluster)
     elif cluster_leader:
@@ -374,9 +376,9 @@ def api_stats_json(stats: ApiStats) -> JsonDict:
     return shown
 
 
-def account_info_json(info: AccountInfo, api: ApiStats) -> JsonDict:
+def account_info_json(info: AccountInfo, api: ApiStats, domain: str = "") -> JsonDict:
     """An AccountInfo object (without the envelope)."""
-    return {
+    shown: JsonDict = {
         "memory": info.memory,
         "storage": info.storage,
         "reserved_memory": info.reserved_memory,
@@ -384,8 +386,11 @@ def account_info_json(info: AccountInfo, api: ApiStats) -> JsonDict:
         "streams": info.streams,
         "consumers": info.consumers,
         "limits": account_limits_json(info.limits),
-        "api": api_stats_json(api),
     }
+    if domain:
+        shown["domain"] = domain
+    shown["api"] = api_stats_json(api)
+    return shown
 
 
 def pause_state_json(state: PauseState) -> JsonDict:
@@ -393,16 +398,4 @@ def pause_state_json(state: PauseState) -> JsonDict:
     shown: JsonDict = {"paused": state.paused, "pause_until": format_time(state.pause_until_ns)}
     if state.pause_remaining_ns:
         shown["pause_remaining"] = state.pause_remaining_ns
-    return shown
-
-
-def pub_ack_json(stream: str, seq: int, *, duplicate: bool = False, error: JsonDict | None = None) -> JsonDict:
-    """A publish acknowledgement, or its refusal."""
-    shown: JsonDict = {}
-    if error is not None:
-        shown["error"] = error
-    shown["stream"] = stream
-    shown["seq"] = seq
-    if duplicate:
-        shown["duplicate"] = True
     return shown

@@ -25,6 +25,11 @@ def nuid(rng: Random, letters: int = NUID_LETTERS) -> str:
     return "".join(rng.choices(_LETTERS, k=letters))
 
 
+def in_domain(outlet: Outlet) -> dict[str, str]:
+    """The field that names the domain, if there is one: the last of every advisory of JetStream's."""
+    return {"domain": outlet.domain} if outlet.domain else {}
+
+
 class Advisories:
     """Tells what one stream's consumers do."""
 
@@ -62,6 +67,7 @@ class Advisories:
             "consumer": consumer,
         }
         event.update((name, value) for name, value in fields.items() if value is not None)
+        event |= in_domain(self._outlet)
         payload = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
         self._outlet.publish([subject], (), [payload])
 
@@ -121,6 +127,7 @@ class StreamAdvisories:
             "timestamp": format_time(self._clock.wall_ns()),
             "stream": self._stream,
             **fields,
+            **in_domain(self._outlet),
         }
         payload = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
         self._outlet.publish([subject], (), [payload])

@@ -25,6 +25,7 @@ from jetstore.errors import ApiError
 from jetstore.model.api_errors import api_error
 from jetstore.model.json import encode
 from jetstore.model.levels import API_LEVEL
+from jetstore.node import pub_ack
 from jetstore.node.fast_reply import APPEND, COMMIT, END, PING, START, FastReply, parse_reply
 from jetstore.node.ports import Inbound
 from jetstore.stream import headers
@@ -117,7 +118,9 @@ class FastBatches:
     def __init__(self, group: StreamGroup, say: Said) -> None:
         """None is under way; ``say`` sends answers."""
         self._group = group
-        self._name = group.name.encode()
+        self._name = group.name
+        self._place = pub_ack.place(group.name, group.outlet.domain)
+        """Of PubAcks."""
         self._say = say
         self._open: dict[bytes, FastBatch] = {}
         self._last_number = 0
@@ -359,7 +362,7 @@ class FastBatches:
     def _failed_at(self, batch: FastBatch, number: int, reply: bytes, error: ApiError, *, is_commit: bool) -> None:
         """A message was refused: the batch goes on without it, or ends in front of it."""
         if batch.key and number == 1:
-            self._note(reply, _refused(self._name, error))
+            self._note(reply, pub_ack.refused(self._name, error))
             self._fail(batch)
             return
         shown = {"code": error.code, "err_code": error.err_code, "description": error.description}
@@ -396,14 +399,14 @@ class FastBatches:
         seq = batch.last_seq if alone is None else alone.seq
         extra = b"" if alone is None else b'"duplicate": true,'
         named = encode(batch.batch_id.decode("utf-8", "replace"))
-        body = b'{"stream":"%b","seq":%d,%b"batch":%b,"count":%d}' % (self._name, seq, extra, named, count)
+        body = b'{"stream":"%b","seq":%d,%b"batch":%b,"count":%d}' % (self._place, seq, extra, named, count)
         self._note(reply, body, is_last=True)
 
     def _ack(self, batch: FastBatch, reply: bytes) -> None:
         self._note(reply, b'{"type":"ack","seq":%d,"msgs":%d}' % (batch.acked, batch.grant))
 
     def _refuse(self, at: int, reply: bytes, name: str) -> tuple[int, None]:
-        self._note(reply, _refused(self._name, api_error(name)))
+        self._note(reply, pub_ack.refused(self._name, api_error(name)))
         return at + 1, None
 
     def _note(self, reply: bytes, body: bytes, *, is_last: bool = False) -> None:
@@ -461,9 +464,3 @@ def _is_level_reached(header: bytes) -> bool:
     """Whether this server has the API level that a message asks for."""
     level = headers.value(header, headers.REQUIRED_LEVEL)
     return not level or 0 <= headers.sequence(level) <= API_LEVEL
-
-
-def _refused(stream: bytes, error: ApiError) -> bytes:
-    """The PubAck of a refused publish."""
-    shown = {"code": error.code, "err_code": error.err_code, "description": error.description}
-    return encode({"error": shown, "stream": stream.decode(), "seq": 0})

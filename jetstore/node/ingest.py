@@ -17,6 +17,7 @@ from jetstore.hot.frame import encode_frames
 from jetstore.model.api_errors import api_error
 from jetstore.model.json import encode
 from jetstore.model.transforms import SubjectTransform
+from jetstore.node import pub_ack
 from jetstore.node.batches import Batches
 from jetstore.node.fast_batches import FastBatches, FastRun
 from jetstore.node.fast_reply import SUFFIX, is_fast
@@ -40,7 +41,9 @@ class Ingest:
     def __init__(self, group: StreamGroup) -> None:
         """Starts empty; the group subscribes it to the stream's subjects."""
         self._group = group
-        self._name = group.name.encode()
+        self._name = group.name
+        self._place = pub_ack.place(group.name, group.outlet.domain)
+        """Of PubAcks."""
         self._subjects: list[bytes] = []
         self._replies: list[bytes] = []
         self._header_lens: list[int] = []
@@ -95,7 +98,7 @@ class Ingest:
     def _is_refused(self, batch: Inbound, refusal: ApiError | None) -> bool:
         """Whether nothing of the run can be taken, for this reason or for want of room; then everybody is told."""
         if refusal is not None:
-            self._refuse(batch.replies, encode_error(self._name, refusal))
+            self._refuse(batch.replies, pub_ack.refused(self._name, refusal))
             return True
         limits = self._group.limits
         size = sum(map(len, batch.payloads)) + sum(map(len, batch.subjects))
@@ -106,7 +109,7 @@ class Ingest:
             return False
         self._refuse(
             batch.replies,
-            encode_error(self._name, api_error("JSStreamTooManyRequests")),
+            pub_ack.refused(self._name, api_error("JSStreamTooManyRequests")),
             header=b"NATS/1.0 429 Too Many Requests\r\n\r\n",
         )
         return True
@@ -137,7 +140,7 @@ class Ingest:
         refusals = room.judge(sizes)
         for reply, refusal in zip(batch.replies, refusals, strict=True):
             if refusal is not None:
-                self._refuse((reply,), encode_error(self._name, refusal))
+                self._refuse((reply,), pub_ack.refused(self._name, refusal))
         kept = [at for at, refusal in enumerate(refusals) if refusal is None]
         return picked(batch, kept) if kept else None
 
@@ -215,7 +218,7 @@ class Ingest:
             if answer is None:
                 answer = self.batches.take(batch.subjects[at], reply, payload[:length], payload[length:])
             if answer is not None:
-                self._refuse((reply,), answer if isinstance(answer, bytes) else encode_error(self._name, answer))
+                self._refuse((reply,), answer if isinstance(answer, bytes) else pub_ack.refused(self._name, answer))
         if start < len(batch.payloads):
             self._take_plain(batch, start, len(batch.payloads))
 
@@ -230,7 +233,7 @@ class Ingest:
     def _take_fitting(self, batch: Inbound) -> None:
         """A run with header blocks that no record can hold: those are refused one by one, the rest is taken."""
         bound = self._group.limits.header_bytes_max
-        too_long = encode_error(self._name, api_error("JSStreamHeaderExceedsMaximumErr"))
+        too_long = pub_ack.refused(self._name, api_error("JSStreamHeaderExceedsMaximumErr"))
         fitting = [position for position, length in enumerate(batch.header_lens) if length <= bound]
         self._refuse(
             [r for r, length in zip(batch.replies, batch.header_lens, strict=True) if length > bound], too_long
@@ -257,7 +260,7 @@ class Ingest:
         count = len(columns.subjects)
         refusal = None if self.room is None else self.room.take(self._size(*columns))
         if refusal is not None:
-            self._refuse((reply,), encode_error(self._name, refusal))
+            self._refuse((reply,), pub_ack.refused(self._name, refusal))
             return
         if self.transform is not None:
             columns = columns._replace(subjects=transformed(self.transform, list(columns.subjects)))
@@ -273,11 +276,11 @@ class Ingest:
             self.in_flight_messages -= count
             self.in_flight_bytes -= size
             if isinstance(outcome, ApiError):
-                self._refuse((reply,), encode_error(self._name, outcome))
+                self._refuse((reply,), pub_ack.refused(self._name, outcome))
                 return
-            shown: dict[str, object] = {"stream": group.name, "seq": outcome.last_seq}
-            shown |= {"batch": batch_id.decode("utf-8", "replace"), "count": outcome.count}
-            self._refuse((reply,), encode(shown))
+            named = encode(batch_id.decode("utf-8", "replace"))
+            ack = b'{"stream":"%b","seq":%d,"batch":%b,"count":%d}'
+            self._refuse((reply,), ack % (self._place, outcome.last_seq, named, outcome.count))
 
         try:
             data = encode_publish(now_ns, frames, is_atomic=True)
@@ -297,7 +300,7 @@ class Ingest:
     def resign(self) -> None:
         """This member no longer leads: what waits was never proposed, and is told so; the rest is never answered."""
         self.fast.lost(self._runs, [])
-        self._refuse(self._replies, encode_error(self._name, api_error("JSClusterNotAvailErr")))
+        self._refuse(self._replies, pub_ack.refused(self._name, api_error("JSClusterNotAvailErr")))
         self.forget()
 
     def _entry_cut(self) -> int:
@@ -359,7 +362,7 @@ class Ingest:
         except NotNow:  # leadership is being handed over, or too much is under way
             self.in_flight_messages -= count
             self.in_flight_bytes -= size
-            self._refuse(replies, encode_error(self._name, api_error("JSClusterNotAvailErr")))
+            self._refuse(replies, pub_ack.refused(self._name, api_error("JSClusterNotAvailErr")))
             if runs:
                 self.fast.lost(runs, failed)
         return size
@@ -385,7 +388,7 @@ class Ingest:
         outlet = self._group.outlet
         exceptions, values = outcome.exceptions, outcome.values
         if not exceptions and not values:
-            outlet.pub_acks(self._name, replies, range(outcome.first_seq, outcome.first_seq + len(replies)))
+            outlet.pub_acks(self._place, replies, range(outcome.first_seq, outcome.first_seq + len(replies)))
             self._group.note_acks()
             return
         answers = []
@@ -395,12 +398,12 @@ class Ingest:
             if exception is None:
                 value = values.get(position)
                 extra = b"" if value is None else b',"val":"%d"' % value
-                answers.append(b'{"stream":"%b","seq":%d%b}' % (self._name, seq, extra))
+                answers.append(b'{"stream":"%b","seq":%d%b}' % (self._place, seq, extra))
                 seq += 1
             elif isinstance(exception, Duplicate):
-                answers.append(b'{"stream":"%b","seq":%d,"duplicate": true}' % (self._name, exception.seq))
+                answers.append(b'{"stream":"%b","seq":%d,"duplicate": true}' % (self._place, exception.seq))
             elif isinstance(exception, ApiError):
-                answers.append(encode_error(self._name, exception))
+                answers.append(pub_ack.refused(self._name, exception))
             else:
                 answers.append(b"")  # of a fast batch, which says more than one message's outcome
         wanted = [position for position, reply in enumerate(replies) if reply]
@@ -441,13 +444,3 @@ def transformed(transform: SubjectTransform, subjects: list[bytes]) -> list[byte
     if made is not None:
         return [made[subject] for subject in subjects]
     return [transform.apply(subject) or subject for subject in subjects]
-
-
-def encode_error(stream: bytes, error: object) -> bytes:
-    """The PubAck of a refused publish."""
-    fields = {
-        "error": {"code": error.code, "err_code": error.err_code, "description": error.description},  # type: ignore[attr-defined]
-        "stream": stream.decode(),
-        "seq": 0,
-    }
-    return encode(fields)

@@ -6,8 +6,8 @@ from jetstore.errors import Corruption
 from jetstore.meta.state import StreamAssignment
 from jetstore.meta.stream_key import name_of
 from jetstore.model.api_errors import api_error
-from jetstore.node.ingest import encode_error
 from jetstore.node.ports import Inbound, Outlet
+from jetstore.node.pub_ack import refused
 
 
 class LostStream:
@@ -23,7 +23,7 @@ class LostStream:
         self.uid = assignment.uid
         self.reason = reason
         self._outlet = outlet
-        self._answer = encode_error(name_of(assignment.name).encode(), api_error("JSClusterNotAvailErr"))
+        self._answer = refused(name_of(assignment.name), api_error("JSClusterNotAvailErr"))
         self._subscriptions = [outlet.subscribe(subject.encode(), self) for subject in assignment.config["subjects"]]
 
     def on_messages(self, batch: Inbound) -> None:

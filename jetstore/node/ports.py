@@ -47,6 +47,8 @@ class Outlet(Protocol):
     account: str
     has_jetstream: bool
     """Whether it has streams of its own, or may have."""
+    domain: str
+    """The JetStream domain that PubAcks, infos and advisories name; "" = none."""
 
     def subscribe(self, subject: bytes, handler: InboundHandler) -> InternalSubscription:
         """From now on ``handler`` gets what clients (and the engine itself) publish on this pattern.
@@ -66,6 +68,7 @@ class Outlet(Protocol):
     def pub_acks(self, stream: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
         """The hot path of ``publish``: one PubAck ``{"stream":…,"seq":…}`` per reply subject (b"" = none wanted).
 
+        ``stream`` is what ``pub_ack.place`` gives: escaped as JSON, perhaps with the domain behind it.
         They may wait for the loop's next turn, or ``flush_acks``, to go out together.
         """
 

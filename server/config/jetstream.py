@@ -30,6 +30,8 @@ class JetStreamOptions:
     enabled: bool = False
     store_dir: str = ""
     """Parent of the store; "" = ``default_store_dir``."""
+    domain: str = ""
+    """A second name of the API: ``$JS.<domain>.API``; "" = none."""
     max_memory_bytes: int = -1
     """Room for memory streams; -1 = three quarters of the machine's memory."""
     max_storage_bytes: int = -1
@@ -110,6 +112,7 @@ _JETSTREAM: Final[Table] = {
     "store_dir": text("store_dir"),
     "storedir": text("store_dir"),
     "store": text("store_dir"),
+    "domain": text("domain"),
     "max_mem": _MAX_MEMORY,
     "max_memory_store": _MAX_MEMORY,
     "max_mem_store": _MAX_MEMORY,
@@ -122,7 +125,7 @@ _JETSTREAM: Final[Table] = {
 }
 REFUSED: Final = frozenset(
     (
-        *("domain", "unique_tag", "key", "ek", "encryption_key", "cipher", "prev_key", "prev_ek"),
+        *("unique_tag", "key", "ek", "encryption_key", "cipher", "prev_key", "prev_ek"),
         *("prev_encryption_key", "max_outstanding_catchup", "max_buffered_size", "max_buffered_msgs"),
         *("request_queue_limit", "info_queue_limit", "meta_compact", "meta_compact_size", "meta_compact_sync"),
         *("max_concurrent_io", "extension_hint", "tpm"),

@@ -158,6 +158,8 @@ def start_problem(options: Options) -> str:
     if len(with_jetstream) > 1 and options.cluster.port:
         names = ", ".join(with_jetstream)
         return f"JetStream in several accounts ({names}) of a cluster is not supported by this version of jetstore"
+    if (problem := _domain_problem(options.jetstream.domain)) != "":
+        return problem
     if (duplicate := duplicate_user((*options.authorization.users, *options.accounts.users))) != "":
         return f'Duplicate user "{duplicate}" detected'
     known = {user.user for user in (*options.authorization.users, *options.accounts.users)}
@@ -176,6 +178,12 @@ def start_problem(options: Options) -> str:
     if any(character.isspace() for character in options.cluster_name):
         return "cluster name cannot contain spaces"
     return _cluster_problem(options)
+
+
+def _domain_problem(domain: str) -> str:
+    if any(character.isspace() for character in domain):
+        return f'invalid domain name: derived "$JS.{domain}.API.>" is not a valid subject'
+    return "invalid domain name: may not contain ., * or >" if set(".*>") & set(domain) else ""
 
 
 def _cluster_problem(options: Options) -> str:

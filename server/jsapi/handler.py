@@ -29,6 +29,7 @@ from jetstore.model.levels import API_LEVEL
 from jetstore.model.names import Dice, unique_id
 from jetstore.model.server_limits import ServerLimits
 from jetstore.model.times import format_time
+from jetstore.node.advisories import in_domain
 from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription, Outlet
 from server.jsapi.direct import Replies, direct_get, status_header
 from server.jsapi.ports import JetStreamNode
@@ -89,6 +90,7 @@ class ApiHandler:
             client_info,
             is_strict,
             elsewhere,
+            outlet.domain,
         )
         self._lanes: dict[str, deque[tuple[Endpoint, Request]]] = {}
         self._direct: deque[Request] = deque()
@@ -292,6 +294,7 @@ class ApiHandler:
         if request.body:
             advisory["request"] = request.body.decode("utf-8", "replace")
         advisory["response"] = response.decode()
+        advisory |= in_domain(self._outlet)
         self._outlet.publish([AUDIT_SUBJECT], (), [encode(advisory)])
 
     async def _answer_direct(self) -> None:

@@ -55,6 +55,8 @@ class Backend:
     """Unknown fields in requests are errors."""
     elsewhere: StreamsElsewhere | None = None
     """What other nodes know; None: there are none."""
+    domain: str = ""
+    """The JetStream domain; "" = none."""
 
     def decode(self, model: type[BaseModel], body: bytes, go_name: str, *, strict: bool | None = None) -> JsonDict:
         """Fields of a body; 10025 if it does not decode. An empty body has none."""

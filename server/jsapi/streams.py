@@ -55,8 +55,8 @@ def _decode_config(backend: Backend, request: Request) -> tuple[StreamConfig, bo
     return config, pedantic
 
 
-def _shown(backend: Backend, info: StreamInfo) -> JsonDict:
-    return stream_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True)
+def _shown(backend: Backend, info: StreamInfo, domain: str = "") -> JsonDict:
+    return stream_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True, domain=domain)
 
 
 async def _shown_elsewhere(backend: Backend, name: str, led: LedElsewhere) -> JsonDict:
@@ -87,7 +87,7 @@ async def update_stream(backend: Backend, request: Request) -> JsonDict:
     config, pedantic = _decode_config(backend, request)
     checked = checked_stream(config, pedantic=pedantic, server=backend.server_limits, is_create=False)
     try:
-        return _shown(backend, await backend.node.update_stream(checked, pedantic))
+        return _shown(backend, await backend.node.update_stream(checked, pedantic), backend.domain)
     except LedElsewhere as led:
         return await _shown_elsewhere(backend, checked.name, led)
 
@@ -128,7 +128,7 @@ async def list_streams(backend: Backend, request: Request) -> JsonDict:
         except (NotNow, Corruption):
             missing.append(name)
             continue
-        found[name] = stream_info_json(info, backend.clock.wall_ns())
+        found[name] = stream_info_json(info, backend.clock.wall_ns(), domain=backend.domain)
         if len(found) % 32 == 0:
             await asyncio.sleep(0)
     if missing and backend.elsewhere is not None:
@@ -168,7 +168,13 @@ async def stream_info(backend: Backend, request: Request) -> JsonDict:
     if asked.subjects_filter and info.subjects_total:
         shown = {"total": info.subjects_total, "offset": max(asked.offset, 0), "limit": SUBJECTS_PER_PAGE}
     shown.update(
-        stream_info_json(info, backend.clock.wall_ns(), dynamic_metadata=True, cluster_leader=backend.server_name)
+        stream_info_json(
+            info,
+            backend.clock.wall_ns(),
+            dynamic_metadata=True,
+            cluster_leader=backend.server_name,
+            domain=backend.domain,
+        )
     )
     return shown
 

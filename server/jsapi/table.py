@@ -39,7 +39,7 @@ class Endpoint:
 
 
 async def _account_info(backend: Backend, _request: Request) -> JsonDict:
-    return account_info_json(backend.node.account_info(), backend.api_stats())
+    return account_info_json(backend.node.account_info(), backend.api_stats(), backend.domain)
 
 
 async def _needs_cluster(_backend: Backend, _request: Request) -> JsonDict:

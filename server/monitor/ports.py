@@ -206,6 +206,7 @@ class JetStreamFacts:
     max_storage_bytes: int
     store_dir: str
     is_strict: bool = True
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)

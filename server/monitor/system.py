@@ -46,6 +46,8 @@ class SystemPages:
         shown: JsonDict = {"name": facts.server_name, "host": facts.host, "id": facts.server_id}
         if facts.cluster:
             shown["cluster"] = facts.cluster
+        if self._domain:
+            shown["domain"] = self._domain
         has_jetstream = source.jetstream is not None
         shown |= {"ver": facts.version, "jetstream": has_jetstream, "flags": 1 if has_jetstream else 0}
         return shown | {"seq": self._answers, "time": format_time(Nanos(source.wall_ns()))}
@@ -152,7 +154,14 @@ class SystemPages:
             wanted = options.get(option)
             if wanted and not matches(value, str(wanted)):
                 return False
-        return not options.get("tags") and not options.get("domain")
+        wanted = options.get("domain")
+        return not options.get("tags") and (not wanted or wanted == self._domain)
+
+    @property
+    def _domain(self) -> str:
+        """Of JetStream; "" = none."""
+        facts = self.source.jetstream_facts
+        return facts.domain if facts is not None else ""
 
     async def _page(self, name: str, query: Query, subject: str) -> JsonDict:
         source = self.source

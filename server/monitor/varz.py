@@ -18,14 +18,17 @@ _LINK_KINDS = ("clients", "routes", "gateways", "leafs")
 
 def jetstream_config_json(facts: JetStreamFacts) -> JsonDict:
     """The ``config`` object of JetStream. Every acknowledgement is synced, so that is what it says."""
-    return {
+    shown: JsonDict = {
         "max_memory": facts.max_memory_bytes,
         "max_storage": facts.max_storage_bytes,
         "store_dir": facts.store_dir,
         "sync_interval": 0,
         "sync_always": True,
-        "strict": facts.is_strict,
     }
+    if facts.domain:
+        shown["domain"] = facts.domain
+    shown["strict"] = facts.is_strict
+    return shown
 
 
 def jetstream_stats_json(source: MonitorSource) -> JsonDict:

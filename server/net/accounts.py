@@ -17,9 +17,13 @@ from server.config.accounts import (
 from server.config.authorization import GLOBAL_ACCOUNT
 from server.net.stats import Totals
 from server.route.imports import AnswerRule, ServiceImport, StreamImport
-from server.route.mappings import Mapping, Mappings
+from server.route.mappings import PERCENT, Mapping, Mappings
 from server.route.router import Router
 from server.route.sublist import Sublist
+
+_API_IN_DOMAIN = ("INFO", "STREAM.>", "CONSUMER.>", "DIRECT.>", "META.>", "SERVER.>", "ACCOUNT.>")
+_IN_DOMAIN = [*((name, f"$JS.API.{name}") for name in _API_IN_DOMAIN), ("$KV.>", "$KV.>"), ("$OBJ.>", "$OBJ.>")]
+"""Subjects behind ``$JS.<domain>.API.`` and what they mean."""
 
 
 class Account:
@@ -47,6 +51,13 @@ class Account:
     def sublist(self) -> Sublist:
         """Its subscriptions."""
         return self.router.sublist
+
+    def use_domain(self, domain: str) -> None:
+        """Its streams are in a JetStream domain ("" = in none): the API has a second name, which clients may use."""
+        if domain:
+            self.router.domain = domain
+            api = [MappingOptions(f"$JS.{domain}.API.{there}", ((here, PERCENT),)) for there, here in _IN_DOMAIN]
+            self.router.mappings = _mappings((*self.options.mappings, *api), self.router.rng)
 
     @property
     def is_full(self) -> bool:

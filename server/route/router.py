@@ -8,7 +8,6 @@ every connection sees messages in the order they were published.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -31,7 +30,6 @@ RESERVED_REPLIES = (b"_R_.", b"_GR_.", b"$GR.", b"$JS.ACK.")
 """Clients may not ask for replies on these."""
 _ACK_GROUPS_MIN = 4
 """PubAcks of one call are sorted by inbox only if that leaves at least this many for each."""
-_STREAM_NAMES_MAX = 4096
 
 
 class _Handle:
@@ -57,6 +55,7 @@ class Router:
     ) -> None:
         """``rng`` chooses queue members; ``now_s`` is the loop's time."""
         self.account = account
+        self.domain = ""
         self.has_jetstream = False
         """Whether streams may be here; the server sets it."""
         self.rng = rng
@@ -67,7 +66,6 @@ class Router:
         self._deferred: deque[tuple[Match, Inbound]] = deque()
         """Internal deliveries of what the engine itself published: never from inside its own call."""
         self._is_scheduled = False
-        self._stream_names: dict[bytes, bytes] = {}
         self._ack_runs: list[tuple[bytes, Sequence[bytes], Sequence[int]]] = []
         """PubAcks of this turn of the event loop: stream, reply subjects, sequences."""
         self.stream_imports: list[StreamImport] = []
@@ -390,7 +388,7 @@ class Router:
         if replies:
             if not self._ack_runs:
                 self._call_soon(self.flush_acks)
-            self._ack_runs.append((self._stream_names.get(stream) or self._json_name(stream), replies, seqs))
+            self._ack_runs.append((stream, replies, seqs))
 
     def flush_acks(self) -> None:
         """Send the PubAcks that wait."""
@@ -440,15 +438,6 @@ class Router:
                 self._delivery.acks(subscription, format_pub_acks(name, replies, subscription.sid, seqs), len(replies))
                 return
         self._route(None, Columns(replies, (), (), pub_ack_payloads(name, seqs)))
-
-    def _json_name(self, stream: bytes) -> bytes:
-        name = self._stream_names.get(stream)
-        if name is None:
-            if len(self._stream_names) >= _STREAM_NAMES_MAX:
-                self._stream_names.clear()
-            name = json.dumps(stream.decode("utf-8", "replace"), ensure_ascii=False)[1:-1].encode()
-            self._stream_names[stream] = name
-        return name
 
     def deliver(
         self,

@@ -76,6 +76,8 @@ class Stopped:
 class Quiet:
     """An outlet with nobody behind it."""
 
+    domain = ""
+
     def subscribe(self, subject: bytes, handler: Any) -> Quiet:
         return self
 

@@ -151,6 +151,8 @@ class Got:
 class FakeOutlet:
     """A router with clients that are only names: whoever ``listen``s gets messages into ``inbox``."""
 
+    domain = ""
+
     def __init__(self, loop: FakeLoop) -> None:
         self._loop = loop
         self.handlers: list[tuple[bytes, InboundHandler]] = []

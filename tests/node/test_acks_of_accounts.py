@@ -19,6 +19,8 @@ from jetstore.node.streams_api import StreamsApi
 class Account:
     """An account's router that tells when PubAcks come to it, when they leave, and when the loop's next turn comes."""
 
+    domain = ""
+
     def __init__(self, router: Any, account: str, told: list[tuple[str, str]]) -> None:
         self._router = router
         self.account = account

@@ -50,6 +50,8 @@ class FakeLoop:
 class Rig:
     """Ingest over a real stream; entries are applied when the test says so. It stands for group and outlet, too."""
 
+    domain = ""
+
     def __init__(self, limits: Limits | None = None, **config: Any) -> None:
         self.name = "S"
         self.limits = limits or Limits()

@@ -21,6 +21,8 @@ from jetstore.stream.outcomes import Duplicate, PublishOutcome
 class Answers:
     """An outlet that remembers what was answered, by reply subject."""
 
+    domain = ""
+
     def __init__(self) -> None:
         self.by_reply: dict[bytes, Any] = {}
 

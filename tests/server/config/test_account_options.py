@@ -129,6 +129,8 @@ def test_mistakes(tmp_path: Path, text: str, problem: str) -> None:
             "JetStream in several accounts (A, B) of a cluster",
         ),
         ("authorization {users [{user: a}]}\naccounts {A {users [{user: a}]}}", 'Duplicate user "a" detected'),
+        ("jetstream {domain: a.b}", "invalid domain name: may not contain ., * or >"),
+        ('jetstream {domain: "a b"}', 'invalid domain name: derived "$JS.a b.API.>" is not a valid subject'),
         ("no_auth_user: zz\naccounts {A {users [{user: a}]}}", 'no_auth_user: "zz" not present'),
     ],
 )

@@ -176,11 +176,11 @@ def test_refusals(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_all_mistakes_are_reported_in_order(tmp_path: Path) -> None:
-    found = problems(tmp_path, "\nfoo: 1\n  port: x\njetstream {\n  domain: hub\n}\n")
+    found = problems(tmp_path, "\nfoo: 1\n  port: x\njetstream {\n  unique_tag: hub\n}\n")
     assert found == [
         'x.conf:2:1: unknown field "foo"',
         'x.conf:3:3: port should be an integer, not a string "x"',
-        'x.conf:5:3: "domain" is not supported by this version of jetstore',
+        'x.conf:5:3: "unique_tag" is not supported by this version of jetstore',
     ]
 
 

@@ -221,6 +221,8 @@ class FakeSubscription:
 class FakeOutlet:
     """Routes requests to the handlers by prefix and keeps what they publish."""
 
+    domain = ""
+
     def __init__(self) -> None:
         self.handlers: list[tuple[bytes, InboundHandler]] = []
         self.interest: set[bytes] = set()

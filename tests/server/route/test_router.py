@@ -382,7 +382,7 @@ def test_pub_acks_in_odd_circumstances(bench: Bench) -> None:
     wild = bench.subscribe(b"reply.*")
     limited = bench.subscribe(b"other")
     bench.router.limit(limited.subscriptions[b"1"], 1)
-    bench.router.pub_acks(b'na"me', [b"reply.1", b"nobody", b"reply.2", b"other", b"other"], [1, 2, 3, 4, 5])
+    bench.router.pub_acks(b'na\\"me', [b"reply.1", b"nobody", b"reply.2", b"other", b"other"], [1, 2, 3, 4, 5])
     bench.run_soon()
     assert literal.out == ack(b"reply.1", b"1", b'na\\"me', 1)
     assert wild.out == ack(b"reply.1", b"1", b'na\\"me', 1) + ack(b"reply.2", b"1", b'na\\"me', 3)
@@ -399,9 +399,9 @@ def test_pub_acks_of_many_streams_go_out_together(bench: Bench) -> None:
     bench.router.flush_output = lambda: flushed.append(1)
     expected = {sink.name: b"" for sink in sinks}
     for number in range(60):
-        stream, to = b's"%d' % number, number % 3
+        stream, to = b's\\"%d' % number, number % 3
         bench.router.pub_acks(stream, [b"_INBOX.%d.%d" % (to, number)], [number + 1])
-        expected[sinks[to].name] += ack(b"_INBOX.%d.%d" % (to, number), b"%d" % to, b's\\"%d' % number, number + 1)
+        expected[sinks[to].name] += ack(b"_INBOX.%d.%d" % (to, number), b"%d" % to, stream, number + 1)
     bench.router.pub_acks(b"last", [b"_INBOX.other", b"_INBOX.other", b"nobody"], [1, 2, 3])
     assert not any(sink.out for sink in sinks)
     bench.run_soon()
