@@ -540,9 +540,8 @@ class StreamsApi:
         async with certain(group), group.lock:
             self._require_consumer(group, consumer)
             now_ns = group.now_ns()
-            until_ns = pause_until_ns if pause_until_ns > now_ns else 0
-            await group.call(encode_pause(consumer, now_ns, until_ns))
-        return PauseState(bool(until_ns), pause_until_ns, max(until_ns - now_ns, 0))
+            await group.call(encode_pause(consumer, now_ns, pause_until_ns))
+        return PauseState(pause_until_ns > now_ns, pause_until_ns, max(pause_until_ns - now_ns, 0))
 
     async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
         """Whoever is pinned is pinned no more."""

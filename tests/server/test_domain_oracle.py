@@ -53,6 +53,8 @@ REQUESTS: list[tuple[str, Json, dict[str, str] | None]] = [
     ("$JS.hub.API.CONSUMER.INFO.S.c", None, None),
     ("$JS.hub.API.STREAM.MSG.GET.S", {"seq": 1}, None),
     ("$JS.hub.API.CONSUMER.PAUSE.S.c", {"pause_until": "2099-01-01T00:00:00Z"}, None),
+    ("$JS.hub.API.CONSUMER.PAUSE.S.c", {"pause_until": "2020-01-01T00:00:00Z"}, None),
+    ("$JS.hub.API.CONSUMER.INFO.S.c", None, None),
     ("$JS.hub.API.CONSUMER.DELETE.S.c", None, None),
     ("$JS.hub.API.STREAM.DELETE.S", None, None),
 ]
