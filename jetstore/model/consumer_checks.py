@@ -428,10 +428,12 @@ def check_reset(config: ConsumerConfig, seq: int, first_seq_at_start: int) -> No
 
     ``first_seq_at_start``: for ``by_start_time``, the first sequence at or after that time; else unused.
     """
-    if seq == 0 or config.deliver_policy is DeliverPolicy.ALL:
-        return
-    if config.deliver_policy is DeliverPolicy.BY_START_SEQUENCE and seq >= config.opt_start_seq:
-        return
-    if config.deliver_policy is DeliverPolicy.BY_START_TIME and seq >= first_seq_at_start:
-        return
-    raise api_error("JSConsumerInvalidResetErr", err="not allowed")
+    problem = ""
+    if seq and config.deliver_policy is DeliverPolicy.BY_START_SEQUENCE:
+        problem = "below start seq" if seq < config.opt_start_seq else ""
+    elif seq and config.deliver_policy is DeliverPolicy.BY_START_TIME:
+        problem = "below start time" if seq < first_seq_at_start else ""
+    elif seq and config.deliver_policy is not DeliverPolicy.ALL:
+        problem = "not allowed"
+    if problem:
+        raise api_error("JSConsumerInvalidResetErr", err=problem)

@@ -97,15 +97,18 @@ def encode_indented(value: JsonValue, indent: int = 2) -> bytes:
     return text.translate(_ESCAPES).encode("utf-8", "replace")
 
 
-def parse(body: bytes) -> JsonValue:
-    """The value with objects as ``JsonObject`` and other numbers than integers as their literal."""
+def parse(body: bytes, *, is_stream: bool = True) -> JsonValue:
+    """The value with objects as ``JsonObject`` and other numbers than integers as their literal.
+
+    ``is_stream``: whose words say what is wrong, see ``syntax_error``.
+    """
     text = body.decode("utf-8", "replace")
     try:
         value = json.loads(
             text, object_pairs_hook=JsonObject, parse_float=_Real, parse_constant=_refuse_constant, parse_int=_integer
         )
     except (ValueError, RecursionError):
-        raise DecodeError(syntax_error(body)) from None
+        raise DecodeError(syntax_error(body, is_stream=is_stream)) from None
     return value
 
 
@@ -118,8 +121,11 @@ def _integer(literal: str) -> int | _Real:
 
 
 def decode_fields(model: type[BaseModel], body: bytes, go_name: str, *, strict: bool = True) -> dict[str, JsonValue]:
-    """The fields that ``body`` sets, decoded, by name. ``null`` decodes to none. ``DecodeError`` otherwise."""
-    value = parse(body)
+    """The fields that ``body`` sets, decoded, by name. ``null`` decodes to none. ``DecodeError`` otherwise.
+
+    Not ``strict``: unknown fields are passed over, as by ``json.Unmarshal``.
+    """
+    value = parse(body, is_stream=strict)
     if value is None:
         return {}
     if not isinstance(value, JsonObject):

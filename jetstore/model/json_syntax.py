@@ -11,14 +11,20 @@ class _Found(Exception):
     """The first fault."""
 
 
-def syntax_error(body: bytes) -> str:
-    """The message for the first fault in ``body``, with the 1-based byte offset where Go gives one."""
-    scanner = _Scanner(body)
+def syntax_error(body: bytes, *, is_stream: bool = True) -> str:
+    """The message for the first fault in ``body``.
+
+    ``is_stream``: in the words of Go's decoder of streams, with the 1-based byte offset where it gives one; else of
+    ``json.Unmarshal``.
+    """
+    scanner = _Scanner(body, is_stream)
     try:
         scanner.blanks()
         scanner.value()
         scanner.blanks()
         if scanner.at < len(body):
+            if not is_stream:
+                raise scanner.fail("after top-level value")
             scanner.value()
             return "unexpected data after top-level value"
     except _Found as found:
@@ -31,13 +37,14 @@ def syntax_error(body: bytes) -> str:
 class _Scanner:
     """A recursive-descent walk that raises ``_Found`` at the first fault."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, is_stream: bool) -> None:
         self.body = body
+        self.is_stream = is_stream
         self.at = 0
 
     def peek(self) -> int:
         if self.at >= len(self.body):
-            raise _Found("unexpected EOF")
+            raise _Found("unexpected EOF" if self.is_stream else "unexpected end of JSON input")
         return self.body[self.at]
 
     def fail(self, context: str) -> _Found:
@@ -52,7 +59,10 @@ class _Scanner:
             shown = "'\\\\'"
         else:
             shown = f"'{chr(byte)}'"
-        return _Found(f"invalid character {shown} {context} at offset {self.at + 1}")
+        return self.found(f"invalid character {shown} {context}")
+
+    def found(self, message: str) -> _Found:
+        return _Found(f"{message} at offset {self.at + 1}" if self.is_stream else message)
 
     def blanks(self) -> None:
         while self.at < len(self.body) and self.body[self.at] in _BLANK:
@@ -113,14 +123,18 @@ class _Scanner:
                 self.at += 1
                 escape = self.peek()
                 if escape == 0x75:
+                    begin = self.at - 1
                     for _ in range(4):
                         self.at += 1
                         if self.peek() not in _HEX:
+                            if not self.is_stream:
+                                escape_text = self.body[begin : begin + 6].decode("latin-1")
+                                raise self.found(f"invalid escape sequence `{escape_text}` in string")
                             raise self.fail("in \\u hexadecimal character escape")
                 elif escape not in b'bfnrt\\/"':
-                    raise _Found(f"invalid escape sequence `\\{chr(escape)}` in string at offset {self.at + 1}")
+                    raise self.found(f"invalid escape sequence `\\{chr(escape)}` in string")
             elif byte < 0x20:
-                raise self.fail("in string literal")
+                raise self.fail("in string literal" if self.is_stream else "in string")
             self.at += 1
         self.at += 1
 

@@ -165,22 +165,11 @@ def _decode(text: bytes) -> dict[str, Any]:  # Any: JSON values
             try:
                 return decode_fields(PullFields, text, "", strict=False)
             except DecodeError as problem:
-                raise Refused(status(b"400 Bad Request - " + _wording(str(problem), text).encode())) from None
+                raise Refused(status(b"400 Bad Request - " + str(problem).encode())) from None
     return dict(fields)
 
 
 _INT_END = 2**63
-
-
-def _wording(problem: str, text: bytes) -> str:
-    """What Go's one-shot decoder says, which knows where a value ends and not at which offset a problem is."""
-    try:
-        _, end = json.JSONDecoder().raw_decode(text.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        known = problem.partition(" at offset ")[0]
-        return "unexpected end of JSON input" if known == "unexpected EOF" else known
-    rest = text.decode("utf-8", "replace")[end:].lstrip()
-    return f"invalid character {rest[0]!r} after top-level value" if rest else problem
 
 
 def level_refusal(header: bytes) -> bytes:

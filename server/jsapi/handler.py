@@ -71,7 +71,7 @@ class ApiHandler:
     ) -> None:
         """``is_system``: for the system account, which has an API of its own. ``elsewhere``: there are other nodes."""
         self.total = 0
-        """Requests answered or being answered, direct gets left out."""
+        """Answered requests as nats-server counts them: without direct gets, messages got, and resets."""
         self.errors = 0
         self.dropped = 0
         self._outlet = outlet
@@ -102,7 +102,7 @@ class ApiHandler:
         """Loop time at which the lanes, all together, let go."""
 
     def stats(self) -> ApiStats:
-        """The counters as infos and monitoring show them; the request being answered counts as done."""
+        """The counters as infos and monitoring show them; the request being answered is not among them."""
         return ApiStats(self.total, self.errors, self._waiting)
 
     def start(self) -> None:
@@ -220,7 +220,6 @@ class ApiHandler:
         while queue:
             endpoint, request = queue.popleft()
             self._waiting -= 1
-            self.total += 1
             if endpoint.confirms and not confirmed and queue:
                 confirmed = await self._confirm_run(request, queue)
             if confirmed:
@@ -271,7 +270,6 @@ class ApiHandler:
         is_create = endpoint.words == "STREAM.INFO" and request.header_value(b"Nats-Response-Type") == b"create"
         body: JsonDict = {"type": _TYPE.format("stream_create" if is_create else endpoint.response)}
         if error is not None:
-            self.errors += 1
             body["error"] = error_json(error)
             body.update(endpoint.on_error)
         else:
@@ -279,8 +277,11 @@ class ApiHandler:
         payload = encode(body)
         if request.reply:
             self._outlet.publish([request.reply], (), [payload])
-        if (error is not None or endpoint.audits_success) and self._outlet.has_interest(AUDIT_SUBJECT):
-            self._audit(request, payload)
+        if endpoint.is_tracked and (error is not None or endpoint.audits_success):
+            self.total += 1
+            self.errors += error is not None
+            if self._outlet.has_interest(AUDIT_SUBJECT):
+                self._audit(request, payload)
 
     def _audit(self, request: Request, response: bytes) -> None:
         advisory: JsonDict = {

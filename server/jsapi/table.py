@@ -34,6 +34,9 @@ class Endpoint:
     on_error: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values
     """What stands beside ``error``."""
     audits_success: bool = True
+    """Also: counts it."""
+    is_tracked: bool = True
+    """It is a request to the API; else a consumer answers, and nobody counts or audits it."""
     confirms: bool = False
     """Its answer is of after a moment in which this node was sure to lead the stream: a run of them needs one such."""
 
@@ -74,7 +77,7 @@ TABLE: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         "CONSUMER.PAUSE", "consumer_pause", consumers.pause_consumer, 2, 2, {"paused": False, "pause_until": ZERO_TIME}
     ),
-    Endpoint("CONSUMER.RESET", "consumer_reset", consumers.reset_consumer, 2, 2, audits_success=False),
+    Endpoint("CONSUMER.RESET", "consumer_reset", consumers.reset_consumer, 2, 2, {"reset_seq": 0}, is_tracked=False),
     Endpoint("CONSUMER.UNPIN", "consumer_unpin", consumers.unpin_consumer, 2, 2),
     Endpoint("CONSUMER.LEADER.STEPDOWN", "consumer_leader_stepdown", clustering.step_down_consumer, 2, 2),
     Endpoint("CONSUMER.PEER.REMOVE", "consumer_remove_peer", _needs_cluster, 2, 2),

@@ -11,6 +11,7 @@ from jsapi_fakes import Rig
 
 from jetstore.errors import ApiError, DiskFull, DiskPoisoned, NotNow
 from jetstore.limits import Limits
+from jetstore.model.levels import API_LEVEL
 from jetstore.store.ports import Message
 from server.jsapi.handler import AUDIT_SUBJECT
 from server.jsapi.table import PREFIX, SUBSCRIBED, TABLE, find_endpoint
@@ -239,3 +240,27 @@ def test_every_endpoint_is_subscribed_to_exactly_once() -> None:
 @pytest.mark.parametrize("subject", ["FOO", "STREAM.INFO", "STREAM.INFO.A.B", "STREAM.NAMES.x", "CONSUMER.NAMES", ""])
 def test_unknown_subjects_are_nobodys(subject: str) -> None:
     assert find_endpoint(PREFIX + subject) is None
+
+
+def test_what_counts_as_answered() -> None:
+    async def scenario(rig: Rig) -> None:
+        await make_stream(rig)
+        rig.node.streams["A"].messages = [Message(1, 0, b"a", b"", b"x")]
+        steps: list[tuple[str, bytes, tuple[int, int]]] = [
+            ("INFO", b"", (1, 0)),
+            ("STREAM.MSG.GET.A", b'{"seq":1}', (0, 0)),
+            ("STREAM.MSG.GET.A", b"{", (1, 1)),
+            ("DIRECT.GET.A", b'{"seq":1}', (0, 0)),
+            ("CONSUMER.RESET.A.c", b"{", (0, 0)),
+            ("STREAM.NAMES", b"", (1, 0)),
+            ("STREAM.INFO.NO", b"", (1, 1)),
+        ]
+        for words, payload, expected in steps:
+            before = rig.api.stats()
+            reply = await rig.ask(PREFIX + words, payload)
+            if words == "INFO":  # which does not count itself yet
+                assert body(reply)["api"] == {"level": API_LEVEL, "total": before.total, "errors": before.errors}
+            after = rig.api.stats()
+            assert (after.total - before.total, after.errors - before.errors) == expected, words
+
+    run(scenario)
