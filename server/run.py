@@ -27,6 +27,7 @@ from jetstore.limits import Limits
 from jetstore.model.levels import NATS_VERSION
 from jetstore.node.open_store import check_mode, open_store
 from jetstore.store.disk import ProcessDisk, WriterProcess, spawn_writer
+from jetstore.store.held_index import HeldIndexes
 from jetstore.store.identity import Identity
 from jetstore.store.index import LmdbIndexes
 from jetstore.store.journal.append import Journal
@@ -38,6 +39,7 @@ from server.loading import loading
 
 if TYPE_CHECKING:
     from jetstore.node.cluster import ClusterOptions
+    from jetstore.node.opening import Indexes
     from server.app import Server, Store
     from server.operation import Operation
     from server.surroundings import Surroundings
@@ -53,6 +55,8 @@ LOCK_RETRY_S = 0.02
 STORE_NAME = "jetstore"
 INDEX_COMMANDS = "jetstore.store.index:writer_commands"
 """What the writer process adds to its commands; imported there, so that LMDB is open once per process."""
+HELD_INDEX_COMMANDS = "jetstore.store.held_index:writer_commands"
+"""The same for an encrypted store."""
 
 
 def store_root(options: Options) -> Path:
@@ -117,7 +121,8 @@ class OpenedStore(NamedTuple):
 def open_real_store(options: Options, limits: Limits) -> OpenedStore:
     """The real store, locked before."""
     vfs = OsVfs(store_root(options))
-    journal, recovery, identity = open_store(vfs, limits, options.server_name, os.urandom)
+    encryption = options.jetstream.encryption
+    journal, recovery, identity = open_store(vfs, limits, options.server_name, os.urandom, encryption)
     check_mode(identity, recovery, is_clustered=options.cluster.port != 0)
     if journal.files.file_bytes < limits.journal_file_bytes:
         raise OperatingError(
@@ -135,9 +140,10 @@ async def hand_over(
 
     vfs, journal, recovery, identity = opened
     root = store_root(options)
-    indexes = LmdbIndexes(str(root))
+    indexes: Indexes = LmdbIndexes(str(root)) if vfs.keys is None else HeldIndexes()
+    commands = INDEX_COMMANDS if vfs.keys is None else HELD_INDEX_COMMANDS
     journal_lsn = journal.position.lsn
-    disk = await ProcessDisk.start(root, journal, limits, process=writer, extensions=[INDEX_COMMANDS])
+    disk = await ProcessDisk.start(root, journal, limits, process=writer, extensions=[commands])
     cluster = None
     if options.cluster.port:
         from jetstore.node.cluster import Cluster  # with all that it needs, a tenth of the start-up time
@@ -360,6 +366,8 @@ def announce(server: Server) -> None:
     if server.node is not None:
         log.info("Starting JetStream")
         log.info(f"  Store Directory: {store_root(options)}")
+        if server.node.parts.vfs.keys is not None:
+            log.info(f"  Encryption:      {server.node.parts.vfs.keys.cipher_name}")
         if options.jetstream.sync_interval:
             log.info("sync_interval changes nothing: every acknowledgement is durable")
 

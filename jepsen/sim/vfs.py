@@ -37,6 +37,7 @@ from jepsen.sim.image import (
     random_survival,
 )
 from jetstore.limits import GIB
+from jetstore.store.keys import Keys
 from jetstore.types import Buffer
 
 Node = tuple[str, File | Directory]
@@ -49,6 +50,7 @@ class SimVfs:
     def __init__(self, *, capacity_bytes: int = 64 * GIB, full_errno: int = errno.ENOSPC) -> None:
         self.capacity_bytes = capacity_bytes
         self.full_errno = full_errno
+        self.keys: Keys | None = None
         self.boundaries = 0
         """Boundary operations begun so far, over all reboots."""
         self.faults: list[Fault] = []
@@ -269,6 +271,7 @@ class SimVfs:
     def clone(self) -> SimVfs:
         """A fork of the disk as it is, un-synced changes and open handles included; faults and hooks are not copied."""
         twin = SimVfs(capacity_bytes=self.capacity_bytes, full_errno=self.full_errno)
+        twin.keys = self.keys
         twin._root, twins = clone_tree(self._root)
         twin._used_bytes = self._used_bytes
         twin._next_handle = self._next_handle

@@ -11,24 +11,32 @@ from jetstore.node.link.peer_memory import boot_told
 from jetstore.store.checkpoint_files import newest_journal_block
 from jetstore.store.identity import Identity, open_identity, read_identity, save_identity
 from jetstore.store.journal.append import Journal
+from jetstore.store.journal.files import JOURNAL_DIR
 from jetstore.store.journal.recovery import open_journal
+from jetstore.store.key_file import open_keys
+from jetstore.store.keys import Encryption
 from jetstore.store.ports import JournalRecovery
 from jetstore.store.vfs import Vfs
 
 
 def open_store(
-    vfs: Vfs, limits: Limits, node_name: str, draw: Callable[[int], bytes]
+    vfs: Vfs, limits: Limits, node_name: str, draw: Callable[[int], bytes], encryption: Encryption | None = None
 ) -> tuple[Journal, JournalRecovery, Identity]:
     """The open journal, what it proves, and who this node is. ``draw(n)`` gives n random bytes.
 
+    From now on ``vfs`` has the store's keys, if it is encrypted.
+
     Raises Corruption if what must be there is gone (a journal that was born and is missing: a lone voter has nobody
     to learn from, so it does not found an empty store over a lost one); OperatingError, nothing changed, if the cluster
-    has refused this disk before.
+    has refused this disk before, or if ``encryption`` does not fit the store.
     """
     known, _ = read_identity(vfs)
     if known is not None and known.disowned:
         raise OperatingError(disowned_text(known))
+    keys, notes = open_keys(vfs, encryption, draw, is_new=known is None and not vfs.exists(JOURNAL_DIR))
+    vfs.keys = keys
     identity, findings = open_identity(vfs, node_name, draw)
+    findings += notes
     said, _ = newest_journal_block(vfs)
     least_lsn = least_journal_block(said, identity)
     journal, recovery = open_journal(vfs, limits, identity.journal_id_bytes, least_lsn)

@@ -15,6 +15,7 @@ class ReadOnlyVfs:
     def __init__(self, vfs: Vfs) -> None:
         """Everything is read from ``vfs``."""
         self._vfs = vfs
+        self.keys = vfs.keys
         self._paths: dict[int, str] = {}
         self.skipped: list[str] = []
         """What opening the store for real would tidy up."""

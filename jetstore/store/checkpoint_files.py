@@ -2,7 +2,7 @@
 
 What is inside is the state machine's business; here it is bytes in a frame. Each file is written under a temporary
 name, synced, renamed, its directory synced, and read back, before anything refers to it; ``HEAD.b`` is touched only
-when ``HEAD.a`` is done, so at any moment at least one head is whole.
+when ``HEAD.a`` is done, so at any moment at least one head is whole. In an encrypted store contents are sealed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from jetstore.errors import Corruption, DiskFull, FormatUnknown, ReadBackFailed
 from jetstore.hot.crc import crc32c
+from jetstore.store.keys import opened
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid
 
@@ -28,8 +29,12 @@ VERSION = 0
 KIND_HEAD = 1
 KIND_CHUNK = 2
 KIND_MANIFEST = 3
+KIND_KEYS = 4
 FLAG_INSTALLED = 1
 """A head that came from a peer: the group's own journal need not lead up to it."""
+FLAG_SEALED = 2
+"""The content is sealed (``keys.py``); its length and checksum are those of what stands in the file."""
+_FLAGS = FLAG_INSTALLED | FLAG_SEALED
 _FRAME = struct.Struct("<8sHHIQQQI")
 """magic, version, kind, flags, group uid, content length, journal block, content crc; then their crc; the content."""
 _CRC = struct.Struct("<I")
@@ -128,7 +133,10 @@ def write_framed(
     vfs: Vfs, uid: GroupUid, kind: int, path: str, content: bytes, flags: int = 0, journal_lsn: int = 0
 ) -> None:
     """Replace ``path`` by a framed file: temp, sync, rename, sync of the directory, read back."""
-    frame = _FRAME.pack(MAGIC, VERSION, kind, flags, uid, len(content), journal_lsn, crc32c(content))
+    stored = content
+    if vfs.keys is not None:
+        stored, flags = vfs.keys.seal(content), flags | FLAG_SEALED
+    frame = _FRAME.pack(MAGIC, VERSION, kind, flags, uid, len(stored), journal_lsn, crc32c(stored))
     temp = path + TEMP_SUFFIX
     try:
         handle = vfs.open(temp, create=True)
@@ -139,7 +147,7 @@ def write_framed(
     try:
         try:
             vfs.truncate(handle, 0)
-            vfs.pwrite(handle, [frame, _CRC.pack(crc32c(frame)), content], 0)
+            vfs.pwrite(handle, [frame, _CRC.pack(crc32c(frame)), stored], 0)
         except OSError as error:
             if error.errno not in FULL_ERRNOS:
                 raise
@@ -208,7 +216,7 @@ def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, 
     if crc32c(frame) != _CRC.unpack_from(data, _FRAME.size)[0]:
         raise Corruption("checkpoint frame checksum", file=path, offset=0)
     magic, version, found_kind, flags, found_uid, length, journal_lsn, crc = _FRAME.unpack(frame)
-    if magic != MAGIC or version != VERSION or flags & ~FLAG_INSTALLED:
+    if magic != MAGIC or version != VERSION or flags & ~_FLAGS:
         raise FormatUnknown("checkpoint file version", file=path, offset=0, expected=VERSION, actual=version)
     if (found_kind, found_uid, length) != (kind, uid, len(data) - FRAME_BYTES):
         raise Corruption(
@@ -221,4 +229,6 @@ def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, 
     content = data[FRAME_BYTES:]
     if crc32c(content) != crc:
         raise Corruption("checkpoint content checksum", file=path, offset=FRAME_BYTES, expected=crc)
+    if flags & FLAG_SEALED:
+        content = opened(vfs.keys, content)
     return content, flags, journal_lsn

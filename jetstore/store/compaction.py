@@ -68,6 +68,7 @@ class Compaction:
         self.name = f"{stem}-{int(number or 0) + 1}.seg"
         self.path = f"{segments_dir(log.uid)}/{self.name}"
         self._log = log
+        self._keys = log.reader.vfs.keys
         self._erased = segment.erased
         self._frame_bytes_max = frame_bytes_max
         self._table = SegmentTable(self.path, segment.base_seq, SEGMENT_HEAD_BYTES)
@@ -150,6 +151,7 @@ class Compaction:
             self._times,
             frame,
             is_compressing=self._log.is_compressing,
+            keys=self._keys,
         )
         size = sum(map(len, buffers))
         sizes = self._log.sizes_of(columns)
@@ -164,7 +166,7 @@ class Compaction:
         assert self._is_done
         if not self._table.message_count:
             return []
-        footer = encode_footer(self._table, self._log.uid, self._last_seq)
+        footer = encode_footer(self._table, self._log.uid, self._last_seq, self._keys)
         return [(self.path, 0, [*self._buffers, footer])]
 
     def finish(self) -> None:
@@ -175,7 +177,7 @@ class Compaction:
         # What was erased meanwhile may have been copied before.
         self.segment.erased -= self._erased
         self._log.erased_files = self._log.erased_files or self._erased > 0
-        footer_bytes = len(encode_footer(self._table, self._log.uid, self._last_seq))
+        footer_bytes = len(encode_footer(self._table, self._log.uid, self._last_seq, self._keys))
         self._log.replace_file(
             self.segment,
             self.name,

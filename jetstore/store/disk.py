@@ -196,8 +196,9 @@ class ProcessDisk:
         loop = asyncio.get_running_loop()
         process = process or spawn_writer()
         disk = cls(loop, process.sock, process.process)
+        keys = journal.vfs.keys
         state = journal.detach()
-        disk._send(frames.encode((0, "hello", (str(root), limits, state, list(extensions)))))
+        disk._send(frames.encode((0, "hello", (str(root), limits, state, list(extensions), keys))))
         await disk._hello
         return disk
 

@@ -4,6 +4,8 @@ A reader takes the trailer and directory with one read, then only the sections a
 reads by sequence, subject hashes to learn that a segment lacks a subject, ids for searches, sizes for removals. Every
 section has its crc in the directory, the directory and trailer share one seeded with group uid and base sequence.
 
+In an encrypted store each section is sealed (version 1); directory and trailer never are.
+
 Source: ``docs/format/segment.md``, "Footer".
 """
 
@@ -18,6 +20,7 @@ from typing import Any
 
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.hot.crc import crc32c
+from jetstore.store.keys import Keys, opened
 from jetstore.store.ports import SubjectFilter
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.segment_table import SegmentTable
@@ -29,6 +32,7 @@ _TRAILER = Struct("<4sBBHIIIQQQII")
 subjects, crc of directory and trailer."""
 _MAGIC = b"JSFT"
 _VERSION = 0
+_SEALED_VERSION = 1
 _ENTRY = Struct("<IIII")
 """Section kind, offset from the footer's start, length, crc."""
 
@@ -53,8 +57,8 @@ def _column(typecode: str, data: bytes | memoryview) -> array[Any]:
     return column
 
 
-def encode_footer(table: SegmentTable, uid: int, last_seq: int) -> bytes:
-    """The footer of a table, to be written at ``table.end_offset``."""
+def encode_footer(table: SegmentTable, uid: int, last_seq: int, keys: Keys | None) -> bytes:
+    """The footer of a table, to be written at ``table.end_offset``; as long each time, whatever seals it."""
     sections: list[tuple[int, bytes]] = []
     frames = [_bytes(getattr(table, name)) for name, _ in _FRAME_COLUMNS]
     sections.append((FRAMES, b"".join([*frames, table.flags.tobytes()])))
@@ -72,6 +76,8 @@ def encode_footer(table: SegmentTable, uid: int, last_seq: int) -> bytes:
     sections.append((SUBJECTS, b"".join([_bytes(ids), _bytes(ends), *ordered])))
     if len(ordered) >= _HASHES_FROM:
         sections.append((HASHES, _bytes(array("I", sorted(map(crc32c, ordered))))))
+    if keys is not None:
+        sections = [(kind, keys.seal(data)) for kind, data in sections]
     directory = []
     at = 0
     for kind, data in sections:
@@ -79,7 +85,7 @@ def encode_footer(table: SegmentTable, uid: int, last_seq: int) -> bytes:
         at += len(data)
     trailer = _TRAILER.pack(
         _MAGIC,
-        _VERSION,
+        _VERSION if keys is None else _SEALED_VERSION,
         len(sections),
         0,
         table.end_offset,
@@ -101,7 +107,7 @@ class SealedTable(SegmentTable):
     Raises ``Corruption`` naming file and offset from wherever a damaged section is needed.
     """
 
-    __slots__ = ("_handle", "_hashes", "_names", "_sections", "_vfs", "kept_bytes", "weight_bytes")
+    __slots__ = ("_handle", "_hashes", "_is_sealed", "_names", "_sections", "_vfs", "kept_bytes", "weight_bytes")
 
     def __init__(self, vfs: Vfs, handle: int, path: str, file_bytes: int, uid: int, base_seq: int) -> None:
         """Reads trailer and directory of a file of ``file_bytes``. ``handle`` is replaced by ``use`` before reads."""
@@ -123,8 +129,9 @@ class SealedTable(SegmentTable):
         body = tail[max(0, len(tail) - _TRAILER.size - directory_bytes) : -4]
         if crc32c(body) != crc or len(body) != directory_bytes + _TRAILER.size - 4:
             raise Corruption("segment trailer", file=path, offset=at - directory_bytes)
-        if version != _VERSION:
-            raise FormatUnknown("footer version", file=path, offset=at, expected=_VERSION, actual=version)
+        if version not in (_VERSION, _SEALED_VERSION):
+            raise FormatUnknown("footer version", file=path, offset=at, expected=_SEALED_VERSION, actual=version)
+        self._is_sealed = version == _SEALED_VERSION
         if (found_uid, found_base) != (uid, base_seq):
             raise Corruption("another segment's footer", file=path, offset=at, expected=base_seq, actual=found_base)
         self.base_seq = base_seq
@@ -151,7 +158,7 @@ class SealedTable(SegmentTable):
         if len(data) != length or actual != crc:
             raise Corruption(f"footer section {kind}", file=self.path, offset=offset, expected=crc, actual=actual)
         self.weight_bytes += length
-        return data
+        return opened(self._vfs.keys, data) if self._is_sealed else data
 
     def __getattr__(self, name: str) -> Any:
         # Only called for columns that are not there yet: their slots are empty until the section is read.

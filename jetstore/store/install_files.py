@@ -19,6 +19,7 @@ from jetstore.store.checkpoint_files import group_dir
 from jetstore.store.footer import encode_footer
 from jetstore.store.install_manifest import encode_manifest, read_manifest
 from jetstore.store.install_records import Record
+from jetstore.store.keys import Keys
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.segment import (
     FRAME_HEAD_BYTES,
@@ -28,6 +29,7 @@ from jetstore.store.segment import (
     decode_payload,
     moved_frame_head,
     scan_frames,
+    sealed_frame,
     segment_head,
 )
 from jetstore.store.segment_files import SegmentFile, segments_dir
@@ -58,8 +60,10 @@ def free_number(vfs: Vfs, uid: int) -> int:
 class Received:
     """See the module docstring. ``missing_seqs`` and what lies behind ``covered_seq`` are still to be fetched."""
 
-    def __init__(self, uid: int, limits: Limits, *, storage: str, number: int, first_seq: int) -> None:
-        """Nothing yet; the first record wanted is ``first_seq``."""
+    def __init__(
+        self, uid: int, limits: Limits, keys: Keys | None, *, storage: str, number: int, first_seq: int
+    ) -> None:
+        """Nothing yet; the first record wanted is ``first_seq``. ``keys`` seal what is written."""
         self.uid = uid
         self.storage = storage
         self.number = number
@@ -77,6 +81,7 @@ class Received:
         """Not 0: everything goes into one file with this base, whatever its size."""
         self._current: SegmentFile | None = None
         self._limits = limits
+        self._keys = keys
         self._sizes_of = file_sizes if storage == "file" else memory_sizes
         self._writes: list[Write] = []
         self._saved: dict[str, int] = {}
@@ -108,11 +113,12 @@ class Received:
     def take(self, record: Record) -> None:
         """The next frame. Raises ``Corruption`` if it is not of the range, or not behind all that came before."""
         head, payload = record
-        stored = decode_payload(head, payload)
+        stored = decode_payload(head, payload, self._keys)
         first, last = stored.seqs[0], stored.seqs[-1]
         in_order = isinstance(stored.seqs, range) or all(a < b for a, b in pairwise(stored.seqs))
         if first <= self._at or last > self._end or not in_order:
             raise Corruption("records of a range are out of order", file="range", offset=0, actual=(first, last))
+        head, payload = sealed_frame(self._keys, head, payload)
         frame_bytes = FRAME_HEAD_BYTES + len(payload)
         segment = self._open_file(first, last, frame_bytes)
         table = segment.table
@@ -178,7 +184,7 @@ class Received:
             return
         table = segment.table
         assert table is not None
-        footer = encode_footer(table, self.uid, segment.last_seq)
+        footer = encode_footer(table, self.uid, segment.last_seq, self._keys)
         self._write(segment.path, table.end_offset, [footer])
         segment.file_bytes = table.end_offset + len(footer)
         segment.is_sealed = segment.has_footer = True
@@ -235,7 +241,8 @@ class Received:
         fields = read_manifest(vfs, uid)
         if fields is None:
             return None
-        received = cls(uid, limits, storage=fields["storage"], number=fields["number"], first_seq=fields["first_seq"])
+        first_seq = fields["first_seq"]
+        received = cls(uid, limits, vfs.keys, storage=fields["storage"], number=fields["number"], first_seq=first_seq)
         received.covered_seq = fields["covered_seq"]
         received._missing = [(first, last) for first, last in fields["missing"]]
         received._files = [_file_of(uid, row) for row in fields["files"]]
@@ -276,9 +283,8 @@ class Received:
             for item in scan_frames(vfs, handle, self.uid, segment.base_seq, segment.file_bytes):
                 if isinstance(item, BadRange):
                     return False
-                stored = decode_payload(
-                    item, pread_salvaged(vfs, handle, item.payload_bytes, item.offset + FRAME_HEAD_BYTES)
-                )
+                payload = pread_salvaged(vfs, handle, item.payload_bytes, item.offset + FRAME_HEAD_BYTES)
+                stored = decode_payload(item, payload, self._keys)
                 columns = stored.columns
                 frame_bytes = FRAME_HEAD_BYTES + item.payload_bytes
                 table.add(

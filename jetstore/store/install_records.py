@@ -21,9 +21,11 @@ from jetstore.hot.frame import encode_columns
 from jetstore.limits import Limits
 from jetstore.store.segment import (
     FRAME_HEAD_BYTES,
+    SEALED,
     FrameHead,
     decode_payload,
     moved_frame_head,
+    opened_frame,
     parse_frame_head,
     sparse_frame,
 )
@@ -53,7 +55,7 @@ class Note:
 
 
 Record = tuple[FrameHead, bytes]
-"""A verified frame: header and payload."""
+"""A verified frame: header and payload. On its way never sealed: every node has its own keys."""
 
 
 def encode_note(uid: int, note: Note) -> bytes:
@@ -92,7 +94,7 @@ class RecordParser:
             if len(buffer) < at + FRAME_HEAD_BYTES:
                 break
             head = parse_frame_head(bytes(buffer[at : at + FRAME_HEAD_BYTES]), 0, self._uid, 0, 0)
-            if head is None or head.payload_bytes > self._frame_bytes_max:
+            if head is None or head.payload_bytes > self._frame_bytes_max or head.flags & SEALED:
                 raise Corruption("frame header of a range", file="range", offset=at)
             end = at + FRAME_HEAD_BYTES + head.payload_bytes
             if len(buffer) < end:
@@ -190,12 +192,12 @@ def _whole(log: SegmentedLog, segment: SegmentFile, number: int, first_seq: int)
         return head, frame.body
     head, payload = log.reader.read_frame(segment, number, first_seq)
     log.reader.verify(segment, head, payload)
-    return head, payload
+    return opened_frame(log.reader.vfs.keys, head, payload)
 
 
 def _cut(uid: int, head: FrameHead, payload: bytes, first_seq: int, last_seq: int) -> list[bytes]:
     """The records of a frame that are inside the closed range, as a frame."""
-    stored = decode_payload(head, payload)
+    stored = decode_payload(head, payload, None)
     inside = [at for at, seq in enumerate(stored.seqs) if first_seq <= seq <= last_seq]
     if not inside:
         return []

@@ -123,7 +123,7 @@ class SegmentRepair:
     def supply(self, record: Record) -> None:
         """Records of the bad ranges, verified on their way. Raises ``Corruption`` if they are of others."""
         head, payload = record
-        seqs = decode_payload(head, payload).seqs
+        seqs = decode_payload(head, payload, None).seqs
         if not any(first <= seqs[0] and seqs[-1] <= last for first, last in self.bad):
             raise Corruption("records that were not asked for", file="range", offset=0, actual=(seqs[0], seqs[-1]))
         self._supplied.append(record)
@@ -137,7 +137,8 @@ class SegmentRepair:
         """The whole new file. Nothing refers to it yet."""
         assert not self.lacking()
         base = self.segment.base_seq
-        made = Received(self._log.uid, self._limits, storage=self._log.storage, number=self._number, first_seq=base)
+        log, keys = self._log, self._log.reader.vfs.keys
+        made = Received(log.uid, self._limits, keys, storage=log.storage, number=self._number, first_seq=base)
         made.fixed_base = base
         made.begin(base, self.segment.last_seq)
         for record in sorted([*self._good, *self._supplied], key=lambda found: found[0].first_seq):

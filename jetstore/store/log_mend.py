@@ -76,7 +76,7 @@ def _salvage(log: SegmentedLog, vfs: Vfs, segment: SegmentFile) -> _Salvaged:
             found.highest_seq = max(found.highest_seq, item.first_seq + item.count - 1)
             payload = pread_salvaged(vfs, handle, item.payload_bytes, item.end - item.payload_bytes)
             try:
-                stored = decode_payload(item, payload)
+                stored = decode_payload(item, payload, vfs.keys)
             except Corruption:
                 found.is_whole = False
                 continue

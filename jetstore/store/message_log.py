@@ -216,9 +216,10 @@ class SegmentedLog:
             segment, number = item = self._tail.popleft()
             taken.append(item)
             if number == _FOOTER:
-                offset, buffers = footer_buffers(self.uid, segment)
+                offset, buffers = footer_buffers(self.uid, segment, self.reader.vfs.keys)
             else:
-                offset, buffers = frame_buffers(self.uid, segment, number, self.is_compressing)
+                keys = self.reader.vfs.keys
+                offset, buffers = frame_buffers(self.uid, segment, number, self.is_compressing, keys)
                 self.unflushed_bytes -= FRAME_HEAD_BYTES + len(segment.memory[number].body)
             segment.was_taken = True
             if writes and writes[-1][0] == segment.path and end == offset:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from jetstore.store.keys import Keys
 from jetstore.types import Buffer
 
 IOV_BATCH = 512
@@ -22,6 +23,7 @@ class OsVfs:
 
     def __init__(self, root: str | Path) -> None:
         self.root = os.path.abspath(root)
+        self.keys: Keys | None = None
 
     def _path(self, path: str) -> str:
         assert not path.startswith("/"), path

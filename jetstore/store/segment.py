@@ -7,13 +7,15 @@ compressed where the stream wants that and it gets smaller) has its crc, as it i
 back to back; a segment without footer is read by following their lengths, and past damage by searching for the next
 header that checks out.
 
+Where the store is encrypted, payloads are sealed (``keys.py``) behind everything else, and so are footers.
+
 Source: ``docs/format/segment.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct, pack, unpack_from
 
 from jetstore.errors import Corruption, FormatUnknown
@@ -21,6 +23,7 @@ from jetstore.hot.columns import Frame
 from jetstore.hot.crc import crc32c
 from jetstore.hot.frame import decode_frame
 from jetstore.store.compressed import compressed, expanded
+from jetstore.store.keys import Keys, opened
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.stored_frame import StoredFrame
 from jetstore.store.vfs import Vfs
@@ -43,7 +46,9 @@ HAS_SEQS = 2
 """Then count × u32: each record's sequence minus first_seq, in place of consecutive ones."""
 COMPRESSED = 4
 """The payload is stored in the form of ``compressed.py``."""
-_KNOWN_FLAGS = HAS_TIMES | HAS_SEQS | COMPRESSED
+SEALED = 8
+"""The payload, in whatever form the other flags say, is sealed as ``keys.py`` does it."""
+_KNOWN_FLAGS = HAS_TIMES | HAS_SEQS | COMPRESSED | SEALED
 
 _SCAN_WINDOW_BYTES = 1 << 20
 
@@ -103,10 +108,12 @@ def frame_head(uid: int, base_seq: int, offset: int, first_seq: int, frame: Fram
     )
 
 
-def compressed_frame_head(uid: int, base_seq: int, offset: int, first_seq: int, frame: Frame, payload: bytes) -> bytes:
-    """The same where ``payload`` is the compressed form of the body."""
+def packed_frame_head(
+    uid: int, base_seq: int, offset: int, first_seq: int, frame: Frame, flags: int, payload: bytes
+) -> bytes:
+    """The same where ``payload`` is the body in the form of ``flags`` (compressed, sealed)."""
     count, time_ns = frame.count, frame.base_time_ns
-    return _pack_head(uid, base_seq, offset, COMPRESSED, count, first_seq, time_ns, len(payload), crc32c(payload))
+    return _pack_head(uid, base_seq, offset, flags, count, first_seq, time_ns, len(payload), crc32c(payload))
 
 
 def moved_frame_head(head: FrameHead, uid: int, base_seq: int, offset: int) -> bytes:
@@ -133,6 +140,7 @@ def sparse_frame(
     frame: Frame,
     *,
     is_compressing: bool = False,
+    keys: Keys | None = None,
 ) -> tuple[list[bytes], int]:
     """Header and payload of a frame whose records have their own sequences (increasing) and times; its flags."""
     count = frame.count
@@ -144,6 +152,10 @@ def sparse_frame(
     packed = compressed(extra + frame.body) if is_compressing else None
     if packed is not None:
         flags |= COMPRESSED
+    if keys is not None:
+        flags |= SEALED
+        packed = keys.seal(extra + frame.body if packed is None else packed)
+    if packed is not None:
         head = _pack_head(uid, base_seq, offset, flags, count, seqs[0], times[0], len(packed), crc32c(packed))
         return [head, packed], flags
     crc = crc32c(frame.body, crc32c(extra))
@@ -175,19 +187,39 @@ def parse_frame_head(data: bytes, at: int, uid: int, base_seq: int, offset: int)
     return FrameHead(offset, flags, count, first_seq, time_ns, size, payload_crc)
 
 
-def plain_payload(head: FrameHead, payload: bytes) -> bytes:
+def sealed_frame(keys: Keys | None, head: FrameHead, payload: bytes) -> tuple[FrameHead, bytes]:
+    """Header and payload as they are stored: sealed, if there are keys and they are not."""
+    if keys is None or head.flags & SEALED:
+        return head, payload
+    payload = keys.seal(payload)
+    flags = head.flags | SEALED
+    return replace(head, flags=flags, payload_bytes=len(payload), payload_crc=crc32c(payload)), payload
+
+
+def opened_frame(keys: Keys | None, head: FrameHead, payload: bytes) -> tuple[FrameHead, bytes]:
+    """Header and payload as they leave the store: not sealed. The stored payload was verified."""
+    if not head.flags & SEALED:
+        return head, payload
+    payload = opened(keys, payload)
+    flags = head.flags & ~SEALED
+    return replace(head, flags=flags, payload_bytes=len(payload), payload_crc=crc32c(payload)), payload
+
+
+def plain_payload(head: FrameHead, payload: bytes, keys: Keys | None) -> bytes:
     """The payload in its plain form. Raises ``Corruption`` (file "frame") if it is not what the header says."""
     if len(payload) != head.payload_bytes:
         raise Corruption("frame cut short", file="frame", offset=0, expected=head.payload_bytes, actual=len(payload))
     actual = crc32c(payload)
     if actual != head.payload_crc:
         raise Corruption("frame payload", file="frame", offset=0, expected=head.payload_crc, actual=actual)
+    if head.flags & SEALED:
+        payload = opened(keys, payload)
     return expanded(payload) if head.flags & COMPRESSED else payload
 
 
-def decode_payload(head: FrameHead, payload: bytes) -> StoredFrame:
+def decode_payload(head: FrameHead, payload: bytes, keys: Keys | None) -> StoredFrame:
     """The records of a frame, from its payload as stored. Raises as ``plain_payload`` does."""
-    payload = plain_payload(head, payload)
+    payload = plain_payload(head, payload, keys)
     count = head.count
     times: range | tuple[int, ...] = range(head.base_time_ns, head.base_time_ns + count)
     seqs: range | tuple[int, ...] = range(head.first_seq, head.first_seq + count)

@@ -67,7 +67,7 @@ class SegmentFile:
     memory: dict[int, Frame] = field(default_factory=dict)
     """Frames by number that are not in the file yet."""
     packed: dict[int, bytes] = field(default_factory=dict)
-    """Of those that are being written, the compressed payloads."""
+    """Of those that are being written, the payloads that are compressed or sealed."""
     placed: int = 0
     """Frames before this number have the place and form in which they are written."""
     erased: int = 0
@@ -238,7 +238,7 @@ class SegmentReader:
 
     def _decode(self, segment: SegmentFile, head: FrameHead, payload: bytes) -> StoredFrame:
         try:
-            return decode_payload(head, payload)
+            return decode_payload(head, payload, self.vfs.keys)
         except FormatUnknown:
             raise
         except Corruption as error:
@@ -310,7 +310,7 @@ class SegmentReader:
     def verify(self, segment: SegmentFile, head: FrameHead, payload: bytes) -> bytes:
         """The plain payload. Raises ``Corruption`` unless the stored one is what the header says."""
         try:
-            return plain_payload(head, payload)
+            return plain_payload(head, payload, self.vfs.keys)
         except Corruption as error:
             last_seq = head.first_seq + head.count - 1
             raise self._bad(segment, error.what, head.first_seq, last_seq, head.offset) from None

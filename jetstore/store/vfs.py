@@ -17,11 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from jetstore.store.keys import Keys
 from jetstore.types import Buffer
 
 
 class Vfs(Protocol):
     """File operations of one store directory. See the module docstring for the common rules."""
+
+    keys: Keys | None
+    """What seals the contents of the directory's files; None if they are stored as they are. The operations do not look
+    at it: whoever makes a content seals it."""
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False, write: bool = True) -> int:
         """Handle of a file. ``create`` makes it if absent; ``exclusive`` refuses an existing one (EEXIST)."""

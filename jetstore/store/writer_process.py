@@ -180,9 +180,10 @@ class _Serving:
             if not self._receive(None):
                 return
             hello = self.decoder.take()
-        (_, _, (root, limits, state, extensions)), _ = hello
-        vfs = OsVfs(root)
-        journal = Journal(TimedVfs(root), limits, *state)
+        (_, _, (root, limits, state, extensions, keys)), _ = hello
+        vfs, journals = OsVfs(root), TimedVfs(root)
+        vfs.keys = journals.keys = keys
+        journal = Journal(journals, limits, *state)
         self.writer = writer = Writer(vfs, journal, limits, extension_commands(extensions, root, limits))
         self.calls = _Calls(writer, self.answers)
         self.answers.send(0, "ok", os.getpid())

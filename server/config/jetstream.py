@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from jetstore.model.server_limits import ServerLimits
 from jetstore.model.times import parse_duration
+from jetstore.store.keys import Cipher, Encryption
 from server.config.tree import Entry, go_kind_of, plain
 from server.config.values import (
     INT32_MAX,
@@ -14,7 +15,9 @@ from server.config.values import (
     Fields,
     Mistake,
     Reader,
+    ReadValue,
     Table,
+    as_text,
     boolean,
     duration,
     integer,
@@ -38,11 +41,22 @@ class JetStreamOptions:
     """Room for file streams; -1 = three quarters of the disk's free space."""
     is_strict: bool = True
     """Unknown fields in API requests are errors."""
+    key: str = field(default="", repr=False)
+    """The secret under which the store is encrypted; "" = it is not."""
+    cipher: Cipher | None = None
+    """None = as the store has it, in a new one "chacha"."""
+    previous_key: str = field(default="", repr=False)
+    """The secret before this one, while the store still has its keys under it; "" = none."""
     sync_interval: str = ""
     """As written; changes nothing, since every acknowledgement is durable; said once in the log."""
     max_ack_pending: int = 0
     max_request_batch: int = 0
     duplicate_window_ns: int = 0
+
+    @property
+    def encryption(self) -> Encryption | None:
+        """What opens and seals the store; None = nothing."""
+        return Encryption(self.key, self.cipher, self.previous_key) if self.key else None
 
     def server_limits(self, max_memory_bytes: int, max_storage_bytes: int, replicas_max: int = 1) -> ServerLimits:
         """What configurations of streams and consumers are checked against (with the room as resolved)."""
@@ -67,7 +81,27 @@ def _jetstream(reader: Reader, _name: str, entry: Entry) -> Fields:
     if not isinstance(value, dict):
         raise Mistake(f"Expected map, bool or string to define JetStream, got {go_kind_of(value)}")
     fields = reader.block(value, _JETSTREAM, REFUSED)
+    if "key" not in fields and ("cipher" in fields or "previous_key" in fields):
+        raise Mistake("cipher and prev_key need a key: without one nothing is encrypted")
     return {"jetstream": JetStreamOptions(**{"enabled": True, **fields})}
+
+
+def _secret(option: str) -> ReadValue:
+    def read(_reader: Reader, name: str, entry: Entry) -> Fields:
+        secret = as_text(name, entry)
+        if not secret:
+            raise Mistake(f"{name} is empty: nothing would be encrypted")
+        return {option: secret}
+
+    return read
+
+
+def _cipher(_reader: Reader, name: str, entry: Entry) -> Fields:
+    given = as_text(name, entry)
+    cipher = _CIPHERS.get(given.lower())
+    if cipher is None:
+        raise Mistake(f'Unknown cipher type: "{given}"')
+    return {"cipher": cipher}
 
 
 def _strict(_reader: Reader, _name: str, entry: Entry) -> Fields:
@@ -98,6 +132,7 @@ def _sync_interval(reader: Reader, name: str, entry: Entry) -> Fields:
     return {"sync_interval": value}
 
 
+_CIPHERS: Final[dict[str, Cipher]] = {"chacha": "chacha", "chachapoly": "chacha", "aes": "aes"}
 _LIMITS: Final[Table] = {
     "max_ack_pending": integer("max_ack_pending", -1, INT32_MAX),
     "max_request_batch": integer("max_request_batch", -1, INT32_MAX),
@@ -113,6 +148,13 @@ _JETSTREAM: Final[Table] = {
     "storedir": text("store_dir"),
     "store": text("store_dir"),
     "domain": text("domain"),
+    "key": _secret("key"),
+    "ek": _secret("key"),
+    "encryption_key": _secret("key"),
+    "cipher": _cipher,
+    "prev_key": _secret("previous_key"),
+    "prev_ek": _secret("previous_key"),
+    "prev_encryption_key": _secret("previous_key"),
     "max_mem": _MAX_MEMORY,
     "max_memory_store": _MAX_MEMORY,
     "max_mem_store": _MAX_MEMORY,
@@ -125,8 +167,7 @@ _JETSTREAM: Final[Table] = {
 }
 REFUSED: Final = frozenset(
     (
-        *("unique_tag", "key", "ek", "encryption_key", "cipher", "prev_key", "prev_ek"),
-        *("prev_encryption_key", "max_outstanding_catchup", "max_buffered_size", "max_buffered_msgs"),
+        *("unique_tag", "max_outstanding_catchup", "max_buffered_size", "max_buffered_msgs"),
         *("request_queue_limit", "info_queue_limit", "meta_compact", "meta_compact_size", "meta_compact_sync"),
         *("max_concurrent_io", "extension_hint", "tpm"),
     )

@@ -81,7 +81,7 @@ def test_a_bomb_is_refused_before_anything_is_made_of_it(payload: bytes, monkeyp
         expanded(payload)
     head = FrameHead(28, COMPRESSED, 1, 1, T, len(payload), crc32c(payload))
     with pytest.raises(Corruption):
-        decode_payload(head, payload)
+        decode_payload(head, payload, None)
 
 
 def test_a_block_that_lies_is_corruption_and_nothing_else() -> None:
@@ -95,7 +95,7 @@ def test_a_block_that_lies_is_corruption_and_nothing_else() -> None:
             wrong = good[:at] + bytes((good[at] ^ flip,)) + good[at + 1 :]
             head = FrameHead(28, COMPRESSED, 1, 1, T, len(wrong), crc32c(wrong))
             try:
-                assert plain_payload(head, wrong) == plain
+                assert plain_payload(head, wrong, None) == plain
             except Corruption:
                 refused += 1
     assert refused > 2 * (len(good) - 8), "the checksum of the plain bytes sees what the decoder does not"

@@ -94,7 +94,7 @@ def test_any_range_in_any_pieces(seed: int) -> None:
         size = dice.randrange(1, 200)
         for item in parser.feed(bytes(data[:size])):
             assert not isinstance(item, Note)
-            stored = decode_payload(*item)
+            stored = decode_payload(*item, None)
             assert stored.seqs[0] > previous
             assert stored.seqs[-1] <= last
             previous = stored.seqs[-1]
@@ -152,7 +152,7 @@ def test_received_files_survive_and_say_what_is_missing(seed: int) -> None:
     vfs = SimVfs()
     make_group_dir(vfs, GroupUid(7))
     limits = Limits(segment_bytes=700, frame_bytes_max=200)
-    received = Received(7, limits, storage="file", number=free_number(vfs, 7), first_seq=1)
+    received = Received(7, limits, None, storage="file", number=free_number(vfs, 7), first_seq=1)
     from jetstore.store.checkpoint_files import KIND_MANIFEST, write_framed
     from jetstore.store.install_manifest import manifest_path
 
@@ -175,7 +175,7 @@ def test_received_files_survive_and_say_what_is_missing(seed: int) -> None:
         data = b"".join(read_range(log, first, last, dice.randrange(100, 3_000))[0])
         for item in RecordParser(7, limits).feed(data):
             assert not isinstance(item, Note)
-            seqs = decode_payload(*item).seqs
+            seqs = decode_payload(*item, None).seqs
             if dice.random() < 0.15:
                 received.note_missing(seqs[0], seqs[-1])
             else:

@@ -156,7 +156,8 @@ class CatchUpSink:
                 return received
             await self._forget(group, received)
         number = free_number(self._vfs, group.uid)
-        return Received(group.uid, self._limits, storage=group.messages.storage, number=number, first_seq=wanted)
+        keys, storage = self._vfs.keys, group.messages.storage
+        return Received(group.uid, self._limits, keys, storage=storage, number=number, first_seq=wanted)
 
     async def _fetch(self, uid: GroupUid, peer: Peer, received: Received, last_seq: int, least: int) -> PeerState:
         """Ranges until the peer's state can be taken together with what is behind them; everything saved."""

@@ -18,6 +18,7 @@ from jetstore.store.journal.files import FileSet, Spare, file_path
 from jetstore.store.journal.format import Header, Line
 from jetstore.store.journal.reread import Extent
 from jetstore.store.journal.table import GroupTable
+from jetstore.store.keys import NO_MARK
 from jetstore.store.ports import JournalStatus, Kind, Record
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid, RaftIndex
@@ -49,6 +50,8 @@ class Position:
     """Groups that get no new publishes (FAULTY, paused): files that only they need do not fill the journal."""
     peers: bytes = b""
     """What was heard of other nodes last (``Kind.PEERS``): in the head of every block."""
+    mark: bytes = NO_MARK
+    """Of the file's stream, in an encrypted store."""
     dropped: list[int] = field(default_factory=list)
     """Files that the newest list no longer names: released once a later block is durable."""
 
@@ -204,6 +207,7 @@ class Journal:
         if position.offset:
             position.ends[position.file.number] = position.lsn
         position.file, position.offset = file, 0
+        position.mark = NO_MARK if self.vfs.keys is None else self.vfs.keys.new_mark()
         parts: list[list[Line]] = [[]]
         bound = max(self.limits.block_bytes_max // 4 // fmt.LINE_BYTES, 4)
         for row in self.table.rows():
@@ -282,6 +286,8 @@ class Journal:
             raise ValueError(f"a block of {block_bytes} bytes does not fit into an empty journal file")
 
         at = offset + head_sectors * SECTOR_BYTES
+        if bodies and self.vfs.keys is not None:
+            records, bodies = self._hidden(records, at)
         lines = [fmt.pack_lines(own)]
         table, pack_line = self.table, fmt.pack_line
         for kind, group, term, prev_term, first, last, count, aux, body in records:
@@ -310,6 +316,7 @@ class Journal:
             line_count=line_count,
             repeat_count=repeat_count,
             previous_crc=position.previous_crc,
+            mark=position.mark,
             table_part=table_part,
             table_parts=table_parts,
         )
@@ -327,6 +334,19 @@ class Journal:
         position.previous_lines = packed
         position.previous_file = number
         self._release(own)
+
+    def _hidden(self, records: Sequence[Record], offset: int) -> tuple[list[Record], list[Buffer]]:
+        """The records with the bodies that are written at ``offset`` of an encrypted store's file, and these."""
+        keys = self.vfs.keys
+        assert keys is not None
+        body = memoryview(keys.journal(self.position.mark, offset, b"".join([record.body for record in records])))
+        hidden: list[Record] = []
+        at = 0
+        for record in records:
+            end = at + len(record.body)
+            hidden.append(record._replace(body=body[at:end]))  # type: ignore[arg-type]  # a view serves as bytes here
+            at = end
+        return hidden, [body]
 
     def _release(self, own: list[Line]) -> None:
         """The block is durable: what an earlier block's list dropped is free; what this one's drops, soon."""

@@ -37,6 +37,8 @@ class EntryFinder:
         self._uid = uid
         self._generation = generation
         self._places: dict[int, tuple[int, Line]] = {}
+        self._marks: dict[int, bytes] = {}
+        """Of the files' streams, in an encrypted store."""
         self._body: tuple[Line, list[tuple[int, bytes]]] | None = None
 
     def look_through(self, extent: Extent, step_bytes: int) -> Iterator[int]:
@@ -45,6 +47,7 @@ class EntryFinder:
             if isinstance(item, int):
                 yield item
                 continue
+            self._marks[item.file_number] = item.mark
             own, repeated = self._lines(item)
             for line in repeated:
                 self._take(item.previous_file, line)
@@ -85,12 +88,15 @@ class EntryFinder:
         file, line = place
         if self._body is None or self._body[0] is not line:  # consecutive entries share it
             body = self._read(file, line.offset, line.length)
-            if len(body) != line.length or crc32c(body) != line.crc:
+            is_hidden = self._vfs.keys is not None and file not in self._marks
+            if len(body) != line.length or crc32c(body) != line.crc or is_hidden:
                 raise Corruption(
                     f"entries {line.first_index}-{line.last_index} of group {self._uid}",
                     file=file_path(file),
                     offset=line.offset,
                 )
+            if self._vfs.keys is not None:
+                body = self._vfs.keys.journal(self._marks[file], line.offset, body)
             self._body = line, list(iter_entries(body))
         count, data = self._body[1][index - line.first_index]
         return EntryRef(index, Term(line.term), count, data)

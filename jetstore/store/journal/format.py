@@ -6,6 +6,8 @@
 
 The head is one stream of bytes cut into pieces of 508, each followed by its own crc32c: one 512-byte sector. The crc is
 seeded with (journal id, file number, lsn, sector number), so a sector that belongs elsewhere is never taken for good.
+In an encrypted store bodies are hidden by the stream of their file, whose mark is in each header (version 1); checksums
+are those of what stands in the file.
 The stream: header (128) · this block's lines (64 each) · the previous block's lines again · the sector map (a crc32c
 for each 512 bytes of body) · what was heard of other nodes. The two copies of any head sector are at least 4 KiB apart.
 """
@@ -18,16 +20,18 @@ from typing import NamedTuple
 
 from jetstore.hot.crc import crc32c
 from jetstore.limits import BLOCK_ALIGN_BYTES, SECTOR_BYTES
+from jetstore.store.keys import NO_MARK
 from jetstore.types import Buffer
 
 MAGIC = b"JSBLOCK\x00"
 VERSION = 0
+MARKED_VERSION = 1
 PIECE_BYTES = SECTOR_BYTES - 4
 JOURNAL_ID_BYTES = 16
 
-_HEADER = struct.Struct("<8sHHHHI16sQQQQQQIIIIIII")
-HEADER_BYTES = 128
-_HEADER_PAD = bytes(HEADER_BYTES - _HEADER.size)
+_HEADER = struct.Struct("<8sHHHHI16sQQQQQQIIIIIII16s")
+HEADER_BYTES = _HEADER.size
+assert HEADER_BYTES == 128
 _SEED = struct.Struct("<16sQQI")
 _CRC = struct.Struct("<I")
 _PIECE = struct.Struct(f"{PIECE_BYTES}s")
@@ -99,6 +103,8 @@ class Header:
     repeat_count: int
     previous_crc: int
     """``header_crc`` of the last block that counts before this one (0 = none)."""
+    mark: bytes = NO_MARK
+    """Of the file's stream (``keys.py``); all zero: bodies are stored as they are."""
     version: int = VERSION
     table_part: int = 0
     """1-based number of this block among the group-table blocks at the head of a file; 0 = not one."""
@@ -199,7 +205,7 @@ def pack_head(header: Header, lines: bytes, repeated: bytes, crcs: list[int], pe
     rest = b"".join((lines, repeated, struct.pack(f"<{len(crcs)}I", *crcs), peers))
     first = _HEADER.pack(
         MAGIC,
-        VERSION,
+        VERSION if header.mark == NO_MARK else MARKED_VERSION,
         header.table_part,
         header.table_parts,
         0,
@@ -218,10 +224,11 @@ def pack_head(header: Header, lines: bytes, repeated: bytes, crcs: list[int], pe
         header.previous_crc,
         crc32c(rest),
         len(peers),
+        header.mark,
     )
     count = header.head_sectors
     used = HEADER_BYTES + len(rest)
-    stream = b"".join((first, _HEADER_PAD, rest, bytes(count * PIECE_BYTES - used)))
+    stream = b"".join((first, rest, bytes(count * PIECE_BYTES - used)))
     journal_id, number, lsn = header.journal_id, header.file_number, header.lsn
     pieces = _PIECE.unpack(stream) if count == 1 else [piece for (piece,) in _PIECE.iter_unpack(stream)]
     crcs = [crc32c(piece, _seed(journal_id, number, lsn, sector)) for sector, piece in enumerate(pieces)]
@@ -256,6 +263,7 @@ def unpack_header(sector: Buffer) -> Header | None:
         previous_crc,
         _,
         peers_bytes,
+        mark,
     ) = _HEADER.unpack_from(sector)
     (crc,) = _CRC.unpack_from(sector, PIECE_BYTES)
     if crc32c(memoryview(sector)[:PIECE_BYTES], _seed(journal_id, file_number, lsn, 0)) != crc:
@@ -274,6 +282,7 @@ def unpack_header(sector: Buffer) -> Header | None:
         line_count=line_count,
         repeat_count=repeat_count,
         previous_crc=previous_crc,
+        mark=mark,
         version=version,
         table_part=table_part,
         table_parts=table_parts,

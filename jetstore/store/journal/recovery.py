@@ -269,7 +269,16 @@ class _Opening:
     def _read_body(self, file: int, line: Line) -> bytes | None:
         """The record's body if it is what the line says."""
         body = self._pread(file, line.offset, line.length)
-        return body if body is not None and len(body) == line.length and crc32c(body) == line.crc else None
+        if body is None or len(body) != line.length or crc32c(body) != line.crc:
+            return None
+        return self._shown(file, line.offset, body)
+
+    def _shown(self, file: int, offset: int, body: bytes) -> bytes | None:
+        """A body as it was before an encrypted store hid it; None if no head of its file tells how."""
+        if self.vfs.keys is None:
+            return body
+        found = self.scanned.get(file)
+        return self.vfs.keys.journal(found.blocks[0].header.mark, offset, body) if found and found.blocks else None
 
     def _salvage(self, file: int, line: Line) -> list[tuple[int, bytes]]:
         """The first entries of a damaged record that stand in good sectors."""
@@ -279,6 +288,8 @@ class _Opening:
                 body = self._pread(file, line.offset, line.length)
                 if body is None or len(body) != line.length:
                     return []
+                body = self._shown(file, line.offset, body)
+                assert body is not None, "the block's own head was read"
                 first, skew = divmod(line.offset - start, SECTOR_BYTES)
                 last = (line.offset - start + line.length - 1) // SECTOR_BYTES
                 found = salvage_entries(body, block.good[first : last + 1], SECTOR_BYTES, skew)

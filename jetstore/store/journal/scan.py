@@ -84,7 +84,10 @@ def read_all(vfs: Vfs, number: int) -> tuple[bytes, int, bool]:
 
 
 def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
-    """Everything that can be read of one file. FormatUnknown if a block is of a version this build does not know."""
+    """Everything that can be read of one file.
+
+    FormatUnknown if a block is of a version this build does not know, or hidden by a key that the store does not have.
+    """
     data, size, has_read_error = read_all(vfs, number)
     found = FoundFile(number, size, has_read_error=has_read_error)
     lsn = 0
@@ -99,6 +102,8 @@ def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
         if end > len(data):
             data += bytes(min(end, size) - len(data))
             view = memoryview(data)
+        if header.version == fmt.MARKED_VERSION and (vfs.keys is None or not vfs.keys.knows(header.mark)):
+            raise FormatUnknown("journal block of another key", file=file_path(number), offset=header.block_offset)
         found.blocks.append(_examine(view, header))
         lsn = header.lsn
         found.end = end
@@ -111,12 +116,12 @@ def header_at(sector: Buffer, position: int, number: int, journal_id: bytes) -> 
     header = fmt.unpack_header(sector)
     if header is None or header.journal_id != journal_id or header.file_number != number:
         return None
-    if header.version != fmt.VERSION:
+    if header.version not in (fmt.VERSION, fmt.MARKED_VERSION):
         raise FormatUnknown(
             "journal block version",
             file=file_path(number),
             offset=position,
-            expected=fmt.VERSION,
+            expected=fmt.MARKED_VERSION,
             actual=header.version,
         )
     if position not in (header.block_offset, header.second_offset):

@@ -1,0 +1,143 @@
+"""``Keys``: what seals the bytes of a store at rest, and opens them again.
+
+A store has data keys, each with a number and a cipher; the newest seals, all of them open. Two forms:
+
+- *sealed bytes* (payloads of frames, sections of footers, contents of checkpoint files): authenticated, 29 bytes longer
+  than what they hold: number of the key, nonce, ciphertext, tag;
+- *the stream of a journal file*: as long as what it hides and readable from any offset on, because a block that is half
+  lost must give what is left of it. Each file has a mark of its own (number of the key, then a salt), which stands in
+  every block; no place of a file is ever written twice, so no part of the stream is used twice.
+
+A store that is not encrypted has no ``Keys`` at all (``Vfs.keys`` is None).
+
+Source: ``docs/format/keys.md``; RFC 8439 (ChaCha20-Poly1305), NIST SP 800-38A and 38D (AES in counter mode, GCM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple
+
+from jetstore.errors import Corruption
+from jetstore.types import Buffer
+
+Cipher = Literal["chacha", "aes"]
+KEY_BYTES = 32
+NONCE_BYTES = 12
+TAG_BYTES = 16
+SEALED_EXTRA_BYTES = 1 + NONCE_BYTES + TAG_BYTES
+MARK_BYTES = 16
+NO_MARK = bytes(MARK_BYTES)
+"""Of a journal file that is not encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """What the operator says about encryption at rest."""
+
+    secret: str = field(repr=False)
+    cipher: Cipher | None = None
+    """What seals from now on; None: as before, in a new store "chacha"."""
+    previous: str = field(default="", repr=False)
+    """The secret before this one; "" = none."""
+
+
+class DataKey(NamedTuple):
+    """One key, and the cipher that it is used with."""
+
+    cipher: Cipher
+    secret: bytes
+
+
+class Keys:
+    """The data keys of one store. Can be pickled: the writer process seals too."""
+
+    def __init__(self, data_keys: dict[int, DataKey], draw: Callable[[int], bytes]) -> None:
+        """``data_keys`` by number, 1 to 255; the highest seals. ``draw(n)`` gives n random bytes, for nonces."""
+        assert data_keys
+        assert all(1 <= number <= 255 and len(key.secret) == KEY_BYTES for number, key in data_keys.items())
+        self.data_keys = data_keys
+        self.newest = max(data_keys)
+        self._draw = draw
+        self._ciphers: dict[int, Any] = {}
+
+    def __getstate__(self) -> tuple[dict[int, DataKey], Callable[[int], bytes]]:
+        return self.data_keys, self._draw
+
+    def __setstate__(self, state: tuple[dict[int, DataKey], Callable[[int], bytes]]) -> None:
+        self.__init__(*state)  # type: ignore[misc]  # made like any other
+
+    @property
+    def cipher_name(self) -> str:
+        """What seals now, as its standard calls it."""
+        return "AES-GCM" if self.data_keys[self.newest].cipher == "aes" else "ChaCha20-Poly1305"
+
+    # -- sealed bytes -----------------------------------------------------------------------------------------------
+
+    def seal(self, plain: Buffer) -> bytes:
+        """The sealed form of these bytes; another one each time."""
+        nonce = self._draw(NONCE_BYTES)
+        return b"%c%b%b" % (self.newest, nonce, self._cipher(self.newest).encrypt(nonce, plain, None))
+
+    def open(self, sealed: Buffer) -> bytes:
+        """What was sealed. ``Corruption`` (file "sealed") if it is not what one of these keys has sealed."""
+        from cryptography.exceptions import InvalidTag
+
+        view = memoryview(sealed)
+        if len(view) < SEALED_EXTRA_BYTES or view[0] not in self.data_keys:
+            raise Corruption("sealed with a key that is not there", file="sealed", offset=0, actual=bytes(view[:1]))
+        try:
+            plain: bytes = self._cipher(view[0]).decrypt(
+                bytes(view[1 : 1 + NONCE_BYTES]), view[1 + NONCE_BYTES :], None
+            )
+        except InvalidTag:
+            raise Corruption("sealed bytes were changed", file="sealed", offset=0) from None
+        return plain
+
+    def _cipher(self, number: int) -> Any:
+        cipher = self._ciphers.get(number)
+        if cipher is None:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+            key = self.data_keys[number]
+            cipher = self._ciphers[number] = (AESGCM if key.cipher == "aes" else ChaCha20Poly1305)(key.secret)
+        return cipher
+
+    # -- journal files ----------------------------------------------------------------------------------------------
+
+    def new_mark(self) -> bytes:
+        """The mark of a journal file that begins."""
+        return b"%c%b" % (self.newest, self._draw(MARK_BYTES - 1))
+
+    def knows(self, mark: bytes) -> bool:
+        """Whether the key of this mark is there."""
+        return mark[0] in self.data_keys
+
+    def journal(self, mark: bytes, offset: int, data: Buffer) -> bytes:
+        """Bytes of a journal file from ``offset`` on: hidden if they were plain, plain if they were hidden."""
+        from cryptography.hazmat.primitives.ciphers import Cipher as Stream
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES, ChaCha20
+        from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+        key = self.data_keys[mark[0]]
+        secret = blake2b(mark, key=key.secret, digest_size=KEY_BYTES, person=b"jetstore journal").digest()
+        if key.cipher == "aes":
+            block, skip = divmod(offset, 16)
+            stream: Any = Stream(AES(secret), CTR(block.to_bytes(16, "big")))
+        else:
+            block, skip = divmod(offset, 64)  # the cipher's counter has 32 bits: files up to 256 GiB
+            stream = Stream(ChaCha20(secret, block.to_bytes(4, "little") + bytes(12)), mode=None)
+        context = stream.encryptor()
+        if skip:
+            context.update(bytes(skip))
+        changed: bytes = context.update(data)
+        return changed
+
+
+def opened(keys: Keys | None, sealed: Buffer) -> bytes:
+    """What was sealed, where there may be no keys. ``Corruption`` as ``Keys.open``."""
+    if keys is None:
+        raise Corruption("sealed bytes in a store without keys", file="sealed", offset=0)
+    return keys.open(sealed)
