@@ -258,7 +258,8 @@ class Assignments:
                 raise Corruption("the journal does not know the group", file="journal", offset=0)
             group = self._group(assignment, recovered)
         except Corruption as error:
-            if recovered is not None and self._node.behind is not None and not _lost_memory(recovered):
+            is_member = recovered is not None and recovered.generation and not _lost_memory(recovered)
+            if recovered is not None and is_member and self._node.behind is not None:
                 self._open_without_state(assignment, recovered, error)
                 return
             if recovered is not None:

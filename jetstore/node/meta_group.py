@@ -26,6 +26,8 @@ class MetaGroup(Group):
     """Those of all members that entries behind an index gave to this node."""
     written_last: tuple[Term, RaftIndex]
     """The last entry that was ever handed to the journal."""
+    opened_last: RaftIndex
+    """The last index of the log at start: nothing above it was applied before."""
 
     def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
         """A group's founding record stands before the entry that creates it, in its block (docs/decisions/0003)."""
@@ -38,8 +40,13 @@ class MetaGroup(Group):
 
     @property
     def is_current(self) -> bool:
-        """Whether an entry of the term in effect is applied here: what went before it in the log, too."""
-        return self.core.log.applied_term == self.core.term
+        """Whether what is applied is as new as anybody's, and no older than what was applied before the start.
+
+        An entry of the term in effect is applied, and with it all before it in the log. If the term is that of the
+        last life, that says little: a leader tells a node that comes back bit by bit what is committed.
+        """
+        log = self.core.log
+        return log.applied_term == self.core.term and log.applied_index >= min(self.opened_last, log.last_index)
 
     def founding_records(self, machine: MetaState) -> list[Record]:
         """Those of groups that this node did not hear of while it was behind: they go before the RESET."""

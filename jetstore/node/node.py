@@ -301,6 +301,7 @@ class Node:
         meta.on_checkpoint = self.assignments.meta_checkpointed
         meta.found, meta.founded_since = self.assignments.found, self.assignments.founded_since
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
+        meta.opened_last = meta.core.log.last_index
         self.storage.add(meta)
         if lost is not None:
             meta.bar()

@@ -240,6 +240,7 @@ class MetaReplica(Replica):
             if a.created_index > index
         ]
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
+        meta.opened_last = meta.core.log.last_index
         return meta
 
     def export(self) -> Export:

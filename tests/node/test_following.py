@@ -10,13 +10,20 @@ from typing import Any
 
 import pytest
 from damaged_store import LIMITS, current_server, play_over
-from placing_world import Story, play
+from placing_world import Story, node_of, play
 
 from jepsen.sim.client import Client
 from jepsen.sim.world import World
 from jetstore.limits import MIB
 from jetstore.meta.placement import Placement
-from jetstore.meta.state import MetaState, encode_create, encode_delete, encode_restored, encode_update
+from jetstore.meta.state import (
+    MetaState,
+    StreamAssignment,
+    encode_create,
+    encode_delete,
+    encode_restored,
+    encode_update,
+)
 from jetstore.node.admitting import Admitting
 from jetstore.node.assignments import Assignments
 from jetstore.types import GroupUid, Nanos, RaftIndex, Term
@@ -108,3 +115,38 @@ def test_a_state_says_what_changed_and_what_is_being_restored() -> None:
     again = MetaState.restore(state.checkpoint().head)
     assert (again.by_uid, list(again.changed), again.streams) == (state.by_uid, ["B"], state.streams)
     assert isinstance(again.streams["B"].placement, Placement)
+
+
+def test_metadata_older_than_what_was_applied_before_a_restart_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that has heard nothing of a node's progress tells it bit by bit, in the old term, what is committed."""
+    opened: list[str] = []
+    genuine = Assignments._open
+
+    def noting(assignments: Assignments, assignment: StreamAssignment) -> None:
+        opened.append(assignment.name)
+        genuine(assignments, assignment)
+
+    async def story(s: Story) -> None:
+        await s.create("GONE", 3)
+        await s.create("STAYS", 3)
+        await s.settled("STAYS")
+        leader = await s.until(s.meta_leader, "led")
+        victim = next(machine for machine in s.world.machines if node_of(machine) is not leader)
+        at = next(machine for machine in s.world.machines if node_of(machine) is leader)
+        term = leader.meta.core.term
+        s.world.links.cut(victim.name, at.name)  # what it acknowledges is not heard
+        await s.create("LATER", 3)
+        await s.ask("", lambda client: client.api("STREAM.DELETE.GONE"))
+        node = node_of(victim)
+        assert node is not None
+        await s.until(lambda: "GONE" not in node.streams, "it has heard of the deletion")
+        leader.meta.core.options = replace(leader.meta.core.options, append_bytes_max=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(Assignments, "_open", noting)
+            victim.kill(0.01)
+            s.world.links.heal()
+            await s.until(lambda: (n := node_of(victim)) not in (None, node) and "LATER" in n.streams, "it follows")
+        assert leader.meta.core.term == term, "else its first entry would tell the node what is committed"
+        assert opened == ["STAYS", "LATER"]
+
+    play(story, nodes=3)
