@@ -24,7 +24,7 @@ from jepsen.sim.speed import measure
 __all__ = ["add_to", "quiet", "replay_command", "run"]
 
 SHOWN_PROBLEMS = 5
-FLAGS = ("--no-faults", "--damage", "--no-damage", "--small", "--compressed")
+FLAGS = ("--no-faults", "--damage", "--no-damage", "--small", "--compressed", "--encrypted")
 
 
 def add_to(commands: Any) -> None:
@@ -56,6 +56,7 @@ def add_to(commands: Any) -> None:
     damage.add_argument("--damage", action="store_true", help="always damage stored bytes before the last start")
     damage.add_argument("--no-damage", action="store_true", help="never do")
     parser.add_argument("--compressed", action="store_true", help="streams are stored compressed, whatever the seed")
+    parser.add_argument("--encrypted", action="store_true", help="stores are encrypted, whatever the seed")
     parser.add_argument("--small", action="store_true", help="short runs, as the test suite has them")
     parser.add_argument(
         "--safety-decides",
@@ -131,6 +132,7 @@ def _narrowed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         "only": options.only,
         "publishes_max": options.publishes,
         "compressed": options.compressed or None,
+        "encrypted": options.encrypted or None,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from jepsen.history import AppliedHash, RaftPromise, RaftState, Seen
 from jepsen.nemesis.damage import strike
+from jepsen.sim.encryption import Secrets
 from jepsen.sim.faults import fault
 from jepsen.sim.loop import SimLoop
 from jepsen.sim.owner import OWNER, Owner
@@ -113,6 +114,8 @@ class Machine:
         self.exits: list[tuple[bool, BaseException | None]] = []
         """Ends of its own accord: (was it ready, the error it ended with)."""
         self.slow_s = 0.0
+        self.secrets: Secrets | None = None
+        """None: the store is not encrypted."""
         self.has_own_disk = True
         """False: what is believed here was promised by somebody else, or has been forgotten."""
         self.tick_rate = 1.0

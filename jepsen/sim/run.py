@@ -19,6 +19,7 @@ from jepsen.history import History, Seen
 from jepsen.nemesis.schedule import Strike
 from jepsen.sim.client import Client
 from jepsen.sim.compression import compress, is_compressed
+from jepsen.sim.encryption import encrypt, is_encrypted
 from jepsen.sim.holdings import holdings
 from jepsen.sim.machine import EPOCH_NS, Machine, Serve
 from jepsen.sim.plan import READ_KINDS, WORKLOADS, Plan, draw_plan, join_storms, join_workloads
@@ -99,11 +100,12 @@ def run_seed(
     only: Collection[int] | None = None,
     publishes_max: int | None = None,
     compressed: bool | None = None,
+    encrypted: bool | None = None,
 ) -> Report:
     """Run one seed; a report with its problems (none = passed). Never raises on a failure of the tested code.
 
-    ``only``: numbers of the plan's events (``Plan.events``) that happen, the rest does not. ``compressed``: whether
-    streams ask for it; None = the seed says, unless ``workloads`` are given.
+    ``only``: numbers of the plan's events (``Plan.events``) that happen, the rest does not. ``compressed``,
+    ``encrypted``: whether streams ask for it, stores are; None = the seed says, unless ``workloads`` are given.
     """
     rng = Random(seed)
     plan = draw_plan(rng, nodes=nodes, workloads=workloads, faults=faults, damage=damaged, is_small=is_small)
@@ -124,6 +126,8 @@ def run_seed(
     if publishes_max is not None:
         plan = replace(plan, publishes_max=publishes_max)
     world.loop.time_cost_s = plan.time_cost_s
+    if encrypted or (encrypted is None and not workloads and is_encrypted(seed)):
+        encrypt(world.machines, seed)
     run = Run(plan, world, Random(rng.getrandbits(64)), report)
     if compressed or (compressed is None and not workloads and is_compressed(seed)):
         compress(run.workloads)

@@ -14,7 +14,9 @@ from jetstore.model.server_limits import ServerLimits
 from jetstore.node.cluster import Cluster, ClusterOptions
 from jetstore.node.link.ports import Route
 from jetstore.node.open_store import check_mode, open_store
+from jetstore.node.opening import Indexes
 from jetstore.store.disk import InlineDisk
+from jetstore.store.held_index import HeldIndexes, writer_commands
 from jetstore.store.memory_index import FileIndexes, FileIndexWriter
 from jetstore.store.writer import Writer
 from server.app import Server, Store, World
@@ -49,10 +51,16 @@ async def serve_node(boot: Boot) -> None:
         if not failed.done():
             failed.set_result(error)
 
-    journal, recovery, identity = open_store(boot.vfs, limits, boot.name, boot.rng.randbytes)
+    secrets = boot.machine.secrets
+    encryption = secrets.given() if secrets is not None else None
+    journal, recovery, identity = open_store(boot.vfs, limits, boot.name, boot.rng.randbytes, encryption)
+    if secrets is not None:
+        secrets.opened()
     check_mode(identity, recovery, is_clustered=REPLICATES and bool(boot.peers))
     boot.findings = list(recovery.findings)
-    writer = Writer(boot.vfs, journal, limits, FileIndexWriter(boot.vfs).commands())
+    indexes: Indexes = FileIndexes(boot.vfs) if encryption is None else HeldIndexes()
+    commands = FileIndexWriter(boot.vfs).commands() if encryption is None else writer_commands()
+    writer = Writer(boot.vfs, journal, limits, commands)
     disk = InlineDisk(loop, writer, boot.latency_s)
     disk.on_poison = poisoned
     cluster = None
@@ -69,7 +77,7 @@ async def serve_node(boot: Boot) -> None:
         )
     replicas_max = len(boot.peers) + 1 if cluster is not None else 1
     world = World(loop, boot.clock, Random(boot.rng.getrandbits(64)), limits, ServerLimits(replicas_max=replicas_max))
-    store = Store(boot.vfs, disk, recovery, FileIndexes(boot.vfs), cluster)
+    store = Store(boot.vfs, disk, recovery, indexes, cluster)
     server = Server(options_of(boot, limits), world, store, poisoned)
     boot.server = server
     if cluster is not None and server.node is not None:

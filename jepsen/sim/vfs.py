@@ -47,10 +47,11 @@ Node = tuple[str, File | Directory]
 class SimVfs:
     """A simulated file system. See the module docstring."""
 
+    keys: Keys | None = None
+
     def __init__(self, *, capacity_bytes: int = 64 * GIB, full_errno: int = errno.ENOSPC) -> None:
         self.capacity_bytes = capacity_bytes
         self.full_errno = full_errno
-        self.keys: Keys | None = None
         self.boundaries = 0
         """Boundary operations begun so far, over all reboots."""
         self.faults: list[Fault] = []

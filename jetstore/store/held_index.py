@@ -77,6 +77,6 @@ class HeldIndexes:
         """Nothing is held open."""
 
 
-def writer_commands(store_root: str, limits: Any) -> dict[str, Callable[..., Any]]:
-    """What stands for the commands of ``IndexWriter`` in the writer process."""
+def writer_commands(*_: Any) -> dict[str, Callable[..., Any]]:
+    """What stands for the commands of ``IndexWriter``: there is nothing to write (an extension of ``ProcessDisk``)."""
     return {"index_commit": lambda *_: None, "index_drop": lambda *_: None}

@@ -24,8 +24,9 @@ NAMES = ("KEYS", "KEYS.b")
 DATA_KEYS_MAX = 255
 """At this many a new secret or cipher seals the keys that are there and adds none."""
 _SALT_BYTES = 16
-_COST = {"n": 1 << 14, "r": 8, "p": 1, "maxmem": 64 << 20}
-"""Of scrypt: about 50 ms and 16 MiB, once at start."""
+_BLOCKS = 8
+"""r of scrypt; p is 1."""
+_MEMORY_BYTES_MAX = 256 << 20
 _NO_GROUP = GroupUid(0)
 
 
@@ -61,7 +62,7 @@ def open_keys(
         if newest is not None:
             notes.append("the data keys have a new seal" if not is_current else "another cipher seals from now on")
     if not is_complete:
-        _save(vfs, wanted.secret, data_keys, draw)
+        _save(vfs, wanted, data_keys, draw)
     return Keys(data_keys, draw), notes
 
 
@@ -113,7 +114,7 @@ def _opened(found: list[dict[str, Any]], wanted: Encryption) -> tuple[dict[int, 
 def _unsealed(copy: dict[str, Any], secret: str) -> dict[int, DataKey] | None:
     from cryptography.exceptions import InvalidTag
 
-    seal = _seal_of(secret, bytes.fromhex(copy["salt"]))
+    seal = _seal_of(secret, bytes.fromhex(copy["salt"]), copy["cost"])
     data_keys: dict[int, DataKey] = {}
     for number, cipher, nonce, sealed in copy["keys"]:
         try:
@@ -124,24 +125,24 @@ def _unsealed(copy: dict[str, Any], secret: str) -> dict[int, DataKey] | None:
     return data_keys
 
 
-def _save(vfs: Vfs, secret: str, data_keys: dict[int, DataKey], draw: Callable[[int], bytes]) -> None:
+def _save(vfs: Vfs, wanted: Encryption, data_keys: dict[int, DataKey], draw: Callable[[int], bytes]) -> None:
     """Both copies durable and read back."""
     salt = draw(_SALT_BYTES)
-    seal = _seal_of(secret, salt)
+    seal = _seal_of(wanted.secret, salt, wanted.cost)
     rows = []
     for number, key in sorted(data_keys.items()):
         nonce = draw(NONCE_BYTES)
         sealed = seal.encrypt(nonce, key.secret, _bound(number, key.cipher))
         rows.append([number, key.cipher, nonce.hex(), sealed.hex()])
-    content = json.dumps({"salt": salt.hex(), "keys": rows}).encode()
+    content = json.dumps({"cost": wanted.cost, "salt": salt.hex(), "keys": rows}).encode()
     for name in NAMES:
         write_framed(vfs, _NO_GROUP, KIND_KEYS, name, content)
 
 
-def _seal_of(secret: str, salt: bytes) -> Any:
+def _seal_of(secret: str, salt: bytes, cost: int) -> Any:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return AESGCM(scrypt(secret.encode(), salt=salt, dklen=KEY_BYTES, **_COST))
+    return AESGCM(scrypt(secret.encode(), salt=salt, n=cost, r=_BLOCKS, p=1, dklen=KEY_BYTES, maxmem=_MEMORY_BYTES_MAX))
 
 
 def _bound(number: int, cipher: str) -> bytes:

@@ -42,6 +42,8 @@ class Encryption:
     """What seals from now on; None: as before, in a new store "chacha"."""
     previous: str = field(default="", repr=False)
     """The secret before this one; "" = none."""
+    cost: int = 1 << 14
+    """What trying a secret costs (N of scrypt, with r = 8: about 50 ms and 16 MiB) once the keys have a new seal."""
 
 
 class DataKey(NamedTuple):

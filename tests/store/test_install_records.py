@@ -152,7 +152,7 @@ def test_received_files_survive_and_say_what_is_missing(seed: int) -> None:
     vfs = SimVfs()
     make_group_dir(vfs, GroupUid(7))
     limits = Limits(segment_bytes=700, frame_bytes_max=200)
-    received = Received(7, limits, None, storage="file", number=free_number(vfs, 7), first_seq=1)
+    received = Received(7, limits, vfs.keys, storage="file", number=free_number(vfs, 7), first_seq=1)
     from jetstore.store.checkpoint_files import KIND_MANIFEST, write_framed
     from jetstore.store.install_manifest import manifest_path
 
