@@ -28,7 +28,7 @@ from jepsen.sim.server import serve_node
 from jepsen.sim.spin import SimSpin, guarded
 from jepsen.sim.world import START_BOUND_S, World
 from jepsen.workload.base import Setting, Workload, live, persist
-from jetstore.errors import Corruption, DiskFull
+from jetstore.errors import Corruption, DiskFull, OperatingError
 
 READ_AGAIN_MAX = 20
 """Seconds within which a replica must have repaired what is found damaged in the end."""
@@ -42,6 +42,8 @@ CONVERGE_BOUND_S = 60.0
 """Virtual time within which healed replicas agree on what is committed."""
 
 
+BACK = ("old content of ", "the journal as it was")
+"""Damage (``nemesis/damage.py``) that puts files back as they once were."""
 NOT_SAFETY = ("live", "spin", "ghost", "run", "err")
 """Checkers, by the first word of what they tell, that find a late answer, waste or a broken harness: nothing wrong."""
 
@@ -168,6 +170,13 @@ def conduct(run: Run) -> None:
 def plan_replicas(plan: Plan) -> int:
     """Members of each stream's group."""
     return 3 if plan.nodes == 5 and plan.publishes_max % 2 else plan.nodes
+
+
+def _is_refusal(machine: Machine, error: BaseException | None) -> bool:
+    """Whether a server rightly ends at start: it names damage, or its peers have refused a disk that went back."""
+    if isinstance(error, OperatingError):
+        return any(damage.startswith(BACK) for damage in machine.damages)
+    return isinstance(error, Corruption) and bool(machine.damages)
 
 
 def _add(totals: dict[str, int], counts: dict[str, int]) -> None:
@@ -347,7 +356,7 @@ class Run:
             if await machine.ready(START_BOUND_S):
                 continue
             end = machine.exits[-1] if machine.exits else None
-            if machine.damages and end is not None and isinstance(end[1], Corruption):
+            if end is not None and _is_refusal(machine, end[1]):
                 self.tell(f"{machine.name} refuses to start, naming the damage: {end[1]}")
                 if len(self.world.machines) == 1:
                     return False
