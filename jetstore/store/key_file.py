@@ -66,19 +66,15 @@ def open_keys(
     return Keys(data_keys, draw), notes
 
 
-def read_keys(vfs: Vfs, wanted: Encryption | None) -> Keys | None:
-    """The store's keys, to look at it: nothing is written. Raises as ``open_keys`` does."""
+def read_keys(vfs: Vfs, wanted: Encryption | None, draw: Callable[[int], bytes]) -> Keys | None:
+    """The store's keys, just as they are: nothing is written. Raises as ``open_keys`` does."""
     found, _ = _read_copies(vfs)
     if not found:
         return None
     if wanted is None:
         raise OperatingError("this store is encrypted: it opens with the key that it was made with")
     data_keys, _ = _opened(found, wanted)
-    return Keys(data_keys, _no_draw)
-
-
-def _no_draw(_: int) -> bytes:
-    raise OperatingError("the store was opened to look at it")
+    return Keys(data_keys, draw)
 
 
 def _read_copies(vfs: Vfs) -> tuple[list[dict[str, Any]], list[str]]:

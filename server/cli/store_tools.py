@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,13 +18,19 @@ from jetstore.node.recover import Recovered
 from jetstore.node.recover import recover as recover_store
 from jetstore.store.index_check import stored_indexes
 from jetstore.store.journal.files import file_numbers
+from jetstore.store.key_file import read_keys
 from jetstore.store.lock import DirectoryLock
 from jetstore.store.os_vfs import OsVfs
+from server.config.errors import ConfigError
+from server.config.reader import load_options
 
 STORE_NAME = "jetstore"
 _HELP = {"help_option_names": ["-h", "--help"]}
 _store = click.option(
     "-sd", "--store_dir", "store_dir", required=True, type=click.Path(path_type=Path), help="As given to serve."
+)
+_config = click.option(
+    "-c", "--config", "config", type=click.Path(path_type=Path), help="As given to serve: has an encrypted store's key."
 )
 
 
@@ -33,6 +40,21 @@ def _root(store_dir: Path) -> Path:
         if (root / "IDENTITY").exists() or (root / "IDENTITY.b").exists() or (root / "journal").exists():
             return root
     raise click.ClickException(f"there is no jetstore store in {store_dir}")
+
+
+def _vfs(root: Path, config: Path | None) -> OsVfs:
+    """The store's files, with its keys."""
+    encryption = None
+    try:
+        if config is not None:
+            encryption = load_options(config, os.environ).jetstream.encryption
+        vfs = OsVfs(root)
+        vfs.keys = read_keys(vfs, encryption, os.urandom)
+    except ConfigError as error:
+        raise click.ClickException(str(error).rstrip()) from error
+    except JetstoreError as error:
+        raise click.ClickException(f"{error}; name the server's configuration with -c") from error
+    return vfs
 
 
 def _lock(root: Path) -> DirectoryLock:
@@ -45,12 +67,13 @@ def _lock(root: Path) -> DirectoryLock:
 
 @click.command(context_settings=_HELP)
 @_store
-def inspect(store_dir: Path) -> None:
+@_config
+def inspect(store_dir: Path, config: Path | None) -> None:
     """Show what a store holds. Changes nothing; safe on a damaged store."""
     root = _root(store_dir)
     lock = _lock(root)
     try:
-        report, files = examine(OsVfs(root), Limits())
+        report, files = examine(_vfs(root, config), Limits())
         _show(report, root)
         files.close()
     finally:
@@ -59,14 +82,16 @@ def inspect(store_dir: Path) -> None:
 
 @click.command("verify", context_settings=_HELP)
 @_store
-def verify_command(store_dir: Path) -> None:
+@_config
+def verify_command(store_dir: Path, config: Path | None) -> None:
     """Read everything and check it. Exit code 0: all acknowledged data is readable; 1: damage, named line by line."""
     root = _root(store_dir)
     lock = _lock(root)
     try:
-        vfs = OsVfs(root)
+        vfs = _vfs(root, config)
         report, files = examine(vfs, Limits())
-        verify(vfs, Limits(), report, lambda uids: stored_indexes(str(root.absolute()), uids))
+        has_index = vfs.keys is None  # that of an encrypted store is in memory only
+        verify(vfs, Limits(), report, partial(stored_indexes, str(root.absolute())) if has_index else None)
         _show(report, root)
         files.close()
     finally:
@@ -79,10 +104,11 @@ def verify_command(store_dir: Path) -> None:
 
 @click.command("recover", context_settings=_HELP)
 @_store
+@_config
 @click.option(
     "--export", "export_dir", required=True, type=click.Path(path_type=Path), help="Folder for what is readable."
 )
-def recover_command(store_dir: Path, export_dir: Path) -> None:
+def recover_command(store_dir: Path, config: Path | None, export_dir: Path) -> None:
     """Accept the loss in damaged streams: export what is readable behind the fault, leave an explicit gap."""
     root = _root(store_dir)
     export_dir.mkdir(parents=True, exist_ok=True)
@@ -100,7 +126,7 @@ def recover_command(store_dir: Path, export_dir: Path) -> None:
 
     lock = _lock(root)
     try:
-        done, remaining = recover_store(OsVfs(root), Limits(), export)
+        done, remaining = recover_store(_vfs(root, config), Limits(), export)
     except FileExistsError as error:
         raise click.ClickException(f"{error.filename} exists already: name a fresh folder") from error
     except (JetstoreError, OSError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jepsen.sim.client import ApiFailure, Client
 from jepsen.sim.command import quiet
+from jepsen.sim.encryption import Secrets
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
 from jetstore.limits import KIB, MIB, Limits
@@ -41,10 +42,13 @@ ACKED = 5
 Story = Callable[[World, Client], Awaitable[Any]]
 
 
-def play_over(vfs: SimVfs | None, story: Story, *, limits: Limits = LIMITS, seed: int = 1) -> tuple[SimVfs, Any]:
+def play_over(
+    vfs: SimVfs | None, story: Story, *, limits: Limits = LIMITS, seed: int = 1, secrets: Secrets | None = None
+) -> tuple[SimVfs, Any]:
     """Start a server over (a fork of) this disk and tell a story; the disk after a kill, and the story's result."""
     quiet()
     world = World(Random(seed), limits=limits)
+    world.machine.secrets = secrets
     try:
         if vfs is not None:
             world.machine.vfs = vfs.clone()
@@ -84,7 +88,14 @@ async def create(client: Client, config: dict[str, Any] | None = None) -> None:
     await put(client, 1, 3, stream="OTHER")
 
 
-def small_store(checkpointed: int, above: int, *, size: int = 100, config: dict[str, Any] | None = None) -> SimVfs:
+def small_store(
+    checkpointed: int,
+    above: int,
+    *,
+    size: int = 100,
+    config: dict[str, Any] | None = None,
+    secrets: Secrets | None = None,
+) -> SimVfs:
     """S holds 1…``checkpointed`` in segments under a checkpoint, then ``above`` more only in the journal.
 
     Each message is an entry of its own. The consumer has acknowledged the first ``ACKED``.
@@ -101,7 +112,7 @@ def small_store(checkpointed: int, above: int, *, size: int = 100, config: dict[
         await put(client, checkpointed + 1, checkpointed + above, size=size)
         await asyncio.sleep(1)  # the idle block: second evidence of everything
 
-    vfs, _ = play_over(None, story)
+    vfs, _ = play_over(None, story, secrets=secrets)
     return vfs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from random import Random
 
 import lmdb
 import pytest
@@ -14,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "node"))
 
 from damaged_store import small_store
 
+from jepsen.sim.encryption import Secrets
 from jepsen.sim.vfs import SimVfs
+from jetstore.store.keys import Encryption
 from jetstore.store.lock import DirectoryLock
 from jetstore.store.memory_index import FileRows
 from server.cli.store_tools import inspect, recover_command, verify_command
@@ -27,16 +30,21 @@ def disk() -> SimVfs:
     return small_store(30, 10)
 
 
-@pytest.fixture
-def root(tmp_path: Path, disk: SimVfs) -> Path:
-    """The store in a real directory, its indexes in LMDB."""
-    root = tmp_path / "jetstore"
+def laid_out(disk: SimVfs, root: Path) -> Path:
+    """The files in a real directory, but for the indexes."""
     for path in disk.files():
         if path.startswith("index/"):
             continue
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(disk.peek(path))
     (root / "LOCK").touch()
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, disk: SimVfs) -> Path:
+    """The store in a real directory, its indexes in LMDB."""
+    root = laid_out(disk, tmp_path / "jetstore")
     (root / "index").mkdir()
     env = lmdb.open(str(root / "index"))
     with env.begin(write=True) as txn:
@@ -183,3 +191,37 @@ def test_an_export_is_never_overwritten(root: Path) -> None:
     assert refused.exit_code == 1
     assert "exists already" in refused.output
     assert (export / "S.jsonl").read_text() == "mine"
+
+
+class OneSecret(Secrets):
+    def __init__(self) -> None:
+        super().__init__(Random(1))
+
+    def given(self) -> Encryption:
+        return Encryption("s3cret", "aes", cost=16)
+
+
+def test_an_encrypted_store_is_read_and_mended_with_its_key(tmp_path: Path) -> None:
+    root = laid_out(small_store(30, 10, secrets=OneSecret()), tmp_path / "jetstore")
+    config, other = tmp_path / "server.conf", tmp_path / "other.conf"
+    config.write_text('jetstream { key: "s3cret" }')
+    other.write_text('jetstream { key: "another" }')
+    before = fingerprint(root)
+    for command in (inspect, verify_command):
+        for arguments, match in (((), "this store is encrypted"), (("-c", str(other)), "the key does not open")):
+            refused = run(command, "-sd", str(root), *arguments)
+            assert refused.exit_code == 1
+            assert match in refused.output
+            assert "-c" in refused.output
+    with_key = ("-sd", str(root), "-c", str(config))
+    assert "messages 40" in run(inspect, *with_key).output
+    verified = run(verify_command, *with_key)
+    assert (verified.exit_code, "index" in verified.output) == (0, False), verified.output
+    assert fingerprint(root) == before
+    flip(root / "groups/2/segments/00000000000000000001.seg", 200)
+    assert run(verify_command, *with_key).exit_code == 1
+    mended = run(recover_command, *with_key, "--export", str(tmp_path / "export"))
+    assert mended.exit_code == 0, mended.output
+    assert "were unreadable and are removed" in mended.output
+    assert run(verify_command, *with_key).exit_code == 0
+    assert not any(b"OTHER" in path.read_bytes() for path in root.rglob("*") if path.is_file())
