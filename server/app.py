@@ -182,10 +182,10 @@ class Server:
         self._outcasts: dict[str, Router] = {}
         """Where streams of accounts are that have no JetStream any more: nobody hears of them."""
         self._refusals: list[ApiHandler] = []
-        """What answers in the system account of a cluster's node, and in accounts without JetStream."""
+        """What answers in the system account, and in accounts without JetStream."""
         if store is not None:
-            for each in options.jetstream_accounts:
-                self.accounts[each].use_domain(options.jetstream.domain)
+            for each in self.accounts:
+                each.use_domain(options.jetstream.domain)
             name, limits = options.jetstream_account
             home = self.accounts[name].router
             has_several = len(options.jetstream_accounts) > 1
@@ -234,23 +234,23 @@ class Server:
             for other, other_limits in options.jetstream_accounts.items():
                 if other != name:
                     self._add_jetstream(other, other_limits, seed)
-            if store.cluster is not None:
-                system = self.accounts[options.system_name].router
-                system_api = ApiHandler(
-                    self.streams,
-                    system,
-                    world.clock,
-                    Random(f"{seed} api {options.system_name}"),
-                    world.limits,
-                    server_name=self.server_name,
-                    client_info=self.client_info,
-                    is_strict=options.jetstream.is_strict,
-                    is_system=True,
-                    elsewhere=elsewhere,
-                    pass_on=system.pass_on,
-                )
-                system.serve_requests = system_api.on_passed_on
-                self._refusals.append(system_api)
+            system = self.accounts[options.system_name].router
+            system_api = ApiHandler(
+                self.streams,
+                system,
+                world.clock,
+                Random(f"{seed} api {options.system_name}"),
+                world.limits,
+                server_name=self.server_name,
+                client_info=self.client_info,
+                is_strict=options.jetstream.is_strict,
+                is_system=True,
+                elsewhere=elsewhere,
+                pass_on=system.pass_on,
+                of_account=lambda account: found[0] if (found := self.jetstreams.get(account)) else None,
+            )
+            system.serve_requests = system_api.on_passed_on
+            self._refusals.append(system_api)
             for account in self.accounts:
                 if account.name not in self.jetstreams and not account.is_system:
                     refusal = ApiHandler(
@@ -261,6 +261,7 @@ class Server:
                         world.limits,
                         server_name=self.server_name,
                         client_info=self.client_info,
+                        is_refusing=True,
                     )
                     self._refusals.append(refusal)
 

@@ -17,6 +17,8 @@ from jetstore.model.levels import API_LEVEL, NATS_VERSION, consumer_level
 from jetstore.model.stream import StreamConfig, StreamSource
 from jetstore.model.times import format_time
 
+INT64_MAX = (1 << 63) - 1
+"""What a duration stops at: clients cannot read a longer one."""
 JsonDict = dict[str, Any]  # Any: a JSON value
 
 
@@ -140,6 +142,11 @@ class ConsumerInfo:
     """None: a standalone server."""
 
 
+def tier_of(replicas: int) -> str:
+    """The name of the tier of streams with so many replicas."""
+    return f"R{max(replicas, 1)}"
+
+
 @dataclass(frozen=True, slots=True)
 class AccountLimits:
     """JetStream limits of an account; -1 = none."""
@@ -152,6 +159,12 @@ class AccountLimits:
     memory_max_stream_bytes: int = -1
     storage_max_stream_bytes: int = -1
     max_bytes_required: bool = False
+    tiers: Mapping[str, AccountLimits] = field(default_factory=dict)
+    """Where there are any ("R1", "R3"), each bounds the streams with so many replicas, and nothing else counts."""
+
+    def of(self, replicas: int) -> AccountLimits | None:
+        """What bounds streams with so many replicas; None: there may be none of them."""
+        return self.tiers.get(tier_of(replicas)) if self.tiers else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +178,8 @@ class AccountInfo:
     streams: int = 0
     consumers: int = 0
     limits: AccountLimits = field(default_factory=AccountLimits)
+    tiers: Mapping[str, AccountInfo] = field(default_factory=dict)
+    """The same of each tier, where the limits are those of tiers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +331,7 @@ def consumer_info_json(info: ConsumerInfo, now_ns: int, *, dynamic_metadata: boo
     if info.paused:
         shown["paused"] = True
     if info.pause_remaining_ns:
-        shown["pause_remaining"] = info.pause_remaining_ns
+        shown["pause_remaining"] = min(info.pause_remaining_ns, INT64_MAX)
     shown["ts"] = format_time(now_ns)
     if info.priority_groups:
         shown["priority_groups"] = [_priority_group_json(state) for state in info.priority_groups]
@@ -376,9 +391,8 @@ def api_stats_json(stats: ApiStats) -> JsonDict:
     return shown
 
 
-def account_info_json(info: AccountInfo, api: ApiStats, domain: str = "") -> JsonDict:
-    """An AccountInfo object (without the envelope)."""
-    shown: JsonDict = {
+def _usage_json(info: AccountInfo) -> JsonDict:
+    return {
         "memory": info.memory,
         "storage": info.storage,
         "reserved_memory": info.reserved_memory,
@@ -387,8 +401,15 @@ def account_info_json(info: AccountInfo, api: ApiStats, domain: str = "") -> Jso
         "consumers": info.consumers,
         "limits": account_limits_json(info.limits),
     }
+
+
+def account_info_json(info: AccountInfo, api: ApiStats, domain: str = "") -> JsonDict:
+    """An AccountInfo object (without the envelope)."""
+    shown = _usage_json(info)
     if domain:
         shown["domain"] = domain
+    if info.tiers:
+        shown["tiers"] = {name: _usage_json(tier) for name, tier in info.tiers.items()}
     shown["api"] = api_stats_json(api)
     return shown
 
@@ -397,5 +418,5 @@ def pause_state_json(state: PauseState) -> JsonDict:
     """Body of a pause answer."""
     shown: JsonDict = {"paused": state.paused, "pause_until": format_time(state.pause_until_ns)}
     if state.pause_remaining_ns:
-        shown["pause_remaining"] = state.pause_remaining_ns
+        shown["pause_remaining"] = min(state.pause_remaining_ns, INT64_MAX)
     return shown

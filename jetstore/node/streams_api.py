@@ -5,6 +5,7 @@ Every change goes the same way: checked under a lock against what exists, propos
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -30,6 +31,7 @@ from jetstore.model.infos import (
     PauseState,
     StreamInfo,
     StreamState,
+    tier_of,
 )
 from jetstore.model.requests import MessageGet, PurgeRequest, StreamInfoRequest
 from jetstore.model.server_limits import ServerLimits
@@ -174,12 +176,20 @@ class StreamsApi:
 
     def account_info(self) -> AccountInfo:
         """Usage and limits now, as this node knows them."""
+        limits = self._account_limits
+        total = self._usage()
+        if not limits.tiers:
+            return total
+        return replace(total, tiers={tier: self._usage(tier, limits.tiers[tier]) for tier in limits.tiers})
+
+    def _usage(self, tier: str = "", limits: AccountLimits | None = None) -> AccountInfo:
+        """Of the account's streams, or of those in one tier."""
         memory = storage = reserved_memory = reserved_storage = consumers = 0
         for group in self._node.streams.values():
             if not self._is_own(group.key):
                 continue
             config = group.stream.config
-            if config is None:
+            if config is None or (tier and tier != tier_of(config.num_replicas)):
                 continue
             reserved = max(config.max_bytes, 0)
             if config.storage is StorageType.MEMORY:
@@ -194,9 +204,9 @@ class StreamsApi:
             storage=storage,
             reserved_memory=reserved_memory,
             reserved_storage=reserved_storage,
-            streams=len(self._configs()),
+            streams=sum(not tier or tier == tier_of(config.num_replicas) for config in self._configs().values()),
             consumers=consumers,
-            limits=self._account_limits,
+            limits=limits or self._account_limits,
         )
 
     # -- streams ------------------------------------------------------------------------------------------------------
@@ -359,6 +369,17 @@ class StreamsApi:
             await node.meta.call(meta_entries.encode_delete(self.key(name)))
         advisories.tell("DELETED", "stream_action", action="delete")
 
+    async def delete_streams(self) -> None:
+        """Remove all streams of the account, in as few blocks as there is room in them."""
+        node = self._node
+        self._require_meta()
+        async with node.meta_lock:
+            keys = [key for key in node.meta.machine.streams if self._is_own(key)]
+            told = [self._advisories(name_of(key)) for key in keys]
+            await asyncio.gather(*[node.meta.call(meta_entries.encode_delete(key)) for key in keys])
+        for advisories in told:
+            advisories.tell("DELETED", "stream_action", action="delete")
+
     def groups(self) -> dict[str, StreamGroup]:
         """What this node has of the account's streams, by name; restores are left out."""
         return {
@@ -483,9 +504,10 @@ class StreamsApi:
         async with certain(group), group.lock:
             state = group.require_serving()
             assert state.config is not None
-            checked = checked_consumer(
-                config, state.config, pedantic=pedantic, account=self._account_limits, server=self._all_limits
-            )
+            limits = self._account_limits.of(state.config.num_replicas)
+            if limits is None:
+                raise api_error("JSNoLimitsErr")
+            checked = checked_consumer(config, state.config, pedantic=pedantic, account=limits, server=self._all_limits)
             existing = {name: consumer.config for name, consumer in state.consumers.items()}
             current = existing.get(checked.name)
             in_use = bool(
@@ -499,7 +521,7 @@ class StreamsApi:
                 existing,
                 action,
                 is_deliver_subject_in_use=in_use,
-                account=self._account_limits,
+                account=limits,
             )
             if admitted is not None:
                 await group.call(encode_set(admitted.name, group.now_ns(), admitted.to_json()))

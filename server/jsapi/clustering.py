@@ -1,4 +1,4 @@
-"""Handlers of what only a cluster can do: leaders that step down, copies that move."""
+"""Handlers of what only a cluster can do, or the system account: leaders step down, copies move, accounts go."""
 
 from __future__ import annotations
 
@@ -64,6 +64,14 @@ async def remove_peer(backend: Backend, request: Request) -> JsonDict:
         raise api_error("JSBadRequestErr")
     await cluster.remove_peer(request.names[0], asked.peer)
     return {"success": True}
+
+
+async def purge_account(backend: Backend, request: Request) -> JsonDict:
+    """ACCOUNT.PURGE: answered when all that the account had is gone for good; to have nothing is no error."""
+    node = backend.of_account(request.names[0])
+    if node is not None:
+        await node.delete_streams()
+    return {"initiated": True}
 
 
 async def remove_server(backend: Backend, request: Request) -> JsonDict:

@@ -21,7 +21,7 @@ from jetstore.node.link.ports import NodeLinks, RequestRefused
 from jetstore.node.ports import Inbound
 from jetstore.node.whereabouts import HOPS_MAX, Whereabouts
 from server.jsapi.request import JsonDict
-from server.jsapi.table import PREFIX, find_endpoint
+from server.jsapi.table import PREFIX, SYSTEM_TABLE, find_endpoint
 
 ABOUT_STREAMS: Final = frozenset(
     [
@@ -57,6 +57,8 @@ class Elsewhere:
         if found is None:
             return ""
         endpoint, names = found
+        if is_system and endpoint not in SYSTEM_TABLE:
+            return ""
         if is_system or not names or endpoint.words in ABOUT_STREAMS:
             return self._where.of_meta()
         return self._where.of_stream(names[0])

@@ -34,7 +34,14 @@ from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription, O
 from server.jsapi.direct import Replies, direct_get, status_header
 from server.jsapi.ports import JetStreamNode
 from server.jsapi.request import Backend, JsonDict, Request
-from server.jsapi.table import DIRECT_PATTERN, SUBSCRIBED, SYSTEM_SUBSCRIBED, Endpoint, find_endpoint
+from server.jsapi.table import (
+    DIRECT_PATTERN,
+    SUBSCRIBED,
+    SYSTEM_SUBSCRIBED,
+    Endpoint,
+    find_endpoint,
+    needs_cluster,
+)
 
 if TYPE_CHECKING:
     from server.jsapi.elsewhere import Elsewhere, PassOn
@@ -66,10 +73,15 @@ class ApiHandler:
         server_limits: ServerLimits | None = None,
         is_strict: bool = True,
         is_system: bool = False,
+        is_refusing: bool = False,
         elsewhere: Elsewhere | None = None,
         pass_on: PassOn = lambda node_id, batch, hops: False,
+        of_account: Callable[[str], JetStreamNode | None] = lambda account: None,
     ) -> None:
-        """``is_system``: for the system account, which has an API of its own. ``elsewhere``: there are other nodes."""
+        """``is_system``: for the system account, which has an API of its own and asks for those ``of_account``.
+
+        ``is_refusing``: for an account without JetStream. ``elsewhere``: there are other nodes.
+        """
         self.total = 0
         """Answered requests as nats-server counts them: without direct gets, messages got, and resets."""
         self.errors = 0
@@ -78,6 +90,7 @@ class ApiHandler:
         self._limits = limits
         self._client_info = client_info
         self._is_system = is_system
+        self._is_refusing = is_refusing
         self._elsewhere = elsewhere
         self._pass_on = pass_on
         self._backend = Backend(
@@ -91,6 +104,7 @@ class ApiHandler:
             is_strict,
             elsewhere,
             outlet.domain,
+            of_account,
         )
         self._lanes: dict[str, deque[tuple[Endpoint, Request]]] = {}
         self._direct: deque[Request] = deque()
@@ -109,7 +123,7 @@ class ApiHandler:
         """Begin to answer."""
         patterns = SYSTEM_SUBSCRIBED if self._is_system else SUBSCRIBED
         self._subscriptions = [self._outlet.subscribe(pattern.encode(), self) for pattern in patterns]
-        if not self._is_system:
+        if not (self._is_system or self._is_refusing):
             direct: InboundHandler = _DirectInbound(self)
             self._subscriptions.append(self._outlet.subscribe(DIRECT_PATTERN.encode(), direct))
 
@@ -248,6 +262,8 @@ class ApiHandler:
     async def _answer(self, endpoint: Endpoint, request: Request) -> None:
         try:
             _check_level(request)
+            if self._is_refusing and not needs_cluster(endpoint):
+                raise api_error("JSNotEnabledForAccountErr")
             fields = await endpoint.handler(self._backend, request)
         except OperatingError as error:
             if not isinstance(error, DiskFull):

@@ -74,6 +74,9 @@ class JetStreamNode(Protocol):
     async def delete_stream(self, name: str) -> None:
         """Remove the stream, its consumers and its messages."""
 
+    async def delete_streams(self) -> None:
+        """Remove all of them. Those that come meanwhile may stay."""
+
     async def require_streams(self) -> None:
         """Return once ``stream_configs`` has everything that was acknowledged before the call; 10008 if it may not."""
 

@@ -57,6 +57,8 @@ class Backend:
     """What other nodes know; None: there are none."""
     domain: str = ""
     """The JetStream domain; "" = none."""
+    of_account: Callable[[str], JetStreamNode | None] = lambda account: None
+    """What an account has, for the system account; None: nothing."""
 
     def decode(self, model: type[BaseModel], body: bytes, go_name: str, *, strict: bool | None = None) -> JsonDict:
         """Fields of a body; 10025 if it does not decode. An empty body has none."""

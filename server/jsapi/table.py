@@ -45,6 +45,10 @@ async def _account_info(backend: Backend, _request: Request) -> JsonDict:
     return account_info_json(backend.node.account_info(), backend.api_stats(), backend.domain)
 
 
+async def _not_enabled(_backend: Backend, _request: Request) -> JsonDict:
+    raise api_error("JSNotEnabledForAccountErr")
+
+
 async def _needs_cluster(_backend: Backend, _request: Request) -> JsonDict:
     raise api_error("JSClusterRequiredErr")
 
@@ -87,11 +91,22 @@ TABLE: Final[tuple[Endpoint, ...]] = (
 SYSTEM_TABLE: Final[tuple[Endpoint, ...]] = (
     Endpoint("META.LEADER.STEPDOWN", "meta_leader_stepdown", clustering.step_down_meta, 0, 0),
     Endpoint("SERVER.REMOVE", "meta_server_remove", clustering.remove_server, 0, 0),
+    Endpoint("ACCOUNT.PURGE", "account_purge", clustering.purge_account, 1, 1),
 )
-"""What is answered in the system account of a cluster's node, and nowhere else."""
+"""What is done in the system account, and nowhere else: by who leads the metadata."""
+_SYSTEM_REFUSED: Final = (
+    Endpoint("INFO", "account_info", _not_enabled, 0, 0),
+    *(Endpoint(word, "system", _not_enabled, 0, ANY) for word in ("STREAM", "CONSUMER", "DIRECT")),
+)
+_OF_CLUSTERS: Final = frozenset(
+    (
+        *(_needs_cluster, clustering.step_down_stream, clustering.step_down_consumer, clustering.remove_peer),
+        *(clustering.step_down_meta, clustering.remove_server),
+    )
+)
 
 _BY_WORDS: Final = {tuple(endpoint.words.split(".")): endpoint for endpoint in TABLE}
-_SYSTEM_BY_WORDS: Final = {tuple(endpoint.words.split(".")): endpoint for endpoint in SYSTEM_TABLE}
+_SYSTEM_BY_WORDS: Final = {tuple(endpoint.words.split(".")): endpoint for endpoint in (*SYSTEM_TABLE, *_SYSTEM_REFUSED)}
 _WORDS_MAX: Final = max(len(words) for words in _BY_WORDS)
 
 SUBSCRIBED: Final[tuple[str, ...]] = (
@@ -102,13 +117,21 @@ SUBSCRIBED: Final[tuple[str, ...]] = (
 )
 """Patterns that the handler listens to. Not ``$JS.API.>``: pull requests have their own, hotter way."""
 
-SYSTEM_SUBSCRIBED: Final[tuple[str, ...]] = tuple(PREFIX + endpoint.words for endpoint in SYSTEM_TABLE)
+SYSTEM_SUBSCRIBED: Final[tuple[str, ...]] = tuple(
+    PREFIX + endpoint.words + {0: "", 1: ".*", ANY: ".>"}[endpoint.names_max]
+    for endpoint in (*SYSTEM_TABLE, *_SYSTEM_REFUSED)
+)
 """The same of the system account."""
 
 DIRECT_PATTERN: Final = "$JS.API.DIRECT.GET.>"
 
 ANSWERED: Final[tuple[str, ...]] = (*SUBSCRIBED, DIRECT_PATTERN, *SYSTEM_SUBSCRIBED)
 """All patterns that a node's own handlers listen to."""
+
+
+def needs_cluster(endpoint: Endpoint) -> bool:
+    """Whether it is refused on a lone server before anything else is looked at."""
+    return endpoint.handler in _OF_CLUSTERS
 
 
 def find_endpoint(subject: str, *, is_system: bool = False) -> tuple[Endpoint, tuple[str, ...]] | None:

@@ -54,6 +54,9 @@ class SystemPages:
 
     async def answer(self, name: str, body: bytes, *, is_ping: bool) -> bytes | None:
         """The reply to one request; None: it is not for this server."""
+        if name == "IDZ":  # who is there is told whatever was asked
+            facts = self.source.facts
+            return encode({"name": facts.server_name, "host": facts.host, "id": facts.server_id})
         try:
             options = read_options(name or "STATSZ", body)
         except BadOptions as error:
@@ -62,9 +65,6 @@ class SystemPages:
             return None
         if name == "JSZ" and options.get("leader_only") and not self._leads_meta():
             return None
-        if name == "IDZ":
-            facts = self.source.facts
-            return encode({"name": facts.server_name, "host": facts.host, "id": facts.server_id})
         if name in ("", "STATSZ"):
             return encode({"server": self.server(), "statsz": self.statsz()})
         try:

@@ -102,8 +102,8 @@ def test_filters_and_mistakes(tmp_path: Path) -> None:
     async def talk(server: Server, admin: Client, _: Client) -> None:
         inbox = await admin.connection.subscribe("answers")
         for body in (b'{"server_name": "other"}', b'{"server_name": "n", "exact_match": true}', b'{"cluster": "c"}'):
-            await admin.connection.publish("$SYS.REQ.SERVER.PING.IDZ", body, reply="answers")
-        await admin.connection.publish("$SYS.REQ.SERVER.PING.IDZ", b'{"server_name": "n"}', reply="answers")
+            await admin.connection.publish("$SYS.REQ.SERVER.PING.STATSZ", body, reply="answers")
+        await admin.connection.publish("$SYS.REQ.SERVER.PING.STATSZ", b'{"server_name": "n"}', reply="answers")
         assert b'"n1"' in (await inbox.next_msg(20)).data
         assert inbox.pending_msgs == 0
         bad = await admin.ask("$SYS.REQ.SERVER.PING.CONNZ", b"{x}")

@@ -119,7 +119,13 @@ def test_what_does_not_decode(subject: str, body: bytes, err_code: int, descript
 
 def test_the_system_account_has_an_api_of_its_own() -> None:
     for endpoint in SYSTEM_TABLE:
-        assert find_endpoint(f"$JS.API.{endpoint.words}") is None
-        assert find_endpoint(f"$JS.API.{endpoint.words}", is_system=True) == (endpoint, ())
-    assert find_endpoint("$JS.API.STREAM.INFO.S", is_system=True) is None
-    assert {f"$JS.API.{endpoint.words}" for endpoint in SYSTEM_TABLE} == set(SYSTEM_SUBSCRIBED)
+        names = ("one",) * endpoint.names_max
+        subject = ".".join(("$JS.API", endpoint.words, *names))
+        assert find_endpoint(subject) is None
+        assert find_endpoint(subject, is_system=True) == (endpoint, names)
+        assert find_endpoint(f"{subject}.more", is_system=True) is None
+        assert subject.replace(".one", ".*") in SYSTEM_SUBSCRIBED
+    for subject in ("INFO", "STREAM.INFO.S", "CONSUMER.MSG.NEXT.S.C", "DIRECT.GET.S"):
+        refused = find_endpoint(f"$JS.API.{subject}", is_system=True)
+        assert refused is not None
+        assert refused[0] not in SYSTEM_TABLE

@@ -85,7 +85,10 @@ def test_every_endpoint_has_a_place(endpoint: Any) -> None:
 
 def test_the_system_account_asks_who_leads_the_metadata() -> None:
     for endpoint in SYSTEM_TABLE:
-        assert Bench().elsewhere.place(b"$JS.API." + endpoint.words.encode(), is_system=True) == "m"
+        subject = ".".join(("$JS.API", endpoint.words, *("A",) * endpoint.names_max))
+        assert Bench().elsewhere.place(subject.encode(), is_system=True) == "m"
+    for refused in (b"$JS.API.INFO", b"$JS.API.STREAM.INFO.S"):
+        assert Bench().elsewhere.place(refused, is_system=True) == "", "refused where it is asked"
     assert Bench().elsewhere.place(b"$JS.API.NOTHING.x") == ""
 
 
