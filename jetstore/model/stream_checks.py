@@ -14,7 +14,7 @@ from typing import Any, Final
 from jetstore.errors import ApiError
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerConfig
-from jetstore.model.infos import AccountLimits
+from jetstore.model.infos import AccountLimits, tier_of
 from jetstore.model.server_limits import ServerLimits
 from jetstore.model.source_checks import check_against, check_origins, origins_of
 from jetstore.model.stream import (
@@ -286,27 +286,55 @@ def is_same_stream(left: StreamConfig, right: StreamConfig) -> bool:
     return left.model_copy(update={"metadata": {}}) == right.model_copy(update={"metadata": {}})
 
 
-def _check_room(
-    config: StreamConfig, existing: Mapping[str, StreamConfig], account: AccountLimits, server: ServerLimits
-) -> None:
+def _of_tier(
+    config: StreamConfig, existing: Mapping[str, StreamConfig], account: AccountLimits
+) -> tuple[AccountLimits, Mapping[str, StreamConfig]]:
+    """What bounds streams with so many replicas, and the streams that it bounds together. Raises 10120."""
+    limits = account.of(config.num_replicas)
+    if limits is None:
+        raise api_error("JSNoLimitsErr")
+    if not account.tiers:
+        return limits, existing
+    tier = tier_of(config.num_replicas)
+    return limits, {name: other for name, other in existing.items() if tier_of(other.num_replicas) == tier}
+
+
+def _check_max_bytes(config: StreamConfig, account: AccountLimits) -> None:
     in_memory = config.storage is StorageType.MEMORY
     if config.max_bytes <= 0 and account.max_bytes_required:
         raise api_error("JSStreamMaxBytesRequired")
     per_stream = account.memory_max_stream_bytes if in_memory else account.storage_max_stream_bytes
     if per_stream > 0 and config.max_bytes > per_stream:
         raise api_error("JSStreamMaxStreamBytesExceeded")
-    if config.max_bytes <= 0:
+
+
+def _check_room(
+    config: StreamConfig,
+    existing: Mapping[str, StreamConfig],
+    all_streams: Mapping[str, StreamConfig],
+    account: AccountLimits,
+    server: ServerLimits,
+    least: int = 0,
+) -> None:
+    """``existing``: those that the account's limits bound together with it; the server's bound all."""
+    in_memory = config.storage is StorageType.MEMORY
+    size = max(config.max_bytes, least)
+    if size <= 0:
         return
-    reserved = config.max_bytes + sum(
+    of_account = account.max_memory if in_memory else account.max_storage
+    of_server = server.max_memory_bytes if in_memory else server.max_storage_bytes
+    is_beyond = 0 <= of_account < size + _reserved(config, existing)
+    if is_beyond or 0 < of_server < size + _reserved(config, all_streams):
+        raise api_error("JSMemoryResourcesExceededErr" if in_memory else "JSStorageResourcesExceededErr")
+
+
+def _reserved(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> int:
+    """Bytes that the other streams in the same storage have set aside."""
+    return sum(
         other.max_bytes
         for name, other in existing.items()
         if name != config.name and other.storage is config.storage and other.max_bytes > 0
     )
-    room = (
-        (account.max_memory, server.max_memory_bytes) if in_memory else (account.max_storage, server.max_storage_bytes)
-    )
-    if any(0 < bound < reserved for bound in room):
-        raise api_error("JSMemoryResourcesExceededErr" if in_memory else "JSStorageResourcesExceededErr")
 
 
 @lru_cache(100_000)
@@ -347,10 +375,11 @@ def admit_create(
 ) -> bool:
     """True if the stream is to be created, False if an identical one exists. ``config`` must be checked already.
 
-    10058 (exists, different), 10074 (replicas), 10027 (too many streams), 10113/10122/10028/10047 (room),
-    10065 (subject overlap).
+    10120 (no tier for so many replicas), 10113/10122 (``max_bytes``), 10058 (exists, different), 10074 (replicas),
+    10027 (too many streams), 10028/10047 (room), 10065 (subject overlap).
     """
-    account = account or AccountLimits()
+    limits, of_tier = _of_tier(config, existing, account or AccountLimits())
+    _check_max_bytes(config, limits)
     _check_replicas(config, server or ServerLimits())
     current = existing.get(config.name)
     if current is not None:
@@ -358,9 +387,9 @@ def admit_create(
             return False
         raise api_error("JSStreamNameExistErr")
     _check_origins_of(config, existing, server or ServerLimits())
-    if 0 <= account.max_streams <= len(existing):
+    if 0 < limits.max_streams <= len(of_tier):
         raise api_error("JSMaximumStreamsLimitErr")
-    _check_room(config, existing, account, server or ServerLimits())
+    _check_room(config, of_tier, existing, limits, server or ServerLimits(), least=1)
     _check_overlap(config, existing)
     return True
 
@@ -387,6 +416,10 @@ def admit_update(
 
     ``config`` must be checked already (``is_create=False``).
     """
+    account = account or AccountLimits()
+    found = account.of(config.num_replicas)
+    if found is not None:  # without such a tier it comes after other refusals
+        _check_max_bytes(config, found)
     if config.mirror is not None and config.mirror != current.mirror:
         raise api_error("JSStreamMirrorNotUpdatableErr")
     _check_origins_of(config, existing, server or ServerLimits())
@@ -418,7 +451,11 @@ def admit_update(
             raise api_error(
                 "JSStreamUpdateErrF", err="change to limits violates consumers: " + ", ".join(sorted(violators))
             )
-    _check_room(config, existing, account or AccountLimits(), server or ServerLimits())
+    bounds, of_tier = _of_tier(config, existing, account)
+    is_moved = bounds.max_streams > 0 and tier_of(config.num_replicas) != tier_of(current.num_replicas)
+    if account.tiers and is_moved and len(of_tier) >= bounds.max_streams:
+        raise api_error("JSMaximumStreamsLimitErr")
+    _check_room(config, of_tier, existing, bounds, server or ServerLimits())
     _check_overlap(config, existing)
     return config
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from jetstore.node.stream_group import StreamGroup
 
 log = structlog.get_logger(__name__)
+_NOTHING = AccountLimits(max_memory=0, max_storage=0)
+"""Where the account has tiers, and none for streams with one replica, as all are without a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Rooms:
     def of(self, key: str, *, in_memory: bool) -> Room | None:
         """What bounds the stream with this key; None: nothing does."""
         limits, owner = self._limits, self._owner(key)
-        account = limits.accounts.get(owner, AccountLimits())
+        account = limits.accounts.get(owner, AccountLimits()).of(1) or _NOTHING
         of_node = limits.max_memory_bytes if in_memory else limits.max_storage_bytes
         of_account = account.max_memory if in_memory else account.max_storage
         bounds = []

@@ -69,8 +69,6 @@ def account_claims(text: str, name: str) -> AccountClaims:
         if any(found.values()) if isinstance(found, dict) else found:
             raise BadToken(refusal(key))
     limits = value(body, "limits", {})
-    if limits.get("tiered_limits"):
-        raise BadToken(refusal("tiered_limits"))
     exports = tuple(_export(each) for each in _objects(body, "exports"))
     imports = tuple(_import(each) for each in _objects(body, "imports"))
     for what, count in (("exports", len(exports)), ("imports", len(imports))):
@@ -150,15 +148,18 @@ def _limit(body: Mapping[str, Any], name: str, absent: int = 0) -> int:
 
 
 def _jetstream(limits: Mapping[str, Any]) -> AccountLimits | None:
-    """None without JetStream: an account has it that has room."""
-    memory, storage = _limit(limits, "mem_storage"), _limit(limits, "disk_storage")
-    if memory == 0 and storage == 0:
-        return None
-    if memory == 0 or storage == 0:
-        raise BadToken(refusal("JetStream with room in memory or on disk alone"))
+    """None without JetStream: an account has it that has room. Where there are tiers, nothing else counts."""
+    given = value(limits, "tiered_limits", {})
+    tiers = {name: _tier(value(given, name, {})) for name in given}
+    found = AccountLimits(0, 0, 0, 0, 0, 0, 0, tiers=tiers) if tiers else _tier(limits)
+    has_room = any(each.max_memory or each.max_storage for each in (found, *tiers.values()))
+    return found if has_room else None
+
+
+def _tier(limits: Mapping[str, Any]) -> AccountLimits:
     return AccountLimits(
-        max_memory=memory,
-        max_storage=storage,
+        max_memory=_limit(limits, "mem_storage"),
+        max_storage=_limit(limits, "disk_storage"),
         max_streams=_limit(limits, "streams"),
         max_consumers=_limit(limits, "consumer"),
         max_ack_pending=_limit(limits, "max_ack_pending") or NO_LIMIT,

@@ -138,6 +138,37 @@ def test_create_against_what_exists() -> None:
         admit_create(stream("B"), {"A": one}, AccountLimits(max_streams=1))
 
 
+def test_each_tier_bounds_the_streams_with_so_many_replicas() -> None:
+    server = ServerLimits(replicas_max=3)
+    tiers = {"R1": AccountLimits(max_storage=100), "R3": AccountLimits(max_streams=1, max_storage=1000, max_memory=0)}
+    account = AccountLimits(0, 0, tiers=tiers)
+    one, three = stream("A", max_bytes=60), stream("B", max_bytes=900, num_replicas=3)
+    existing = {"A": one, "B": three}
+    assert admit_create(one, {"B": three}, account, server)
+    assert admit_create(three, {"A": one}, account, server)
+    with refused(10027):
+        admit_create(stream("C", num_replicas=3), existing, account, server)
+    with refused(10120):
+        admit_create(stream("C", num_replicas=2), existing, account, server)
+    with refused(10047):
+        admit_create(stream("C", max_bytes=41), existing, account, server)
+    with refused(10028):
+        admit_create(stream("C", num_replicas=3, storage=StorageType.MEMORY), {}, account, server)
+    assert admit_create(stream("C", max_bytes=40), existing, account, server)
+    with refused(10027):
+        admit_update(one, stream("A", num_replicas=3), {"B": three}, account=account, server=server)
+    with refused(10047):
+        admit_update(three, stream("B", max_bytes=900), {"A": one}, account=account, server=server)
+    assert admit_update(three, stream("B", max_bytes=40), {"A": one}, account=account, server=server)
+
+
+def test_a_stream_without_bounds_needs_some_room() -> None:
+    full = {"A": stream("A", max_bytes=100)}
+    with refused(10047):
+        admit_create(stream("B"), full, AccountLimits(max_storage=100))
+    assert admit_create(stream("B"), full, AccountLimits(max_storage=101))
+
+
 def test_room_is_reserved_per_storage() -> None:
     server = ServerLimits(max_memory_bytes=100, max_storage_bytes=1000)
     big = stream("A", max_bytes=800)

@@ -91,6 +91,16 @@ def test_plain_keys_belong_to_the_only_account() -> None:
     assert refusal.err_code == 10002
 
 
+def test_the_tier_of_one_replica_bounds_what_is_stored_and_without_it_nothing_is() -> None:
+    key = stream_key("A", "S")
+    for tier, taken in (("R1", 1000), ("R3", 0)):
+        tiers = {tier: AccountLimits(max_storage=1000)}
+        limits = RoomLimits({"A": AccountLimits(0, 0, tiers=tiers)})
+        room = cast(Room, Rooms(limits, lambda: [group(key, 0)]).of(key, in_memory=False))
+        assert room.take(taken + 1) is not None
+        assert room.take(taken) is None
+
+
 def test_the_server_is_asked_before_the_account() -> None:
     limits = RoomLimits({"A": AccountLimits(max_storage=10)}, max_storage_bytes=100)
     room = Rooms(limits, lambda: [group(stream_key("A", "S"), 101)]).of(stream_key("A", "S"), in_memory=False)

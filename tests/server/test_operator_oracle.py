@@ -234,7 +234,7 @@ def of_accounts(*accounts: str, **keys: str) -> str:
             of_accounts(account(A, {"imports": [{"subject": "a", "type": "stream", "token": "x"}]})),
             "token of an import",
         ),
-        (of_accounts(account(A, {"limits": {**FREE, "tiered_limits": {"R1": {"disk_storage": 1}}}})), "tiered_limits"),
+        (of_accounts(account(A, {"limits": {**FREE, "tiered_limits": {"R1": 1}}})), "R1 is not of type dict"),
         (of_accounts(account(A, {"authorization": {"auth_users": [U.public]}})), '"authorization" is not supported'),
         (of_accounts(account(B, {})), "the claims are those of"),
         (of_accounts(broken(account(A, {}))), "signature verification"),
