@@ -193,6 +193,11 @@ def _mapping(source: str, entry: Entry) -> MappingOptions:
         found = [_destination(item) for item in entry.value]
     else:
         found = [_destination(entry)]
+    return checked_mapping(source, found)
+
+
+def checked_mapping(source: str, found: Sequence[tuple[str, int]]) -> MappingOptions:
+    """Raises ``Mistake`` where a destination does not fit the source, or they share more than there is."""
     if sum(weight for _, weight in found) > 100:
         raise Mistake(f'Error adding mapping for "{source}" : total weight needs to be <= 100')
     for destination, _ in found:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jetstore.model.infos import AccountLimits
 from jetstore.model.subjects import is_valid_subject
 from server.config import nkey
-from server.config.accounts import AccountOptions, Export, Import
+from server.config.accounts import AccountOptions, Export, Import, MappingOptions, checked_mapping
 from server.config.jwt import BadToken, Token, decode, strings, value
 from server.config.permissions import ANSWERS_EXPIRE_NS, ANSWERS_MAX, PermissionOptions, SubjectRules
 from server.config.values import refusal
@@ -64,7 +64,7 @@ def account_claims(text: str, name: str) -> AccountClaims:
     if token.not_before_s:
         raise BadToken(refusal("nbf of an account"))
     body = token.body
-    for key in ("mappings", "authorization", "trace", "cluster_traffic"):
+    for key in ("authorization", "trace", "cluster_traffic"):
         found = body.get(key)
         if any(found.values()) if isinstance(found, dict) else found:
             raise BadToken(refusal(key))
@@ -80,6 +80,7 @@ def account_claims(text: str, name: str) -> AccountClaims:
     revocations = value(body, "revocations", {})
     options = AccountOptions(
         name,
+        mappings=_mappings(body),
         jetstream=_jetstream(limits),
         exports=exports,
         imports=imports,
@@ -174,6 +175,24 @@ def _objects(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     if not all(isinstance(each, dict) for each in found):
         raise BadToken(f"{name} is not a list of objects")
     return list(found)
+
+
+def _mappings(body: Mapping[str, Any]) -> tuple[MappingOptions, ...]:
+    given, found = value(body, "mappings", {}), []
+    for source in given:
+        if not is_valid_subject(source):
+            raise BadToken(f'"{source}" is not a valid subject')
+        destinations = _objects(given, source)
+        for each in destinations:
+            if each.get("cluster"):
+                raise BadToken(refusal("cluster of a mapping"))
+            if value(each, "weight", 0) < 0:
+                raise BadToken(f'a weight of the mapping of "{source}" is negative')
+        weighted = [(value(each, "subject", ""), value(each, "weight", 0) or 100) for each in destinations]
+        if len(dict(weighted)) < len(weighted):
+            raise BadToken(f'duplicate entry among the destinations of "{source}"')
+        found.append(checked_mapping(source, weighted))
+    return tuple(found)
 
 
 def _subject(body: Mapping[str, Any], name: str) -> str:

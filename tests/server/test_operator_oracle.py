@@ -13,6 +13,7 @@ from random import Random
 import pytest
 from claims_maker import FREE, USER, Json, Key, account_key, operator_key, token, user_key
 from system_script import oracle_binary, running
+from test_system_oracle import get
 
 from jetstore.clock import RealClock
 from jetstore.limits import Limits
@@ -32,7 +33,7 @@ def account(key: Key, body: Json, issuer: Key = OP, **claims: Json) -> str:
 
 
 LIMITED, GONE = account_key("limited"), account_key("gone")
-FOREIGN, PICKY = account_key("foreign"), account_key("picky")
+FOREIGN, PICKY, MAPPED = account_key("foreign"), account_key("picky"), account_key("mapped")
 ACCOUNTS = {
     SYS: account(SYS, {}),
     A: account(
@@ -59,6 +60,17 @@ ACCOUNTS = {
     LIMITED: account(LIMITED, {"limits": {**FREE, "conn": 0, "subs": 1, "payload": 4}}),
     GONE: account(GONE, {}, exp=1_700_000_001),
     FOREIGN: account(FOREIGN, {}, operator_key("another")),
+    MAPPED: account(
+        MAPPED,
+        {
+            "mappings": {
+                "from.*.*": [{"subject": "to.{{wildcard(2)}}.{{wildcard(1)}}"}],
+                "plain": [{"subject": "to.plain", "weight": 100}],
+                "few": [{"subject": "to.few", "weight": 1}],
+                "none": [],
+            }
+        },
+    ),
     PICKY: account(PICKY, {"limits": {**FREE, "disallow_bearer": True}}),
 }
 CONFIGURATION = f"""
@@ -136,6 +148,11 @@ TRIES = [
     Try("default permissions", user(B), lines=b"PUB ok.1 0\r\n\r\nPUB x 0\r\n\r\nSUB x 1\r\n"),
     Try("limits of the user", user(body={"subs": 1, "payload": 2}), lines=b"SUB a 1\r\nSUB b 2\r\nPUB a 3\r\nabc\r\n"),
     Try("no room in the account", user(LIMITED)),
+    Try(
+        "mappings",
+        user(MAPPED),
+        lines=b"SUB to.> 1\r\nSUB none 2\r\nPUB from.a.b 1\r\nx\r\nPUB plain 1\r\ny\r\nPUB none 1\r\nz\r\n",
+    ),
     Try("stream imports", user(B, body={"sub": {"allow": [">"]}}), lines=b"SUB from.p.y 1\r\nPUB mine 0\r\n\r\n"),
 ]
 
@@ -149,15 +166,26 @@ async def said(port: int, tried: Try) -> list[str]:
         given: Json = {"verbose": False, "pedantic": False, "jwt": tried.jwt, "lang": "t", "version": "1"}
         if tried.key is not None:
             given["sig"] = tried.key.sign(info["nonce"])
-        writer.write(b"CONNECT %b\r\n%bPING\r\n" % (json.dumps(given).encode(), tried.lines))
+        writer.write(b"CONNECT %b\r\nPING\r\n" % json.dumps(given).encode())
+        lines = tried.lines  # sent apart: nats-server maps nothing that comes together with CONNECT
         while True:
             line = (await asyncio.wait_for(reader.readline(), 20)).decode()
             if not line.startswith("INFO"):
                 found.append(line)
-            if not line or line.startswith("PONG"):
+            if line.startswith("PONG") and lines:
+                writer.write(lines + b"PING\r\n")
+                lines = b""
+            elif not line or line.startswith("PONG"):
                 return found
     finally:
         writer.close()
+
+
+async def mappings(http: int) -> list[str]:
+    """Those that a server's page about the account that has any shows."""
+    _, text = await asyncio.to_thread(get, http, f"/accountz?acc={MAPPED.public}")
+    shown: Json = json.loads(text)["account_detail"]["mappings"]
+    return sorted(f"{source} {json.dumps(shown[source], sort_keys=True)}" for source in shown)
 
 
 def options_of(directory: Path, text: str = CONFIGURATION) -> Json:
@@ -171,8 +199,9 @@ async def tried(directory: Path, tries: list[Try], binary: str) -> list[tuple[st
     server = Server(options_of(directory), world, None, lambda _: None)
     await server.start()
     try:
-        async with running(directory, CONFIGURATION, binary) as (port, _):
-            return [(each.title, await said(server.port, each), await said(port, each)) for each in tries]
+        async with running(directory, CONFIGURATION, binary) as (port, http):
+            found = [(each.title, await said(server.port, each), await said(port, each)) for each in tries]
+            return [*found, ("mappings shown", await mappings(server.http_port), await mappings(http))]
     finally:
         await server.stop()
 
@@ -228,7 +257,11 @@ def of_accounts(*accounts: str, **keys: str) -> str:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (of_accounts(account(A, {"mappings": {"a": [{"subject": "b"}]}})), '"mappings" is not supported'),
+        (of_accounts(account(A, {"mappings": {"a": [{"subject": "b", "cluster": "c"}]}})), "cluster of a mapping"),
+        (of_accounts(account(A, {"mappings": {"a": [{"subject": "b.{{wildcard(1)}}"}]}})), "Error adding mapping"),
+        (of_accounts(account(A, {"mappings": {"a": [{"subject": "b"}, {"subject": "c"}]}})), "total weight"),
+        (of_accounts(account(A, {"mappings": {"a": [{"subject": "b", "weight": 1}] * 2}})), "duplicate entry"),
+        (of_accounts(account(A, {"mappings": {"a..b": [{"subject": "b"}]}})), '"a..b" is not a valid subject'),
         (of_accounts(account(A, {"exports": [{"subject": "a", "type": "stream", "token_req": True}]})), "token_req"),
         (
             of_accounts(account(A, {"imports": [{"subject": "a", "type": "stream", "token": "x"}]})),
