@@ -227,8 +227,10 @@ class Server:
                 is_strict=options.jetstream.is_strict,
                 elsewhere=elsewhere,
                 pass_on=home.pass_on,
+                on_dropped=self._requests_dropped,
             )
             home.serve_requests = self.api.on_passed_on
+            self.node.on_out_of_room = self._out_of_room
             self.jetstreams[name] = (self.streams, self.api)
             home.has_jetstream = True
             for other, other_limits in options.jetstream_accounts.items():
@@ -310,9 +312,20 @@ class Server:
             client_info=self.client_info,
             server_limits=world.server_limits,
             is_strict=self.options.jetstream.is_strict,
+            on_dropped=self._requests_dropped,
         )
         self.jetstreams[account] = (streams, api)
         router.has_jetstream = True
+
+    def _requests_dropped(self, count: int) -> None:
+        """So many requests of an account found no room."""
+        self.events.advise("API.LIMIT_REACHED", "api_limit_reached", {"dropped": count})
+
+    def _out_of_room(self) -> None:
+        """Publishes are refused until the disk has room again."""
+        where = {"cluster": self.options.cluster_name} if self.cluster is not None else {}
+        fields = {"server_id": self.server_id, **where}
+        self.events.advise("SERVER.OUT_OF_STORAGE", "server_out_of_space", fields)
 
     def _outlet_of(self, account: str) -> Router:
         """Where an account's streams are heard."""

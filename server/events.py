@@ -76,6 +76,12 @@ class SystemEvents:
         """The server begins to send its clients away."""
         self._tell_server("LAMEDUCK")
 
+    def advise(self, subject: str, what: str, fields: JsonDict) -> None:
+        """An advisory about this server's JetStream for the system account: ``$JS.EVENT.ADVISORY.<subject>``."""
+        full = f"$JS.EVENT.ADVISORY.{subject}".encode()
+        if self._system.has_interest(full):
+            self._send(full, self._pages().advisory(what, fields))
+
     # -- server.net.client_server.ConnectionEvents ------------------------------------------------------------------
 
     def connected(self, connection: ClientConnection) -> None:

@@ -131,6 +131,8 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._room_checked_at = float("-inf")
         self._has_room = True
+        self.on_out_of_room: Callable[[], None] = lambda: None
+        """Called when the disk has no room any more for publishes."""
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -392,6 +394,8 @@ class Node:
             has_room = free >= bound
             if has_room != self._has_room:
                 log.warning("disk room", free_bytes=free, accepts_publishes=has_room)
+                if not has_room:
+                    self.on_out_of_room()
             self._has_room = has_room
             if not has_room:
                 self._make_room()

@@ -77,10 +77,12 @@ class ApiHandler:
         elsewhere: Elsewhere | None = None,
         pass_on: PassOn = lambda node_id, batch, hops: False,
         of_account: Callable[[str], JetStreamNode | None] = lambda account: None,
+        on_dropped: Callable[[int], None] = lambda count: None,
     ) -> None:
         """``is_system``: for the system account, which has an API of its own and asks for those ``of_account``.
 
-        ``is_refusing``: for an account without JetStream. ``elsewhere``: there are other nodes.
+        ``is_refusing``: for an account without JetStream. ``elsewhere``: there are other nodes. ``on_dropped`` hears
+        how many requests of a run found no room among those that wait: they get no answer.
         """
         self.total = 0
         """Answered requests as nats-server counts them: without direct gets, messages got, and resets."""
@@ -91,6 +93,7 @@ class ApiHandler:
         self._client_info = client_info
         self._is_system = is_system
         self._is_refusing = is_refusing
+        self._on_dropped = on_dropped
         self._elsewhere = elsewhere
         self._pass_on = pass_on
         self._backend = Backend(
@@ -164,6 +167,7 @@ class ApiHandler:
         return self._elsewhere.pass_on(batch, hops, self._pass_on, is_system=self._is_system)
 
     def _take(self, batch: Inbound) -> None:
+        dropped = self.dropped
         for i, request in enumerate(_requests(batch)):
             found = find_endpoint(batch.subjects[i].decode("utf-8", "replace"), is_system=self._is_system)
             if found is None:
@@ -179,6 +183,8 @@ class ApiHandler:
                 queue = self._lanes[lane] = deque()
                 self._spawn_lane(lane)
             queue.append((endpoint, _with_names(request, names)))
+        if self.dropped > dropped:
+            self._on_dropped(self.dropped - dropped)
 
     def on_direct(self, batch: Inbound) -> None:
         """A run of direct gets."""
@@ -188,12 +194,15 @@ class ApiHandler:
 
     def _take_direct(self, batch: Inbound) -> None:
         was_idle = not self._direct
+        dropped = self.dropped
         for i, request in enumerate(_requests(batch)):
             if self._waiting + len(self._direct) >= self._limits.api_requests_max:
                 self.dropped += 1
                 continue
             tokens = batch.subjects[i].decode("utf-8", "replace").split(".")
             self._direct.append(_with_names(request, tuple(tokens[4:])))
+        if self.dropped > dropped:
+            self._on_dropped(self.dropped - dropped)
         if was_idle and self._direct:
             self._own(self._answer_direct(), lambda: self._restart_direct())
 

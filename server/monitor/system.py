@@ -27,6 +27,7 @@ ALL_ACCOUNTS: Final = "PING"
 """In the place of an account's name in a subject."""
 META_GROUP: Final = "_meta_"
 _TYPE: Final = "io.nats.server.advisory.v1."
+_ADVISORY: Final = "io.nats.jetstream.advisory.v1."
 
 
 class SystemPages:
@@ -128,6 +129,12 @@ class SystemPages:
         """An event of this kind."""
         now = format_time(Nanos(self.source.wall_ns()))
         return {"type": _TYPE + kind, "id": nuid(self._rng), "timestamp": now, "server": self.server(), **body}
+
+    def advisory(self, kind: str, body: JsonDict) -> JsonDict:
+        """An advisory of JetStream about this server."""
+        facts, now = self.source.facts, format_time(Nanos(self.source.wall_ns()))
+        shown = {"type": _ADVISORY + kind, "id": nuid(self._rng), "timestamp": now, "server": facts.server_name, **body}
+        return shown | ({"domain": self._domain} if self._domain else {})
 
     def wrapped(self, data: JsonDict | None, error: str = "") -> bytes:
         """An answer with this data, or with code 500."""
