@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 
 from server.auth import secrets
 from server.auth.authenticator import STANDARD, Authenticator, SlowCheck, User, permissions_of
+from server.auth.times import allowed_until_s
 from server.config.claims import AccountClaims, UserRules, user_rules
 from server.config.jwt import BadToken, Token, decode
 from server.config.operator import OperatorOptions
@@ -61,6 +62,12 @@ class OperatorAuthenticator(Authenticator):
             return None
         if rules.networks and not _is_from(host, rules.networks):
             return None
+        until_s = token.expires_s
+        if rules.hours:
+            end_s = allowed_until_s(rules.hours, rules.location, now_s)
+            if not end_s:
+                return None
+            until_s = min(end_s, until_s or end_s)
         user = User(
             name=token.subject,
             account=name,
@@ -68,7 +75,7 @@ class OperatorAuthenticator(Authenticator):
             connection_types=rules.connection_types,
             max_subscriptions=rules.max_subscriptions,
             max_payload_bytes=rules.max_payload_bytes,
-            user_expires_s=token.expires_s,
+            user_expires_s=until_s,
             account_expires_s=account.expires_s,
         )
         return user if user.may_connect_by(connection_type) else None
@@ -84,7 +91,7 @@ def _rules_of(token: Token, account: AccountClaims, name: str) -> UserRules | No
     scope = account.signing_keys[token.issuer]
     if scope is None:
         return own
-    says_more = own.permissions or own.networks or own.connection_types or own.is_bearer
+    says_more = own.permissions or own.networks or own.connection_types or own.is_bearer or own.hours or own.location
     return None if says_more or max(own.max_subscriptions, own.max_payload_bytes) > 0 else scope
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import time
 from typing import Any, Final
 
 from jetstore.model.infos import AccountLimits
@@ -23,6 +24,14 @@ EVERYBODY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
+class Hours:
+    """A part of each day; over midnight where the end is before the start."""
+
+    start: time
+    end: time
+
+
+@dataclass(frozen=True, slots=True)
 class UserRules:
     """What a user may do; of a scoped signing key: what all its users may do."""
 
@@ -34,6 +43,10 @@ class UserRules:
     connection_types: tuple[str, ...] = ()
     is_bearer: bool = False
     """No signature of the nonce is asked for."""
+    hours: tuple[Hours, ...] = ()
+    """When it may be connected; empty: at any time."""
+    location: str = ""
+    """The time zone of the hours; "": the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +118,6 @@ def user_rules(token: Token) -> UserRules:
 
 
 def _rules(body: Mapping[str, Any], absent: int) -> UserRules:
-    if body.get("times"):
-        raise BadToken(refusal("times"))
     networks = body.get("src")
     given = tuple(networks.split(",")) if isinstance(networks, str) and networks else strings(body, "src")
     return UserRules(
@@ -116,7 +127,21 @@ def _rules(body: Mapping[str, Any], absent: int) -> UserRules:
         tuple(each.strip() for each in given) if networks else (),
         tuple(each.upper() for each in strings(body, "allowed_connection_types")),
         value(body, "bearer_token", False),
+        tuple(Hours(_time(each, "start"), _time(each, "end")) for each in _objects(body, "times")),
+        value(body, "times_location", ""),
     )
+
+
+def _time(body: Mapping[str, Any], name: str) -> time:
+    text = value(body, name, "")
+    parts = text.split(":")
+    if len(parts) != 3 or not all(len(part) == 2 and part.isascii() and part.isdigit() for part in parts):
+        raise BadToken(f'"{text}" is not a time of day')
+    hour, minute, second = map(int, parts)
+    try:
+        return time(hour, minute, second)
+    except ValueError:
+        raise BadToken(f'"{text}" is not a time of day') from None
 
 
 def _permissions(body: Mapping[str, Any]) -> PermissionOptions | None:

@@ -7,8 +7,10 @@ import base64
 import json
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from zoneinfo import ZoneInfo
 
 import pytest
 from claims_maker import FREE, USER, Json, Key, account_key, operator_key, token, user_key
@@ -107,6 +109,13 @@ class Try:
     lines: bytes = b""
 
 
+def hours(first_h: int, last_h: int, location: str) -> Json:
+    """From so many hours after now to so many after, at that place."""
+    now = datetime.now(UTC if location == "UTC" else ZoneInfo(location))
+    start, end = (f"{now + timedelta(hours=each):%H:%M:%S}" for each in (first_h, last_h))
+    return {"times": [{"start": start, "end": end}], "times_location": location}
+
+
 BY_SIGNER = {"issuer_account": A.public}
 TRIES = [
     Try("plain", user()),
@@ -137,6 +146,13 @@ TRIES = [
     Try("by a scoped key, saying more", token("user", SCOPED, U, {**BY_SIGNER, **RULES})),
     Try("from here", user(body={"src": ["127.0.0.0/8"]})),
     Try("from elsewhere", user(body={"src": ["10.0.0.0/8", "192.168.1.1/32"]})),
+    Try("within hours", user(body=hours(-1, 1, "UTC"))),
+    Try("within hours elsewhere", user(body=hours(-11, 11, "Asia/Tokyo"))),
+    Try("outside of hours", user(body=hours(1, 2, "UTC"))),
+    Try("outside of hours elsewhere", user(body=hours(1, 23, "America/New_York"))),
+    Try("hours nowhere", user(body={**hours(-1, 1, "UTC"), "times_location": "No/Where"})),
+    Try("hours that are none", user(body={"times": [{"start": "00:00:00", "end": "25:00:00"}]})),
+    Try("by a scoped key, with hours", token("user", SCOPED, U, {**BY_SIGNER, **hours(-1, 1, "UTC")})),
     Try("over WebSocket only", user(body={"allowed_connection_types": ["WEBSOCKET"]})),
     Try("in any of two ways", user(body={"allowed_connection_types": ["WEBSOCKET", "STANDARD"]})),
     Try(
@@ -230,7 +246,7 @@ def test_whose_claims_end_goes(tmp_path: Path) -> None:
         writer.write(b"CONNECT %b\r\n" % json.dumps(given).encode())
         lines = (await asyncio.wait_for(reader.read(-1), 20)).decode().splitlines()
         writer.close()
-        return [line for line in lines if not line.startswith("INFO")]
+        return [line for line in lines if not line.startswith(("INFO", "PING"))]
 
     async def main() -> None:
         world = World(asyncio.get_running_loop(), RealClock(), Random(1), Limits(), ServerLimits())
