@@ -16,7 +16,7 @@ from jetstore.node.ports import InternalSubscription
 from jetstore.types import Nanos
 from server.net.accounts import Account, Accounts
 from server.net.connection import ClientConnection
-from server.net.stats import ConnectionStats
+from server.net.stats import ConnectionStats, client_info
 from server.protocol.reasons import CloseReason
 from server.route.router import Router
 
@@ -156,10 +156,7 @@ def _connection_subjects(account: Account) -> tuple[bytes, bytes]:
 
 def _client(stats: ConnectionStats) -> JsonDict:
     """The ``client`` object."""
-    shown: JsonDict = {"start": format_time(Nanos(stats.start_ns)), "host": stats.ip, "id": stats.cid}
-    shown["acc"] = stats.account
-    given = {"user": stats.authorized_user, "name": stats.name, "lang": stats.lang, "ver": stats.version}
-    shown |= {key: value for key, value in given.items() if value}
+    shown = client_info(stats)
     if stats.stop_ns:
         if stats.rtt_ns:
             shown["rtt"] = stats.rtt_ns

@@ -66,6 +66,8 @@ class Import:
     is_service: bool
     local: str = ""
     """Subject here; "": the same."""
+    is_shared: bool = False
+    """The service learns all about who asks (``Nats-Request-Info``), not just the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +287,9 @@ _IMPORT: Final[Table] = {
     "service": _source("service"),
     "prefix": text("prefix"),
     "to": text("to"),
+    "share": boolean("share"),
 }
-_IMPORT_REFUSED: Final = frozenset(("share", "allow_trace"))
+_IMPORT_REFUSED: Final = frozenset(("allow_trace",))
 
 
 def _import(reader: Reader, entry: Entry) -> Import | None:
@@ -303,7 +306,9 @@ def _import(reader: Reader, entry: Entry) -> Import | None:
         if is_service:
             raise Mistake("prefix is for streams; a service has to")
         local = f"{fields['prefix'].rstrip('.')}.{subject}"
-    return Import(account, subject, is_service, local)
+    if "share" in fields and not is_service:
+        raise Mistake("share is for services")
+    return Import(account, subject, is_service, local, fields.get("share", False))
 
 
 def _each(option: str, read_one: object) -> ReadValue:

@@ -101,7 +101,7 @@ def _export(export: Export) -> JsonDict:
 def _import(given: Import) -> JsonDict:
     local = given.local or given.subject
     if given.is_service:
-        return _service(given.account, given.subject, local)
+        return _service(given.account, given.subject, local, shares=given.is_shared)
     shown: JsonDict = {"subject": given.subject, "account": given.account, "local_subject": local, "type": "stream"}
     return shown | {"invalid": False, "share": False, "tracking": False}
 

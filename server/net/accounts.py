@@ -116,7 +116,8 @@ class Accounts:
         export = export_for(options, importer, wanted)
         assert export is not None
         rule = AnswerRule(export.is_single, (export.threshold_ns or RESPONSE_WAIT_NS) / 1e9)
-        home.import_service(ServiceImport(source, wanted.subject, wanted.local, rule))
+        shared = wanted.is_shared
+        home.import_service(ServiceImport(source, wanted.subject, wanted.local, rule, is_shared=shared))
 
 
 def _mappings(options: Sequence[MappingOptions], rng: Random) -> Mappings:

@@ -14,7 +14,7 @@ import structlog
 
 from server.auth.authenticator import ANONYMOUS, STANDARD, WEBSOCKET, SlowCheck, User
 from server.auth.permissions import Responses
-from server.net.stats import ConnectionStats
+from server.net.stats import ConnectionStats, request_info
 from server.net.trace import WireTrace
 from server.protocol import reasons
 from server.protocol.client import ClientProtocol, Denied, Later, State
@@ -533,6 +533,10 @@ class ClientConnection(asyncio.Protocol):
         closing = self.protocol.auth_timer_fired()
         if closing is not None:
             self._end(closing)
+
+    def request_info(self, account: str, *, is_shared: bool) -> bytes:
+        between = account if account != self.account.name else ""
+        return request_info(self.stats(), between, self.server.info.server_name if is_shared else "")
 
     # -- monitoring -------------------------------------------------------------------------------------------------
 

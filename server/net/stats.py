@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from jetstore.model.json import encode
+from jetstore.model.times import format_time
+from jetstore.types import Nanos
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +57,20 @@ class Totals:
     slow_consumers: int = 0
     stale_connections: int = 0
     stalled_clients: int = 0
+
+
+def client_info(stats: ConnectionStats, service: str = "") -> dict[str, Any]:  # Any: JSON values
+    """Who a client is. ``service``: the account between it and who asks."""
+    shown: dict[str, Any] = {"start": format_time(Nanos(stats.start_ns)), "host": stats.ip, "id": stats.cid}
+    given = {"acc": stats.account, "svc": service, "user": stats.authorized_user, "name": stats.name}
+    given |= {"lang": stats.lang, "ver": stats.version}
+    return shown | {key: value for key, value in given.items() if value}
+
+
+def request_info(stats: ConnectionStats, service: str, shared_by: str) -> bytes:
+    """What ``Nats-Request-Info`` says of a client; ``shared_by``: the server that tells all of it, "" = not all."""
+    rtt = {"rtt": stats.rtt_ns} if stats.rtt_ns else {}
+    if shared_by:
+        kind = {"server": shared_by, "kind": "Client", "client_type": stats.client_type}
+        return encode(client_info(stats, service) | rtt | kind)
+    return encode({"acc": stats.account} | ({"svc": service} if service else {}) | rtt)

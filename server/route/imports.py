@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from jetstore.model.subjects import collide, is_subset
 from jetstore.model.transforms import SubjectTransform
+from jetstore.stream.headers import REQUEST_INFO, with_line, without
 from server.route.delivery import Columns
 from server.route.sublist import pattern_matches
 from server.route.subscription import Sink, Subscription
@@ -130,8 +131,12 @@ class StreamImport:
 class ServiceImport:
     """Requests on ``local`` here are requests on ``subject`` of another account. Raises ``TransformError``."""
 
-    def __init__(self, target: Router, subject: str, local: str, answers: AnswerRule) -> None:
+    def __init__(
+        self, target: Router, subject: str, local: str, answers: AnswerRule, *, is_shared: bool = False
+    ) -> None:
+        """``is_shared``: who answers learns all about who asks, not just the account."""
         self.target = target
+        self.is_shared = is_shared
         local = local or subject
         dest = numbered(local, subject)
         self.pattern = pattern_of(dest)
@@ -163,6 +168,9 @@ class ServiceImport:
             if not columns.payloads:
                 return 0
             subjects = columns.subjects
+        info = client.request_info(home.account, is_shared=self.is_shared) if client is not None else b""
+        if info:
+            columns = _with_info(columns, info)
         replies = columns.replies
         if replies:
             replies = [target.replies.expect(home, reply, self.answers) if reply else b"" for reply in replies]
@@ -170,6 +178,17 @@ class ServiceImport:
         for reply in replies[taken:]:
             target.replies.forget(reply)
         return taken
+
+
+def _with_info(columns: Columns, info: bytes) -> Columns:
+    """The same requests, each with a header that says who asks; what it said itself of that goes."""
+    header_lens, payloads = [], []
+    for at, payload in enumerate(columns.payloads):
+        cut = columns.header_lens[at] if columns.header_lens else 0
+        block = with_line(without(payload[:cut], REQUEST_INFO), REQUEST_INFO, info)
+        header_lens.append(len(block))
+        payloads.append(block + payload[cut:])
+    return columns._replace(header_lens=header_lens, payloads=payloads)
 
 
 class AnswerRule:

@@ -32,6 +32,12 @@ class Sink(Protocol):
     responses: Answers | None
     """Reply subjects that may be published to because they came with a message; None: not kept."""
 
+    def request_info(self, account: str, *, is_shared: bool) -> bytes:
+        """What a service is told of who asks it from another account: JSON; b"" = nothing.
+
+        ``account`` is the one that imports it, the client's own or one between; ``is_shared``: it may know everything.
+        """
+
     def send(self, chunk: bytes) -> None:
         """Put bytes into the output. Never blocks; a slow consumer is closed."""
 

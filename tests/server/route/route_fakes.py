@@ -26,6 +26,10 @@ class FakeSink:
         self.pending = 0
         self.congested = False
         self.waiting: list[Callable[[], None]] = []
+        self.info = b""
+
+    def request_info(self, account: str, *, is_shared: bool) -> bytes:
+        return b"%b of %b, shared: %d" % (self.info, account.encode(), is_shared) if self.info else b""
 
     def send(self, chunk: bytes) -> None:
         self.out += chunk
