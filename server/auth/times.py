@@ -29,14 +29,16 @@ def _zone(location: str) -> tzinfo | None:
 
 
 def _end_s(hours: Hours, now: datetime, now_s: float) -> int:
-    start, end = _at(now, hours.start), _at(now, hours.end)
-    is_over_midnight = hours.start > hours.end
-    if is_over_midnight and end.timestamp() <= now_s:
-        end += timedelta(days=1)
-    elif is_over_midnight:
-        return int(end.timestamp())
-    return int(end.timestamp()) if start.timestamp() < now_s < end.timestamp() else 0
+    """The end of the range that began today or yesterday and lasts; 0: neither does."""
+    nights = 1 if hours.start > hours.end else 0
+    for days_ago in range(nights + 1):
+        start = _at(now - timedelta(days=days_ago), hours.start)
+        end = _at(now + timedelta(days=nights - days_ago), hours.end)
+        if start.timestamp() < now_s < end.timestamp():
+            return int(end.timestamp())
+    return 0
 
 
 def _at(day: datetime, at: time) -> datetime:
-    return day.replace(hour=at.hour, minute=at.minute, second=at.second, microsecond=0, fold=0)
+    """This time of that day."""
+    return datetime.combine(day.date(), at.replace(microsecond=0), day.tzinfo)
