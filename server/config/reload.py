@@ -127,12 +127,13 @@ def _authorization(old: Options, new: Options) -> list[str]:
 
 def _refusal(option: str, before: object, after: object) -> ReloadRefused:
     """The refusal of one option; of a block's first that differs. Secrets are not shown."""
-    parts = [each.name for each in fields(before)] if hasattr(before, "__dataclass_fields__") else []  # type: ignore[arg-type]
-    for part in parts:
+    parts = fields(before) if hasattr(before, "__dataclass_fields__") else ()  # type: ignore[arg-type]
+    for each in parts:
+        part = each.name
         if getattr(before, part) != getattr(after, part, None):
             values = (
                 ""
-                if "password" in part or "routes" in part
+                if not each.repr or "password" in part or "routes" in part
                 else _values(part, getattr(before, part), getattr(after, part, None))
             )
             return ReloadRefused(f"config reload not supported for {option} {part}{values}")

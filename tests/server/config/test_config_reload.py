@@ -68,6 +68,11 @@ def test_what_is_said(new: dict[str, object], before: list[str], after: list[str
             "config reload not supported for cluster host: old=0.0.0.0, new=127.0.0.1",
         ),
         ({"cluster": ClusterOptions(password="s3cret")}, "config reload not supported for cluster password"),
+        ({"jetstream": JetStreamOptions(key="s3cret")}, "config reload not supported for jetstream key"),
+        (
+            {"jetstream": JetStreamOptions(previous_key="s3cret")},
+            "config reload not supported for jetstream previous_key",
+        ),
         (
             {"jetstream": JetStreamOptions(enabled=True)},
             "config reload not supported for jetstream enabled: old=false, new=true",
