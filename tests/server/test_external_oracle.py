@@ -122,13 +122,18 @@ async def told(directory: Path, *command: str) -> list[Json]:
         for number in range(3):
             for name in ("W1", "W2", "W3"):
                 await ask(clients["a"], f"{name}.x", number)
-        for user, name, _, count in COPIES:
+        for user, name, origins, count in COPIES:
             async with asyncio.timeout(20):
                 while True:
                     info = await ask(clients[user], f"$JS.API.STREAM.INFO.{name}")
                     is_heard = shown(info)[0][0]["active"] or info.get("mirror", {}).get("error")
-                    if info["state"]["messages"] >= count and (
-                        is_heard or name in ("NOAPI", "EMPTY", "N2") or user == "d"
+                    has_begun = "filter_subject" in info.get("mirror", ()) or "filter_subject" not in origins.get(
+                        "mirror", ()
+                    )  # shown from the first attempt on, which the server makes in its own time
+                    if (
+                        has_begun
+                        and info["state"]["messages"] >= count
+                        and (is_heard or name in ("NOAPI", "EMPTY", "N2") or user == "d")
                     ):
                         break
             found.append((user, name, info["state"]["messages"], shown(info)))
