@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from jetstore.errors import Corruption, DiskFull, NotNow
+from jetstore.node.sealing import Sealing
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.compaction import Compaction
@@ -41,11 +42,18 @@ WRITE_BYTES = 1 << 20
 class Compactor:
     """Goes round all streams of a node, for as long as ``run`` runs."""
 
-    def __init__(self, disk: Disk, storage: Storage, streams: Callable[[], Sequence[StreamGroup]]) -> None:
-        """``streams`` gives the node's streams as they are now."""
+    def __init__(
+        self,
+        disk: Disk,
+        storage: Storage,
+        streams: Callable[[], Sequence[StreamGroup]],
+        sealing: Sealing | None = None,
+    ) -> None:
+        """``streams`` gives the node's streams as they are now; ``sealing`` has its rounds between those over them."""
         self._disk = disk
         self._storage = storage
         self._streams = streams
+        self._sealing = sealing
         self._unreadable: set[str] = set()
         self._erased: dict[tuple[int, str], float] = {}
         """Group and path ("": files that wait for a checkpoint) → when something erased was first seen there."""
@@ -58,7 +66,7 @@ class Compactor:
                 if not (group.stopped or group.is_faulty):
                     await self.compact(group)
                     await self.erase(group)
-            await asyncio.sleep(ROUND_S)
+            await asyncio.sleep(await self._seal() if self._sealing is not None and self._sealing.is_due else ROUND_S)
 
     async def compact(self, group: StreamGroup) -> None:
         """Rewrite this stream's mostly dead segments, the worst first."""
@@ -93,6 +101,12 @@ class Compactor:
                 log.debug("segment rewritten without what was erased", stream=group.name, now=compaction.name)
         if (uid, "") in due and messages.erased_files:
             self._checkpoint(group)
+
+    async def _seal(self) -> float:
+        """Seal what was stored before there were keys; how long to wait then."""
+        assert self._sealing is not None
+        await self._sealing.round(self._rewrite, asyncio.get_running_loop().time())
+        return self._sealing.pause_s
 
     def _checkpoint(self, group: StreamGroup) -> None:
         """Have a checkpoint. Where nothing was applied since the last one an entry comes first, for a new index."""

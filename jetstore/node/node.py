@@ -36,6 +36,7 @@ from jetstore.node.ports import Outlet
 from jetstore.node.resuming import Resuming
 from jetstore.node.rooms import RoomLimits, Rooms
 from jetstore.node.scrub import Scrub
+from jetstore.node.sealing import Sealing
 from jetstore.node.storage import Storage
 from jetstore.node.stream_group import StreamGroup
 from jetstore.store.checkpoint_files import GROUPS_DIR
@@ -116,7 +117,8 @@ class Node:
         self.scrub = Scrub(
             parts.vfs, parts.limits, parts.loop, self.storage, lambda: list(self.streams.values()), lambda: self.meta
         )
-        self.compactor = Compactor(parts.disk, self.storage, lambda: list(self.streams.values()))
+        self.sealing = Sealing(parts.vfs, parts.limits, self.storage, self._open_groups)
+        self.compactor = Compactor(parts.disk, self.storage, lambda: list(self.streams.values()), self.sealing)
         self.files = GroupFiles(parts.vfs, parts.indexes, parts.limits)
         self.rooms = Rooms(parts.room, lambda: self.streams.values()) if parts.room is not None else None
         self.assignments = Assignments(self)
@@ -359,6 +361,10 @@ class Node:
         if uid == META_GROUP:
             return self.meta if hasattr(self, "meta") else None  # peers may ask before it is open
         return next((group for group in self.streams.values() if group.uid == uid), None)
+
+    def _open_groups(self) -> tuple[MetaGroup | StreamGroup, ...]:
+        """All of them; none before the metadata group is open."""
+        return (self.meta, *self.streams.values()) if hasattr(self, "meta") else ()
 
     def health_problem(self) -> str:
         """Why this node should get no traffic now, in nats-server's words where it has some; "" = healthy."""

@@ -2,7 +2,8 @@
 
 What is inside is the state machine's business; here it is bytes in a frame. Each file is written under a temporary
 name, synced, renamed, its directory synced, and read back, before anything refers to it; ``HEAD.b`` is touched only
-when ``HEAD.a`` is done, so at any moment at least one head is whole. In an encrypted store contents are sealed.
+when ``HEAD.a`` is done, so at any moment at least one head is whole. In an encrypted store contents are sealed
+(those of KEYS have a seal of their own).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import errno
 import struct
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jetstore.errors import Corruption, DiskFull, FormatUnknown, ReadBackFailed
 from jetstore.hot.crc import crc32c
-from jetstore.store.keys import opened
+from jetstore.store.keys import check_plain, opened
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid
 
@@ -134,7 +135,7 @@ def write_framed(
 ) -> None:
     """Replace ``path`` by a framed file: temp, sync, rename, sync of the directory, read back."""
     stored = content
-    if vfs.keys is not None:
+    if vfs.keys is not None and kind != KIND_KEYS:
         stored, flags = vfs.keys.seal(content), flags | FLAG_SEALED
     frame = _FRAME.pack(MAGIC, VERSION, kind, flags, uid, len(stored), journal_lsn, crc32c(stored))
     temp = path + TEMP_SUFFIX
@@ -166,6 +167,28 @@ def write_framed(
         raise Corruption("read back differs", file=path, offset=FRAME_BYTES)
 
 
+def is_sealed_file(vfs: Vfs, path: str) -> bool:
+    """Whether a framed file is there, says that it is sealed, and says so readably."""
+    frame = _frame_at(vfs, path)
+    return frame is not None and bool(frame[3] & FLAG_SEALED)
+
+
+def seal_file(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> str:
+    """Replace a framed file that is not sealed by the same one, sealed; why that cannot be, or "".
+
+    Everything but its form stays, so the file is always one that may be there. DiskFull: it is as it was.
+    """
+    try:
+        content, flags, journal_lsn = _read_framed(vfs, uid, kind, path)
+    except FileNotFoundError:
+        return ""
+    except (Corruption, OSError) as error:
+        return str(error)
+    if not flags & FLAG_SEALED:
+        write_framed(vfs, uid, kind, path, content, flags & FLAG_INSTALLED, journal_lsn)
+    return ""
+
+
 def read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> bytes:
     """The content of a framed file. Corruption if anything is not as written; OSError if it cannot be read."""
     return _read_framed(vfs, uid, kind, path)[0]
@@ -186,21 +209,27 @@ def newest_journal_block(vfs: Vfs) -> tuple[int, str]:
 
 
 def _journal_block(vfs: Vfs, path: str) -> int:
+    frame = _frame_at(vfs, path)
+    return frame[6] if frame is not None and frame[2] == KIND_HEAD else 0
+
+
+def _frame_at(vfs: Vfs, path: str) -> tuple[Any, ...] | None:
+    """The frame of a file, of this version; None if there is none that can be read."""
     try:
         if not vfs.exists(path):
-            return 0
+            return None
         handle = vfs.open(path, write=False)
         try:
             data = vfs.pread(handle, FRAME_BYTES, 0)
         finally:
             vfs.close(handle)
     except OSError:
-        return 0
+        return None
     frame = data[: _FRAME.size]
     if len(data) < FRAME_BYTES or crc32c(frame) != _CRC.unpack_from(data, _FRAME.size)[0]:
-        return 0
-    magic, version, kind, _, _, _, journal_lsn, _ = _FRAME.unpack(frame)
-    return int(journal_lsn) if (magic, version, kind) == (MAGIC, VERSION, KIND_HEAD) else 0
+        return None
+    fields = _FRAME.unpack(frame)
+    return fields if fields[:2] == (MAGIC, VERSION) else None
 
 
 def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, int, int]:
@@ -231,4 +260,6 @@ def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, 
         raise Corruption("checkpoint content checksum", file=path, offset=FRAME_BYTES, expected=crc)
     if flags & FLAG_SEALED:
         content = opened(vfs.keys, content)
+    elif kind != KIND_KEYS:
+        check_plain(vfs.keys, path)
     return content, flags, journal_lsn

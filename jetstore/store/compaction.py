@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import encode_columns
-from jetstore.store.footer import encode_footer
-from jetstore.store.segment import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, segment_head, sparse_frame
+from jetstore.store.footer import SealedTable, encode_footer
+from jetstore.store.segment import FRAME_HEAD_BYTES, SEALED, SEGMENT_HEAD_BYTES, segment_head, sparse_frame
 from jetstore.store.segment_files import SegmentFile, segments_dir
 from jetstore.store.segment_table import FRAME_RECORDS_MAX, SegmentTable
 
@@ -39,7 +39,34 @@ def worst_segment(log: SegmentedLog, live_share_max: float) -> SegmentFile | Non
 
 def is_compactable(segment: SegmentFile) -> bool:
     """Whether all of it is in its file, and can be told in a compacted one."""
-    return segment.has_footer and segment.table is None and segment.last_seq - segment.base_seq < _SPAN_MAX
+    return segment.has_footer and segment.table is None and _is_narrow(segment)
+
+
+def _is_narrow(segment: SegmentFile) -> bool:
+    return segment.last_seq - segment.base_seq < _SPAN_MAX
+
+
+def start_sealing(log: SegmentedLog, segment: SegmentFile, frame_bytes_max: int) -> Compaction | None:
+    """A rewrite of a segment, whatever is live in it, and also if it has no footer because it was mended.
+
+    None while its footer is due for writing (it is ended if it was not); for good, if its sequences are too far apart.
+    """
+    if not segment.is_sealed:
+        log.seal_last()
+    if segment.is_dropped or segment.table is not None or not _is_narrow(segment):
+        return None
+    return Compaction(log, segment, frame_bytes_max)
+
+
+def is_plain(log: SegmentedLog, segment: SegmentFile) -> bool:
+    """Whether bytes of it that are in its file are not sealed, or may not be. Raises ``Corruption`` if nobody knows."""
+    if segment.table is not None:
+        return any(not flags & SEALED for flags in segment.table.flags[: segment.placed])
+    return log.reader.ask(segment, _is_plain)
+
+
+def _is_plain(table: SegmentTable) -> bool:
+    return not (isinstance(table, SealedTable) and table.is_sealed) or any(not flags & SEALED for flags in table.flags)
 
 
 class _FramePlace(NamedTuple):
@@ -60,7 +87,7 @@ class Compaction:
     """One segment being rewritten: ``step`` until True, have ``writes`` written, then ``finish`` (or ``abandon``)."""
 
     def __init__(self, log: SegmentedLog, segment: SegmentFile, frame_bytes_max: int) -> None:
-        assert segment.has_footer
+        assert segment.is_sealed
         assert segment.table is None
         self.segment = segment
         self._source = segment.path

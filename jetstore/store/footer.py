@@ -20,7 +20,7 @@ from typing import Any
 
 from jetstore.errors import Corruption, FormatUnknown
 from jetstore.hot.crc import crc32c
-from jetstore.store.keys import Keys, opened
+from jetstore.store.keys import Keys, check_plain, opened
 from jetstore.store.ports import SubjectFilter
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.segment_table import SegmentTable
@@ -132,6 +132,8 @@ class SealedTable(SegmentTable):
         if version not in (_VERSION, _SEALED_VERSION):
             raise FormatUnknown("footer version", file=path, offset=at, expected=_SEALED_VERSION, actual=version)
         self._is_sealed = version == _SEALED_VERSION
+        if not self._is_sealed:
+            check_plain(vfs.keys, path, at)
         if (found_uid, found_base) != (uid, base_seq):
             raise Corruption("another segment's footer", file=path, offset=at, expected=base_seq, actual=found_base)
         self.base_seq = base_seq
@@ -146,6 +148,11 @@ class SealedTable(SegmentTable):
         }
         self._names: tuple[array[int], array[int], bytes] | None = None
         self._hashes: array[int] | None = None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its sections are."""
+        return bool(self._is_sealed)
 
     def use(self, handle: int) -> None:
         """Read through this handle from now on."""

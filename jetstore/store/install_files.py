@@ -113,7 +113,7 @@ class Received:
     def take(self, record: Record) -> None:
         """The next frame. Raises ``Corruption`` if it is not of the range, or not behind all that came before."""
         head, payload = record
-        stored = decode_payload(head, payload, self._keys)
+        stored = decode_payload(head, payload, None)
         first, last = stored.seqs[0], stored.seqs[-1]
         in_order = isinstance(stored.seqs, range) or all(a < b for a, b in pairwise(stored.seqs))
         if first <= self._at or last > self._end or not in_order:

@@ -4,6 +4,9 @@ Two copies, ``KEYS`` and ``KEYS.b``, in frames like those of checkpoints. A new 
 adds one, which seals what is written from then on; so does another cipher. What was written before stays under the key
 that it was written with, and goes when it is rewritten.
 
+A store that has something in it gets its keys in the state *mixed*: plain forms may be read. ``end_mixed`` ends that.
+The state is bound into the seal of the data keys, so nobody without the secret can set it.
+
 Source: ``docs/format/keys.md``; RFC 7914 (scrypt).
 """
 
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from hashlib import scrypt
-from typing import Any
+from typing import Any, NamedTuple
 
 from jetstore.errors import Corruption, FormatUnknown, OperatingError
 from jetstore.store.checkpoint_files import KIND_KEYS, read_framed, write_framed
@@ -23,6 +26,11 @@ from jetstore.types import GroupUid
 NAMES = ("KEYS", "KEYS.b")
 DATA_KEYS_MAX = 255
 """At this many a new secret or cipher seals the keys that are there and adds none."""
+BEGUN = "the store is encrypted from now on; what it held before is encrypted while it serves"
+_NO_SECRET = (
+    "this store is encrypted: it opens with its key alone, and there is no way back (but backup and restore of its"
+    " streams into another store)"
+)
 _SALT_BYTES = 16
 _BLOCKS = 8
 """r of scrypt; p is 1."""
@@ -30,30 +38,46 @@ _MEMORY_BYTES_MAX = 256 << 20
 _NO_GROUP = GroupUid(0)
 
 
+class _Opened(NamedTuple):
+    """What a secret opened."""
+
+    data_keys: dict[int, DataKey]
+    is_mixed: bool
+    is_current: bool
+    """By the secret itself, not the one before."""
+    seal: Any
+    salt: bytes
+    cost: int
+
+
 def open_keys(
-    vfs: Vfs, wanted: Encryption | None, draw: Callable[[int], bytes], *, is_new: bool
+    vfs: Vfs,
+    wanted: Encryption | None,
+    draw: Callable[[int], bytes],
+    *,
+    is_new: bool,
+    check_beginning: Callable[[], None] = lambda: None,
 ) -> tuple[Keys | None, list[str]]:
     """The store's keys, durable if they are new, and what there is to say about them; None: it is not encrypted.
 
-    ``is_new``: nothing was stored yet. Raises OperatingError, nothing changed, if the store is encrypted and there is
-    no secret that opens its keys, or is not and should be; Corruption if no copy of the keys can be read.
+    ``is_new``: nothing was stored yet. Else a store without keys gets them in the state *mixed*, unless
+    ``check_beginning`` raises. Raises OperatingError, nothing changed, if the store is encrypted and there is no secret
+    that opens its keys; Corruption if no copy of the keys can be read.
     """
     found, notes = _read_copies(vfs)
     if wanted is None:
         if found:
-            raise OperatingError("this store is encrypted: it opens with the key that it was made with")
+            raise OperatingError(_NO_SECRET)
         return None, []
     if not found and not is_new:
-        raise OperatingError(
-            "this store is not encrypted and stays so: start with an empty store directory (the other servers of a"
-            " cluster fill it), or move its streams there by backup and restore"
-        )
-    data_keys: dict[int, DataKey] = {}
-    is_current = False
-    if found:
-        data_keys, is_current = _opened(found, wanted)
-    is_complete = is_current and len(found) == len(NAMES) and found[0] == found[1] and not notes
+        check_beginning()
+        notes.append(BEGUN)
+    opened = _opened(found, wanted) if found else None
+    is_mixed = opened.is_mixed if opened is not None else not is_new
+    data_keys = dict(opened.data_keys) if opened is not None else {}
     newest = data_keys[max(data_keys)] if data_keys else None
+    is_current = opened is not None and opened.is_current
+    is_complete = is_current and len(found) == len(NAMES) and found[0] == found[1] and not notes
     if newest is None or not is_current or wanted.cipher not in (None, newest.cipher):
         is_complete = False
         if len(data_keys) < DATA_KEYS_MAX:
@@ -61,9 +85,17 @@ def open_keys(
             data_keys[max(data_keys, default=0) + 1] = DataKey(cipher, draw(KEY_BYTES))
         if newest is not None:
             notes.append("the data keys have a new seal" if not is_current else "another cipher seals from now on")
-    if not is_complete:
-        _save(vfs, wanted, data_keys, draw)
-    return Keys(data_keys, draw), notes
+    if is_complete:
+        assert opened is not None
+        _, _, _, seal, salt, cost = opened
+    else:
+        salt, cost = draw(_SALT_BYTES), wanted.cost
+        seal = _seal_of(wanted.secret, salt, cost)
+        content = _content(seal, salt, cost, data_keys, draw, is_mixed=is_mixed)
+        for name in NAMES:
+            write_framed(vfs, _NO_GROUP, KIND_KEYS, name, content)
+    when_sealed = _content(seal, salt, cost, data_keys, draw) if is_mixed else b""
+    return Keys(data_keys, draw, when_sealed=when_sealed), notes
 
 
 def read_keys(vfs: Vfs, wanted: Encryption | None, draw: Callable[[int], bytes]) -> Keys | None:
@@ -72,9 +104,15 @@ def read_keys(vfs: Vfs, wanted: Encryption | None, draw: Callable[[int], bytes])
     if not found:
         return None
     if wanted is None:
-        raise OperatingError("this store is encrypted: it opens with the key that it was made with")
-    data_keys, _ = _opened(found, wanted)
-    return Keys(data_keys, draw)
+        raise OperatingError(_NO_SECRET)
+    data_keys, is_mixed, _, seal, salt, cost = _opened(found, wanted)
+    return Keys(data_keys, draw, when_sealed=_content(seal, salt, cost, data_keys, draw) if is_mixed else b"")
+
+
+def end_mixed(vfs: Vfs, when_sealed: bytes) -> None:
+    """KEYS says, durably, that nothing plain is left. DiskFull: it does not yet."""
+    for name in NAMES:
+        write_framed(vfs, _NO_GROUP, KIND_KEYS, name, when_sealed)
 
 
 def _read_copies(vfs: Vfs) -> tuple[list[dict[str, Any]], list[str]]:
@@ -95,44 +133,50 @@ def _read_copies(vfs: Vfs) -> tuple[list[dict[str, Any]], list[str]]:
     return found, findings
 
 
-def _opened(found: list[dict[str, Any]], wanted: Encryption) -> tuple[dict[int, DataKey], bool]:
-    """The data keys, and whether it is the secret itself that opens them, not the previous one."""
+def _opened(found: list[dict[str, Any]], wanted: Encryption) -> _Opened:
+    """What the secret opens, else the one before it. Copies are replaced in order: the first one is the newest."""
     for secret in (wanted.secret, wanted.previous):
         for copy in found if secret else ():
-            data_keys = _unsealed(copy, secret)
-            if data_keys is not None:
-                return data_keys, secret == wanted.secret
+            opened = _unsealed(copy, secret, is_current=secret == wanted.secret)
+            if opened is not None:
+                return opened
     raise OperatingError(
         "the key does not open this store" + (", nor does the previous one" if wanted.previous else "")
     )
 
 
-def _unsealed(copy: dict[str, Any], secret: str) -> dict[int, DataKey] | None:
+def _unsealed(copy: dict[str, Any], secret: str, *, is_current: bool) -> _Opened | None:
     from cryptography.exceptions import InvalidTag
 
-    seal = _seal_of(secret, bytes.fromhex(copy["salt"]), copy["cost"])
+    salt, cost, is_mixed = bytes.fromhex(copy["salt"]), copy["cost"], bool(copy.get("mixed"))
+    seal = _seal_of(secret, salt, cost)
     data_keys: dict[int, DataKey] = {}
     for number, cipher, nonce, sealed in copy["keys"]:
         try:
-            plain = seal.decrypt(bytes.fromhex(nonce), bytes.fromhex(sealed), _bound(number, cipher))
+            plain = seal.decrypt(bytes.fromhex(nonce), bytes.fromhex(sealed), _bound(number, cipher, is_mixed))
         except InvalidTag:
             return None
         data_keys[number] = DataKey(cipher, plain)
-    return data_keys
+    return _Opened(data_keys, is_mixed, is_current, seal, salt, cost)
 
 
-def _save(vfs: Vfs, wanted: Encryption, data_keys: dict[int, DataKey], draw: Callable[[int], bytes]) -> None:
-    """Both copies durable and read back."""
-    salt = draw(_SALT_BYTES)
-    seal = _seal_of(wanted.secret, salt, wanted.cost)
+def _content(
+    seal: Any,
+    salt: bytes,
+    cost: int,
+    data_keys: dict[int, DataKey],
+    draw: Callable[[int], bytes],
+    *,
+    is_mixed: bool = False,
+) -> bytes:
+    """What a copy of KEYS holds."""
     rows = []
     for number, key in sorted(data_keys.items()):
         nonce = draw(NONCE_BYTES)
-        sealed = seal.encrypt(nonce, key.secret, _bound(number, key.cipher))
+        sealed = seal.encrypt(nonce, key.secret, _bound(number, key.cipher, is_mixed))
         rows.append([number, key.cipher, nonce.hex(), sealed.hex()])
-    content = json.dumps({"cost": wanted.cost, "salt": salt.hex(), "keys": rows}).encode()
-    for name in NAMES:
-        write_framed(vfs, _NO_GROUP, KIND_KEYS, name, content)
+    state = {"mixed": True} if is_mixed else {}
+    return json.dumps({"cost": cost, "salt": salt.hex(), "keys": rows, **state}).encode()
 
 
 def _seal_of(secret: str, salt: bytes, cost: int) -> Any:
@@ -141,6 +185,6 @@ def _seal_of(secret: str, salt: bytes, cost: int) -> Any:
     return AESGCM(scrypt(secret.encode(), salt=salt, n=cost, r=_BLOCKS, p=1, dklen=KEY_BYTES, maxmem=_MEMORY_BYTES_MAX))
 
 
-def _bound(number: int, cipher: str) -> bytes:
+def _bound(number: int, cipher: str, is_mixed: bool) -> bytes:
     """What a sealed data key is bound to."""
-    return f"{number} {cipher}".encode()
+    return f"{number} {cipher}{' mixed' if is_mixed else ''}".encode()

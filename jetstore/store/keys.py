@@ -8,7 +8,8 @@ A store has data keys, each with a number and a cipher; the newest seals, all of
   lost must give what is left of it. Each file has a mark of its own (number of the key, then a salt), which stands in
   every block; no place of a file is ever written twice, so no part of the stream is used twice.
 
-A store that is not encrypted has no ``Keys`` at all (``Vfs.keys`` is None).
+A store that is not encrypted has no ``Keys`` at all (``Vfs.keys`` is None). In one that was not when it was made, plain
+forms are still read until all of them were written anew (``Keys.is_mixed``); in every other one they are damage.
 
 Source: ``docs/format/keys.md``; RFC 8439 (ChaCha20-Poly1305), NIST SP 800-38A and 38D (AES in counter mode, GCM).
 """
@@ -56,20 +57,36 @@ class DataKey(NamedTuple):
 class Keys:
     """The data keys of one store. Can be pickled: the writer process seals too."""
 
-    def __init__(self, data_keys: dict[int, DataKey], draw: Callable[[int], bytes]) -> None:
-        """``data_keys`` by number, 1 to 255; the highest seals. ``draw(n)`` gives n random bytes, for nonces."""
+    def __init__(
+        self, data_keys: dict[int, DataKey], draw: Callable[[int], bytes], *, when_sealed: bytes = b""
+    ) -> None:
+        """``data_keys`` by number, 1 to 255; the highest seals. ``draw(n)`` gives n random bytes, for nonces.
+
+        ``when_sealed``: plain forms may still be there; what KEYS is to hold once none is.
+        """
         assert data_keys
         assert all(1 <= number <= 255 and len(key.secret) == KEY_BYTES for number, key in data_keys.items())
         self.data_keys = data_keys
         self.newest = max(data_keys)
+        self.when_sealed = when_sealed
         self._draw = draw
         self._ciphers: dict[int, Any] = {}
 
-    def __getstate__(self) -> tuple[dict[int, DataKey], Callable[[int], bytes]]:
-        return self.data_keys, self._draw
+    def __getstate__(self) -> tuple[dict[int, DataKey], Callable[[int], bytes], bytes]:
+        return self.data_keys, self._draw, self.when_sealed
 
-    def __setstate__(self, state: tuple[dict[int, DataKey], Callable[[int], bytes]]) -> None:
-        self.__init__(*state)  # type: ignore[misc]  # made like any other
+    def __setstate__(self, state: tuple[dict[int, DataKey], Callable[[int], bytes], bytes]) -> None:
+        data_keys, draw, when_sealed = state
+        self.__init__(data_keys, draw, when_sealed=when_sealed)  # type: ignore[misc]  # made like any other
+
+    @property
+    def is_mixed(self) -> bool:
+        """The store was made without keys, and something of that time may still be there as it was."""
+        return bool(self.when_sealed)
+
+    def all_sealed(self) -> None:
+        """KEYS says, durably, that nothing plain is left: plain forms are damage from now on."""
+        self.when_sealed = b""
 
     @property
     def cipher_name(self) -> str:
@@ -143,3 +160,17 @@ def opened(keys: Keys | None, sealed: Buffer) -> bytes:
     if keys is None:
         raise Corruption("sealed bytes in a store without keys", file="sealed", offset=0)
     return keys.open(sealed)
+
+
+def check_plain(keys: Keys | None, file: str = "sealed", offset: int = 0) -> None:
+    """``Corruption`` unless a form that is not sealed may stand there."""
+    if keys is not None and not keys.is_mixed:
+        raise Corruption("not sealed, in an encrypted store", file=file, offset=offset)
+
+
+def shown(keys: Keys, mark: bytes, offset: int, body: bytes) -> bytes:
+    """What a journal file with this mark holds at an offset; ``Corruption`` if it must be hidden and is not."""
+    if mark != NO_MARK:
+        return keys.journal(mark, offset, body)
+    check_plain(keys)
+    return body

@@ -23,7 +23,7 @@ from jetstore.hot.columns import Frame
 from jetstore.hot.crc import crc32c
 from jetstore.hot.frame import decode_frame
 from jetstore.store.compressed import compressed, expanded
-from jetstore.store.keys import Keys, opened
+from jetstore.store.keys import Keys, check_plain, opened
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.stored_frame import StoredFrame
 from jetstore.store.vfs import Vfs
@@ -199,6 +199,7 @@ def sealed_frame(keys: Keys | None, head: FrameHead, payload: bytes) -> tuple[Fr
 def opened_frame(keys: Keys | None, head: FrameHead, payload: bytes) -> tuple[FrameHead, bytes]:
     """Header and payload as they leave the store: not sealed. The stored payload was verified."""
     if not head.flags & SEALED:
+        check_plain(keys)
         return head, payload
     payload = opened(keys, payload)
     flags = head.flags & ~SEALED
@@ -206,7 +207,10 @@ def opened_frame(keys: Keys | None, head: FrameHead, payload: bytes) -> tuple[Fr
 
 
 def plain_payload(head: FrameHead, payload: bytes, keys: Keys | None) -> bytes:
-    """The payload in its plain form. Raises ``Corruption`` (file "frame") if it is not what the header says."""
+    """The payload in its plain form. Raises ``Corruption`` (file "frame") if it is not what the header says.
+
+    ``keys`` are those of the store that the frame stands in; None for one that stands in no store.
+    """
     if len(payload) != head.payload_bytes:
         raise Corruption("frame cut short", file="frame", offset=0, expected=head.payload_bytes, actual=len(payload))
     actual = crc32c(payload)
@@ -214,6 +218,8 @@ def plain_payload(head: FrameHead, payload: bytes, keys: Keys | None) -> bytes:
         raise Corruption("frame payload", file="frame", offset=0, expected=head.payload_crc, actual=actual)
     if head.flags & SEALED:
         payload = opened(keys, payload)
+    else:
+        check_plain(keys)
     return expanded(payload) if head.flags & COMPRESSED else payload
 
 

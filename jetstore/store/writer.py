@@ -12,7 +12,10 @@
 ``forget_groups``      uids: tombstones that a durable meta checkpoint covers leave the next group table
 journal_extents        journal id, file size and the files that are needed (``reread.Extent``)
 leave_journal_file     number → uids with live entries in that damaged file, which takes no more blocks
+leave_older_files      number → uids with live entries in files before it, whether such a file is left (``leave_older``)
 leave_uncounted        uids: exactly these groups get no publishes; files that only they need do not fill the journal
+``seal_file``          uid, kind, path → why it cannot be sealed, or ""
+``end_mixed``          nothing plain is left in the store: KEYS says so, durably
 others                 what the owner of another file class registered (``index_commit`` …)
 =====================  ==============================================================================================
 
@@ -31,6 +34,7 @@ from jetstore.store import checkpoint_files
 from jetstore.store.checkpoint_files import FULL_ERRNOS, KIND_MANIFEST, write_framed
 from jetstore.store.install_manifest import manifest_path
 from jetstore.store.journal.append import Journal
+from jetstore.store.key_file import end_mixed
 from jetstore.store.ports import JournalStatus, Record
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid
@@ -53,7 +57,9 @@ class _OpenSegment:
         self.unsynced_bytes = 0
 
 
-JOURNAL_METHODS = frozenset(("append", "forget_groups", "journal_extents", "leave_journal_file", "leave_uncounted"))
+JOURNAL_METHODS = frozenset(
+    ("append", "forget_groups", "journal_extents", "leave_journal_file", "leave_older_files", "leave_uncounted")
+)
 """Commands that touch the journal. The others share nothing with it: a second thread may run them, one at a time."""
 
 
@@ -81,7 +87,10 @@ class Writer:
             "forget_groups": self.forget_groups,
             "journal_extents": self.journal.extents,
             "leave_journal_file": self.journal.leave_file,
+            "leave_older_files": self.journal.leave_older,
             "leave_uncounted": self.journal.leave_uncounted,
+            "seal_file": self.seal_file,
+            "end_mixed": self.end_mixed,
         }
         self._own = frozenset(self._commands)
         for name, command in (commands or {}).items():
@@ -218,6 +227,17 @@ class Writer:
             self.remove_files([f"{directory}/{name}" for name in names if name not in ("segments", "chunks")])
             self.vfs.rmdir(directory)
         self.vfs.fsync_dir(checkpoint_files.GROUPS_DIR)
+
+    def seal_file(self, uid: GroupUid, kind: int, path: str) -> str:
+        """See ``checkpoint_files.seal_file``."""
+        return checkpoint_files.seal_file(self.vfs, uid, kind, path)
+
+    def end_mixed(self) -> None:
+        """Both copies of KEYS say that nothing plain is left."""
+        keys = self.vfs.keys
+        if keys is not None and keys.is_mixed:
+            end_mixed(self.vfs, keys.when_sealed)
+            keys.all_sealed()
 
     def forget_groups(self, uids: Iterable[GroupUid]) -> None:
         """Tombstones of these groups are not carried into the next group table."""

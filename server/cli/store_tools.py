@@ -19,6 +19,7 @@ from jetstore.node.recover import recover as recover_store
 from jetstore.store.index_check import stored_indexes
 from jetstore.store.journal.files import file_numbers
 from jetstore.store.key_file import read_keys
+from jetstore.store.keys import Keys
 from jetstore.store.lock import DirectoryLock
 from jetstore.store.os_vfs import OsVfs
 from server.config.errors import ConfigError
@@ -73,8 +74,9 @@ def inspect(store_dir: Path, config: Path | None) -> None:
     root = _root(store_dir)
     lock = _lock(root)
     try:
-        report, files = examine(_vfs(root, config), Limits())
-        _show(report, root)
+        vfs = _vfs(root, config)
+        report, files = examine(vfs, Limits())
+        _show(report, root, vfs.keys)
         files.close()
     finally:
         lock.close()
@@ -92,7 +94,7 @@ def verify_command(store_dir: Path, config: Path | None) -> None:
         report, files = examine(vfs, Limits())
         has_index = vfs.keys is None  # that of an encrypted store is in memory only
         verify(vfs, Limits(), report, partial(stored_indexes, str(root.absolute())) if has_index else None)
-        _show(report, root)
+        _show(report, root, vfs.keys)
         files.close()
     finally:
         lock.close()
@@ -158,8 +160,11 @@ def _show_recovered(stream: Recovered, export_dir: Path) -> None:
         click.echo(f"{stream.name}: {note}")
 
 
-def _show(report: StoreReport, root: Path) -> None:
+def _show(report: StoreReport, root: Path, keys: Keys | None) -> None:
     click.echo(f"store       {root}")
+    if keys is not None:
+        state = "; what was stored before is not all encrypted yet" if keys.is_mixed else ""
+        click.echo(f"encryption  {keys.cipher_name}{state}")
     if report.identity is not None:
         who = report.identity
         click.echo(f"node        {who.node_name or who.node_id}  id {who.node_id}  boots {who.boot_counter}")

@@ -9,8 +9,8 @@ import pytest
 from jepsen.sim.faults import SimCrash
 from jepsen.sim.vfs import SimVfs
 from jetstore.errors import Corruption, OperatingError
-from jetstore.store.key_file import NAMES, open_keys, read_keys
-from jetstore.store.keys import DataKey, Encryption
+from jetstore.store.key_file import NAMES, end_mixed, open_keys, read_keys
+from jetstore.store.keys import DataKey, Encryption, Keys
 
 CHEAP = 16
 FIRST = Encryption("first", cost=CHEAP)
@@ -66,8 +66,6 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
         with pytest.raises(OperatingError, match=match):
             read_keys(vfs, wanted, Random(3).randbytes)
     assert [vfs.peek(name) for name in NAMES] == before
-    with pytest.raises(OperatingError, match="is not encrypted and stays so"):
-        open_keys(SimVfs(), FIRST, Random(1).randbytes, is_new=False)
 
 
 def test_a_new_secret_seals_all_keys_anew_and_adds_one() -> None:
@@ -148,3 +146,58 @@ def test_a_power_cut_at_every_boundary(before: Encryption | None, wanted: Encryp
             again = opened(twin, Encryption(wanted.secret, cost=CHEAP), seed=11)
             assert again == found
             assert all(opened(half, Encryption(wanted.secret, cost=CHEAP)) == found for half in halves(twin))
+
+
+def mixed(vfs: SimVfs, wanted: Encryption = FIRST, seed: int = 1) -> Keys:
+    keys, _ = open_keys(vfs, wanted, Random(seed).randbytes, is_new=False)
+    assert keys is not None
+    return keys
+
+
+def test_a_plain_store_gets_keys_that_say_so_until_they_are_told_otherwise() -> None:
+    vfs = SimVfs()
+    first = mixed(vfs)
+    assert first.is_mixed
+    before = [vfs.peek(name) for name in NAMES]
+    assert mixed(vfs, seed=2).data_keys == first.data_keys
+    assert [vfs.peek(name) for name in NAMES] == before, "nothing was written"
+    second = mixed(vfs, SECOND, seed=3)
+    assert (second.is_mixed, len(second.data_keys)) == (True, 2), "another secret changes nothing of that"
+    end_mixed(vfs, second.when_sealed)
+    third = mixed(vfs, Encryption("second", cost=CHEAP), seed=4)
+    assert (third.is_mixed, third.data_keys) == (False, second.data_keys)
+
+
+def test_no_room_to_begin_with_changes_nothing() -> None:
+    vfs = SimVfs()
+
+    def full() -> None:
+        raise OperatingError("no room")
+
+    with pytest.raises(OperatingError, match="no room"):
+        open_keys(vfs, FIRST, Random(1).randbytes, is_new=False, check_beginning=full)
+    assert vfs.files() == []
+
+
+def test_a_power_cut_at_every_boundary_of_the_end() -> None:
+    """A store that was mixed is, or is not any more; and once it is not it never is again."""
+    vfs = SimVfs()
+    keys = mixed(vfs)
+    seen = set()
+    for point in range(1, 40):
+        for seed in range(4):
+            twin = vfs.clone()
+            twin.crash_at(twin.boundaries + point)
+            try:
+                end_mixed(twin, keys.when_sealed)
+            except SimCrash:
+                twin.crash(Random(seed))
+            else:
+                assert seen == {True, False}
+                return
+            found = mixed(twin, seed=5)
+            assert found.data_keys == keys.data_keys
+            seen.add(found.is_mixed)
+            for half in halves(twin):
+                assert mixed(half, seed=6).is_mixed == found.is_mixed
+    raise AssertionError("it never ends")

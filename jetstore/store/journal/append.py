@@ -14,10 +14,10 @@ from jetstore.errors import DiskFull
 from jetstore.hot.crc import crc32c
 from jetstore.limits import KIB, SECTOR_BYTES, Limits
 from jetstore.store.journal import format as fmt
-from jetstore.store.journal.files import FileSet, Spare, file_path
+from jetstore.store.journal.files import JOURNAL_DIR, FileSet, Spare, file_path
 from jetstore.store.journal.format import Header, Line
 from jetstore.store.journal.reread import Extent
-from jetstore.store.journal.table import GroupTable
+from jetstore.store.journal.table import NOWHERE, GroupTable
 from jetstore.store.keys import NO_MARK
 from jetstore.store.ports import JournalStatus, Kind, Record
 from jetstore.store.vfs import Vfs
@@ -191,6 +191,22 @@ class Journal:
             self.files.make_ready()
             self.begin_file(self.files.take(), ())
         return sorted(self.table.live.get(number, ()))
+
+    def leave_older(self, before: int) -> tuple[list[int], bool]:
+        """Give all files numbered below ``before`` back that nothing needs; whose entries keep others, and whether any
+        is left, or a spare that still holds what was in one. Needs blocks: what it says changes with them.
+        """
+        position, files = self.position, self.files
+        released = [number for number in files.released if number < before]
+        for number in released:
+            self.vfs.unlink(file_path(number))
+        if released:
+            self.vfs.fsync_dir(JOURNAL_DIR)
+            files.released = [number for number in files.released if number >= before]
+        keeping = {uid for number, uids in self.table.live.items() if NOWHERE < number < before for uid in uids}
+        known = {*self._needed(), *position.listed, *position.dropped, *position.ends}
+        is_left = min(known) < before or not all(spare.is_ready(files.file_bytes) for spare in files.spares)
+        return sorted(keeping), is_left
 
     def leave_uncounted(self, groups: Iterable[int]) -> None:
         """Exactly these groups get no new publishes: what only they pin does not count against the maximum."""

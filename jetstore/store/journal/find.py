@@ -18,6 +18,7 @@ from jetstore.store.journal.files import file_path
 from jetstore.store.journal.format import Header, Line
 from jetstore.store.journal.reread import Extent, headers
 from jetstore.store.journal.scan import slice_head
+from jetstore.store.keys import shown
 from jetstore.store.ports import EntryRef, Kind
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.vfs import Vfs
@@ -96,7 +97,7 @@ class EntryFinder:
                     offset=line.offset,
                 )
             if self._vfs.keys is not None:
-                body = self._vfs.keys.journal(self._marks[file], line.offset, body)
+                body = shown(self._vfs.keys, self._marks[file], line.offset, body)
             self._body = line, list(iter_entries(body))
         count, data = self._body[1][index - line.first_index]
         return EntryRef(index, Term(line.term), count, data)

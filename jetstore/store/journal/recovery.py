@@ -20,6 +20,7 @@ from jetstore.store.journal.format import Line
 from jetstore.store.journal.scan import FoundBlock, FoundFile, scan_file
 from jetstore.store.journal.table import NOWHERE, GroupState, GroupTable, Run
 from jetstore.store.journal.verdicts import Step, Verdict, is_whole_table, judge
+from jetstore.store.keys import shown
 from jetstore.store.ports import PLAIN, EntryRef, GroupRecovery, JournalRecovery, Kind, Record
 from jetstore.store.vfs import Vfs
 from jetstore.types import GroupUid, RaftIndex, Term
@@ -275,10 +276,13 @@ class _Opening:
 
     def _shown(self, file: int, offset: int, body: bytes) -> bytes | None:
         """A body as it was before an encrypted store hid it; None if no head of its file tells how."""
-        if self.vfs.keys is None:
+        keys = self.vfs.keys
+        if keys is None:
             return body
         found = self.scanned.get(file)
-        return self.vfs.keys.journal(found.blocks[0].header.mark, offset, body) if found and found.blocks else None
+        if not found or not found.blocks:
+            return None
+        return shown(keys, found.blocks[0].header.mark, offset, body)
 
     def _salvage(self, file: int, line: Line) -> list[tuple[int, bytes]]:
         """The first entries of a damaged record that stand in good sectors."""

@@ -13,6 +13,7 @@ from jetstore.limits import MIB, SECTOR_BYTES
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import file_path
 from jetstore.store.journal.format import Header, Line
+from jetstore.store.keys import check_plain
 from jetstore.store.salvage import pread_salvaged
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer
@@ -86,7 +87,8 @@ def read_all(vfs: Vfs, number: int) -> tuple[bytes, int, bool]:
 def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
     """Everything that can be read of one file.
 
-    FormatUnknown if a block is of a version this build does not know, or hidden by a key that the store does not have.
+    FormatUnknown if a block is of a version this build does not know, or hidden by a key that the store does not have;
+    Corruption if it is not hidden and must be.
     """
     data, size, has_read_error = read_all(vfs, number)
     found = FoundFile(number, size, has_read_error=has_read_error)
@@ -104,6 +106,8 @@ def scan_file(vfs: Vfs, number: int, journal_id: bytes) -> FoundFile:
             view = memoryview(data)
         if header.version == fmt.MARKED_VERSION and (vfs.keys is None or not vfs.keys.knows(header.mark)):
             raise FormatUnknown("journal block of another key", file=file_path(number), offset=header.block_offset)
+        if header.version == fmt.VERSION:
+            check_plain(vfs.keys, file_path(number), header.block_offset)
         found.blocks.append(_examine(view, header))
         lsn = header.lsn
         found.end = end

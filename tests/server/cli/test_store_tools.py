@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 sys.path.insert(0, str(Path(__file__).parents[2] / "node"))
 
 from damaged_store import small_store
+from sealing_world import cut
 
 from jepsen.sim.encryption import Secrets
 from jepsen.sim.vfs import SimVfs
@@ -225,3 +226,25 @@ def test_an_encrypted_store_is_read_and_mended_with_its_key(tmp_path: Path) -> N
     assert "were unreadable and are removed" in mended.output
     assert run(verify_command, *with_key).exit_code == 0
     assert not any(b"OTHER" in path.read_bytes() for path in root.rglob("*") if path.is_file())
+
+
+def test_a_store_that_is_being_encrypted_is_read_and_mended(tmp_path: Path, disk: SimVfs) -> None:
+    root = laid_out(cut(disk, 120, OneSecret()), tmp_path / "jetstore")
+    config = tmp_path / "server.conf"
+    config.write_text('jetstream { key: "s3cret" }')
+    with_key = ("-sd", str(root), "-c", str(config))
+    before = fingerprint(root)
+    assert "this store is encrypted" in run(verify_command, "-sd", str(root)).output
+    shown = run(inspect, *with_key).output
+    assert "messages 40" in shown
+    assert "what was stored before is not all encrypted yet" in shown
+    verified = run(verify_command, *with_key)
+    assert verified.exit_code == 0, verified.output
+    assert fingerprint(root) == before
+    segment = next((root / "groups/2/segments").iterdir())
+    flip(segment, 200)
+    assert run(verify_command, *with_key).exit_code == 1
+    mended = run(recover_command, *with_key, "--export", str(tmp_path / "export"))
+    assert mended.exit_code == 0, mended.output
+    assert run(verify_command, *with_key).exit_code == 0
+    assert "not all encrypted yet" in run(inspect, *with_key).output

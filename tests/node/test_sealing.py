@@ -1,0 +1,264 @@
+"""Goal: a plain store that gets a key becomes an encrypted one, and loses nothing, whatever dies when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from random import Random
+
+import pytest
+from damaged_store import LIMITS, fingerprint, flip, play_over, put
+from sealing_world import (
+    ALL,
+    SUBJECTS,
+    WORDS,
+    Given,
+    NoSecret,
+    check_all,
+    convert,
+    cut,
+    keys_of,
+    operations,
+    plain_store,
+    put_file,
+    sealed,
+    sealing,
+    shows,
+)
+from test_recover import run_recover
+
+from jepsen.sim.client import Client
+from jepsen.sim.command import quiet
+from jepsen.sim.encryption import Secrets
+from jepsen.sim.vfs import SimVfs
+from jepsen.sim.world import World
+from jetstore.errors import Corruption, OperatingError
+from jetstore.limits import MIB
+from jetstore.node.examine import StoreReport, examine, verify
+from jetstore.store.checkpoint_files import KIND_KEYS, is_sealed_file, read_chunk, read_framed, write_framed
+from jetstore.store.key_file import NAMES
+from jetstore.types import GroupUid
+
+STEP = 1 if os.environ.get("JETSTORE_DEEP") else 11
+
+
+@pytest.fixture(scope="module")
+def plain() -> SimVfs:
+    return plain_store()
+
+
+@pytest.fixture(scope="module")
+def done(plain: SimVfs) -> SimVfs:
+    return convert(plain)
+
+
+def look(vfs: SimVfs, given: Secrets | None = None) -> StoreReport:
+    """``jetstore verify``."""
+    vfs = vfs.clone()
+    vfs.keys = keys_of(vfs, given)
+    before = fingerprint(vfs)
+    report, files = examine(vfs, LIMITS)
+    verify(vfs, LIMITS, report)
+    files.close()
+    assert fingerprint(vfs) == before
+    return report
+
+
+def wrong(report: StoreReport) -> set[str]:
+    return {*report.findings, *[finding for group in report.groups for finding in group.findings]}
+
+
+def refused(vfs: SimVfs, given: Secrets) -> str:
+    """Why a start over the disk ends before it serves. It changed nothing but the counter of starts."""
+    quiet()
+    world = World(Random(1), limits=LIMITS)
+    machine = world.machine
+    machine.secrets = given
+    try:
+        machine.change_disk(vfs.clone(), is_own=True)
+        machine.vfs.kill()
+
+        async def main() -> None:
+            machine.power_on()
+            await asyncio.sleep(0.2)
+            machine.kill(1e6)
+
+        world.run(main())
+        before, after = fingerprint(vfs), fingerprint(machine.vfs)
+        assert [path for path in before if before[path] != after.pop(path) and not path.startswith("IDENTITY")] == []
+        assert not after
+        (_, error), *_ = machine.exits
+        assert isinstance(error, OperatingError | Corruption)
+        return str(error)
+    finally:
+        world.close()
+
+
+def test_nothing_shows_what_is_stored_and_everything_is_there(plain: SimVfs, done: SimVfs) -> None:
+    assert set(shows(plain, WORDS + SUBJECTS)) == {*WORDS, *SUBJECTS}, "the look is not blind"
+    assert shows(done, WORDS + SUBJECTS) == {}
+    assert not keys_of(done).is_mixed
+    assert look(done).is_sound
+    again = convert(done)
+    assert shows(again) == {}
+
+
+def test_a_power_cut_at_any_boundary(plain: SimVfs) -> None:
+    count = operations(plain)
+    assert count > 150
+    mixed = 0
+    for at in range(1, count + 1, STEP):
+        left = cut(plain, at)
+        if left.exists(NAMES[0]) or left.exists(NAMES[1]):
+            assert wrong(look(left)) <= {"the two copies of the head differ"}, at
+            mixed += keys_of(left).is_mixed
+        left = cut(left, at // 2 + 1)  # and once more, elsewhere
+        assert shows(convert(left)) == {}, at
+    assert mixed > count // STEP // 2
+
+
+def half(plain: SimVfs, at: int = 150) -> SimVfs:
+    """A store in the middle of it: some is sealed, some is not."""
+    left = cut(plain, at)
+    assert keys_of(left).is_mixed
+    assert b"......" in shows(left)
+    assert any(is_sealed_file(left, path) for path in left.files())
+    return left
+
+
+def test_what_does_not_fit_is_refused_in_the_middle_of_it_and_harms_nothing(plain: SimVfs) -> None:
+    left = half(plain)
+    assert "the key does not open this store" in refused(left, Given("another"))
+    assert "nor does the previous one" in refused(left, Given("another", previous="a third"))
+    assert "it opens with its key alone, and there is no way back" in refused(left, NoSecret())
+    assert shows(convert(left)) == {}
+
+
+def test_another_secret_and_cipher_in_the_middle_of_it(plain: SimVfs) -> None:
+    left = convert(half(plain), Given("new", "aes", "s3cret"))
+    keys = keys_of(left, Given("new"))
+    assert (keys.is_mixed, keys.newest, keys.data_keys[2].cipher) == (False, 2, "aes")
+    assert shows(left) == {}
+    assert look(left, Given("new")).is_sound
+    assert "does not open" in refused(left, Given())
+
+
+def test_a_plain_store_without_the_room_is_refused_and_stays_plain(plain: SimVfs) -> None:
+    full = plain.clone()
+    full.capacity_bytes = full.used_bytes + LIMITS.disk_resume_bytes
+    assert "no room to encrypt what this store holds" in refused(full, Given())
+    play_over(full, lambda world, client: check_all(client))
+
+
+def test_it_waits_for_room_and_goes_on_by_itself(plain: SimVfs) -> None:
+    async def story(world: World, client: Client) -> None:
+        await asyncio.sleep(5)
+        assert any("no room to write" in reason for reason in sealing(world).reasons)
+        await put(client, ALL + 1, ALL + 3)
+        await check_all(client, ALL + 3)
+        assert sealing(world).is_due
+        world.machine.vfs.capacity_bytes = 64 * MIB
+        await sealed(world)
+        await check_all(client, ALL + 3)
+
+    full = cut(plain, 60)
+    full.capacity_bytes = full.used_bytes + LIMITS.disk_reserve_bytes + LIMITS.journal_file_bytes
+    left, _ = play_over(full, story, secrets=Given())
+    assert shows(left) == {}
+
+
+def test_a_store_that_lost_its_keys_gets_no_new_ones(plain: SimVfs, done: SimVfs) -> None:
+    for left in (half(plain), done.clone()):
+        for name in NAMES:
+            left.lose(name)
+        assert "its KEYS and KEYS.b are gone" in refused(left, Given())
+        for path in left.files():
+            if path.startswith("journal"):
+                left.lose(path)
+        assert "its KEYS and KEYS.b are gone" in refused(left, Given())
+
+
+def test_plain_files_slipped_into_an_encrypted_store_are_damage(plain: SimVfs, done: SimVfs) -> None:
+    """What was there before, under the names that count now."""
+    segment = next(path for path in done.files() if "/2/segments/" in path)
+    older = next(path for path in plain.files() if path.endswith(segment.rpartition("/")[2].replace("-1.seg", ".seg")))
+    for old, new, what in (
+        (older, segment, "unreadable: not sealed"),
+        ("groups/2/HEAD.a", "groups/2/HEAD.a", "not sealed, in an encrypted store in groups/2/HEAD.a"),
+    ):
+        left = done.clone()
+        put_file(left, new, plain.peek(old))
+        assert any(what in finding for finding in wrong(look(left))), new
+    left = done.clone()
+    chunk = next(path for path in left.files() if "/3/chunks/" in path)
+    put_file(left, chunk, plain.peek("groups/3/chunks/index-1"))
+    left.keys = keys_of(left)
+    with pytest.raises(Corruption, match="not sealed, in an encrypted store"):
+        read_chunk(left, GroupUid(3), chunk.rpartition("/")[2])
+    left = done.clone()
+    number = max(path for path in plain.files() if path.startswith("journal") and any(plain.peek(path)))
+    for path in [path for path in left.files() if path.startswith("journal")]:
+        left.lose(path)
+    put_file(left, number, plain.peek(number))
+    assert any("not sealed, in an encrypted store" in finding for finding in wrong(look(left)))
+    assert "not sealed, in an encrypted store" in refused(left, Given())
+
+
+def test_nobody_without_the_secret_makes_a_store_mixed_again(done: SimVfs) -> None:
+    left = done.clone()
+    for name in NAMES:
+        content = json.loads(read_framed(left, GroupUid(0), KIND_KEYS, name))
+        write_framed(left, GroupUid(0), KIND_KEYS, name, json.dumps({**content, "mixed": True}).encode())
+    assert "the key does not open this store" in refused(left, Given())
+
+
+def test_a_power_cut_between_the_copies_of_keys(plain: SimVfs, done: SimVfs) -> None:
+    mixed = half(plain)
+    for new, old in (NAMES, reversed(NAMES)):
+        left = done.clone()
+        put_file(left, old, mixed.peek(old))
+        # Other data keys, but of the same secret: which copy counts is what is looked at.
+        assert keys_of(left).is_mixed == (new == NAMES[1])
+
+
+def test_damage_keeps_it_from_ending_and_is_not_hidden(plain: SimVfs) -> None:
+    left = plain.clone()
+    path = next(path for path in left.files() if "/2/segments/" in path)
+    flip(left, path, 300)
+
+    async def story(world: World, client: Client) -> None:
+        await asyncio.sleep(20)
+        assert sealing(world).is_due
+        (reason,) = sealing(world).reasons
+        assert path in reason
+        assert (await client.api("STREAM.INFO.S"))["state"]["messages"] == ALL
+
+    left, _ = play_over(left, story, secrets=Given())
+    assert {name for paths in shows(left).values() for name in paths} == {path}
+    assert any(path in finding for finding in wrong(look(left)))
+    left.keys = keys_of(left)
+    done, remaining, _ = run_recover(left)
+    assert (len(done), remaining) == (1, [])
+    left.keys = None
+
+    async def ends(world: World, client: Client) -> None:
+        await sealed(world)
+
+    left, _ = play_over(left, ends, secrets=Given())
+    assert shows(left) == {}
+    assert look(left).is_sound
+
+
+def test_new_messages_meanwhile(plain: SimVfs) -> None:
+    async def story(world: World, client: Client) -> None:
+        last = ALL
+        while sealing(world).is_due:
+            await put(client, last + 1, last + 1)
+            last += 1
+        assert last > ALL
+        await check_all(client, last)
+
+    left, _ = play_over(plain, story, secrets=Given())
+    assert shows(left) == {}
+    assert look(left).is_sound
