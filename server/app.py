@@ -50,6 +50,7 @@ from server.net.options import NetOptions
 from server.protocol.client import ProtocolOptions
 from server.protocol.info import ServerInfo
 from server.route.router import Router
+from server.route.tracing import Tracing
 from server.system import UNSHARED, SystemServices
 
 if TYPE_CHECKING:
@@ -172,6 +173,11 @@ class Server:
             world.loop,
         )
         self.clients.events = self.events
+        tracing = Tracing(
+            options.system_name, lambda: self.system.pages.server(), world.clock.wall_ns, Random(f"{seed} traces")
+        )
+        for each in self.accounts:
+            each.router.tracing = tracing
         self.monitor: Monitor | None = None
         self.http_port = 0
         self.websocket_port = 0

@@ -179,6 +179,12 @@ class _Requests:
             elif batch.replies[at]:
                 self._refuse(subject, batch.replies[at], batch.client)
 
+    def traced_to(self, subject: bytes) -> bytes:
+        """On which subject a traced request counts as one to a service of the system account; b"" = as none."""
+        if self._is_system:
+            return b""
+        return b"$SYS.REQ.USER.%b.INFO" % self._router.account.encode() if subject == USER_INFO else subject
+
     def _refuse(self, subject: bytes, reply: bytes, client: object) -> None:
         """Nobody answers this, unless somebody else subscribes to it."""
         match = self._router.sublist.match(subject)

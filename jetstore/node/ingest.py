@@ -7,7 +7,7 @@ sends all PubAcks of the entry with one call. Nothing is done per message on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
@@ -21,8 +21,9 @@ from jetstore.node import pub_ack
 from jetstore.node.batches import Batches
 from jetstore.node.fast_batches import FastBatches, FastRun
 from jetstore.node.fast_reply import SUFFIX, is_fast
-from jetstore.node.ports import Inbound
+from jetstore.node.ports import Inbound, MessageTrace
 from jetstore.node.rooms import Room
+from jetstore.node.traced import TracedReply, answer_of, followed, stored_form, tried
 from jetstore.store.ports import Columns
 from jetstore.stream import headers
 from jetstore.stream.entries import FastHead, encode_fast, encode_publish
@@ -60,6 +61,8 @@ class Ingest:
         """What the account and the node may hold; None: no bound."""
         self.transform: SubjectTransform | None = None
         """What subjects become before they are stored; those that do not match stay."""
+        self._followed = 0
+        """Messages under way whose way is told."""
         self.in_flight_messages = 0
         self.in_flight_bytes = 0
         self.messages_total = 0
@@ -72,13 +75,44 @@ class Ingest:
         """Whether this member takes the subjects only to say no: who leads elsewhere then goes before it."""
         return not self._group.serves
 
+    judges_traced = True
+    """It can say what would become of a message."""
+
     def on_messages(self, batch: Inbound) -> None:
         """Take a run of publishes (``InboundHandler``); refuse it at once where it definitely cannot be stored."""
+        if batch.trace is not None:
+            traced = self._traced(batch, batch.trace)
+            if traced is None:
+                return
+            batch = traced
         joined = b" ".join(batch.replies)
         if b"$" in joined and SUFFIX[1:] in joined:  # one letter is found far faster than three
             self._take_fast(batch)
         else:
             self._take(batch)
+
+    def _traced(self, batch: Inbound, trace: MessageTrace) -> Inbound | None:
+        """A message whose way is told, as it is to be stored; None: it was only asked what would become of it."""
+        group = self._group
+        reply = followed(group, batch, self.transform, trace.at_stream(self._name))
+        if trace.is_only:
+            outcome = tried(group, batch, reply.subject)
+            reply.tell(outcome)
+            if outcome is not None and batch.replies[0] and group.answers:
+                group.outlet.publish(batch.replies, NO_HEADERS, [answer_of(self._name, self._place, outcome)])
+            return None
+        if is_fast(reply) or (self.takes_batches and BATCH_ID_LINE in reply.header):
+            reply.tell(None)  # of batches it is told that they came
+            return stored_form(batch, batch.replies[0])
+        self._followed += 1
+        return stored_form(batch, reply)
+
+    def _tell(self, replies: Sequence[bytes], of: Callable[[int, TracedReply], None]) -> None:
+        """Some of these may belong to messages whose way is told."""
+        for position, reply in enumerate(replies):
+            if isinstance(reply, TracedReply):
+                self._followed -= 1
+                of(position, reply)
 
     def _take(self, batch: Inbound) -> None:
         group = self._group
@@ -292,7 +326,7 @@ class Ingest:
         """What waits and what is under way is never answered: its outcome is unknown here."""
         self._subjects, self._replies, self._payloads, self._header_lens = [], [], [], []
         self._has_headers = False
-        self._bytes = self.in_flight_messages = self.in_flight_bytes = 0
+        self._bytes = self.in_flight_messages = self.in_flight_bytes = self._followed = 0
         self.batches.clear()
         self._runs = []
         self.fast.clear()
@@ -352,6 +386,8 @@ class Ingest:
         def applied(outcome: PublishOutcome) -> None:
             self.in_flight_messages -= count
             self.in_flight_bytes -= size
+            if self._followed:
+                self._tell(replies, lambda at, reply: reply.tell(outcome.exceptions.get(at)))
             if wants_answer and group.answers:
                 self._answer(outcome, replies)
             if runs:
@@ -410,6 +446,8 @@ class Ingest:
         outlet.publish([replies[p] for p in wanted], NO_HEADERS, [answers[p] for p in wanted])
 
     def _refuse(self, replies: Sequence[bytes], answer: bytes, header: bytes = b"") -> None:
+        if self._followed:
+            self._tell(replies, lambda _, reply: reply.tell_refusal(answer))
         wanted = [reply for reply in replies if reply]
         if wanted and self._group.answers:
             header_lens = [len(header)] * len(wanted) if header else NO_HEADERS

@@ -25,6 +25,21 @@ class Inbound:
     account: str
     client: object
     """Who published (the front end's connection object); only compared, and named in advisories."""
+    trace: MessageTrace | None = None
+    """Of a run of one message whose way is being told."""
+
+
+class MessageTrace(Protocol):
+    """The story of one message on its way; what a stream says of it goes in, too."""
+
+    is_only: bool
+    """Nothing may happen: it is only said what would."""
+
+    def at_stream(self, stream: str) -> Callable[[str, bool, str], None]:
+        """The message came to this stream. To be called when it is known what became of it.
+
+        With the subject it is stored on ("" = it is not stored), whether nobody was interested, and what was wrong.
+        """
 
 
 class InboundHandler(Protocol):

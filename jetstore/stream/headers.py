@@ -164,6 +164,16 @@ def with_line(header: bytes, name: bytes, text: bytes) -> bytes:
     return b"%b%b: %b\r\n\r\n" % (header[:-2], name, text)
 
 
+def replaced(header: bytes, name: bytes, text: bytes) -> bytes:
+    """The block with this value in the first line of this name, which is added at the end if there is none."""
+    start = header.find(b"\r\n" + name + b":")
+    if start < 0:
+        return with_line(header, name, text)
+    start += len(name) + 3
+    start += header[start : start + 1] == b" "
+    return header[:start] + text + header[header.find(b"\r\n", start) :]
+
+
 def storable(header: bytes) -> bytes:
     """The block as it is stored: no status in its first line, no ``Nats-Request-Info``; b"" if nothing is left."""
     if not header.startswith(PLAIN_START):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from jetstore.model.infos import AccountLimits
-from jetstore.model.subjects import is_subset, is_valid_subject
+from jetstore.model.subjects import is_subset, is_valid_literal, is_valid_subject
 from jetstore.model.times import parse_duration
 from jetstore.model.transforms import SubjectTransform, TransformError
 from server.config.authorization import GLOBAL_ACCOUNT, User, duplicate_user, read_users, with_default
@@ -33,6 +33,7 @@ from server.config.values import (
 
 SYSTEM_ACCOUNT: Final = "$SYS"
 RESPONSE_WAIT_NS: Final = 120 * SECOND
+PERCENT_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Export:
     """One answer a request."""
     threshold_ns: int = 0
     """How long answers may take, and be apart; 0: two minutes."""
+    allows_trace: bool = False
+    """Of a service: traces of requests from other accounts say what became of them here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Import:
     """Subject here; "": the same."""
     is_shared: bool = False
     """The service learns all about who asks (``Nats-Request-Info``), not just the account."""
+    allows_trace: bool = False
+    """Of a stream: traces of the exporter's messages say who gets them here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,10 @@ class AccountOptions:
     max_subscriptions: int = -1
     """Of each connection."""
     max_payload_bytes: int = -1
+    trace_dest: str = ""
+    """Where traces go of messages with a sampled ``traceparent``; "": nowhere."""
+    trace_sampling: int = 0
+    """Percent of them that are traced; 0 = all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +256,9 @@ _EXPORT: Final[Table] = {
     "accounts": _account_names,
     **dict.fromkeys(("response", "response_type"), _response_type),
     **dict.fromkeys(("threshold", "response_threshold", "response_max_time", "response_time"), _threshold),
+    "allow_trace": boolean("allows_trace"),
 }
-_EXPORT_REFUSED: Final = frozenset(("latency", "account_token_position", "allow_trace"))
+_EXPORT_REFUSED: Final = frozenset(("latency", "account_token_position"))
 
 
 def _export(reader: Reader, entry: Entry) -> Export:
@@ -263,6 +273,8 @@ def _export(reader: Reader, entry: Entry) -> Export:
         raise Mistake("Detected response directive on non-service")
     if not is_service and "threshold_ns" in fields:
         raise Mistake("Detected response threshold on non-service")
+    if not is_service and "allows_trace" in fields:
+        raise Mistake("Detected allow_trace directive on non-service")
     subject = fields.pop("service", "") or fields.pop("stream")
     if not is_valid_subject(subject):
         raise Mistake(f'Error adding export "{subject}": invalid subject')
@@ -288,13 +300,13 @@ _IMPORT: Final[Table] = {
     "prefix": text("prefix"),
     "to": text("to"),
     "share": boolean("share"),
+    "allow_trace": boolean("allow_trace"),
 }
-_IMPORT_REFUSED: Final = frozenset(("allow_trace",))
 
 
 def _import(reader: Reader, entry: Entry) -> Import | None:
     found = len(reader.problems)
-    fields = reader.block(as_map("import", entry), _IMPORT, _IMPORT_REFUSED)
+    fields = reader.block(as_map("import", entry), _IMPORT)
     if len(reader.problems) > found:
         return None
     if ("stream" in fields) == ("service" in fields):
@@ -308,7 +320,9 @@ def _import(reader: Reader, entry: Entry) -> Import | None:
         local = f"{fields['prefix'].rstrip('.')}.{subject}"
     if "share" in fields and not is_service:
         raise Mistake("share is for services")
-    return Import(account, subject, is_service, local, fields.get("share", False))
+    if "allow_trace" in fields and is_service:
+        raise Mistake("Detected allow_trace directive on a non-stream")
+    return Import(account, subject, is_service, local, fields.get("share", False), fields.get("allow_trace", False))
 
 
 def _each(option: str, read_one: object) -> ReadValue:
@@ -329,6 +343,35 @@ def _each(option: str, read_one: object) -> ReadValue:
     return read
 
 
+# -- message tracing ----------------------------------------------------------------------------------------------
+
+
+def _trace_dest(reader: Reader, name: str, entry: Entry) -> Fields:
+    found = as_text(name, entry)
+    if not is_valid_literal(found):
+        raise Mistake(f'Trace destination "{found}" is not valid')
+    return {"trace_dest": found}
+
+
+def _trace_sampling(reader: Reader, name: str, entry: Entry) -> Fields:
+    try:
+        percent = int(str(entry.value).removesuffix("%")) if isinstance(entry.value, int | str) else 0
+    except ValueError:
+        raise Mistake(f'Invalid trace destination sampling value "{entry.value}"') from None
+    if not 0 < percent <= PERCENT_MAX:
+        raise Mistake(f"Trace destination sampling value {percent} is invalid, needs to be [1..100]")
+    return {"trace_sampling": percent}
+
+
+def _msg_trace(reader: Reader, name: str, entry: Entry) -> Fields:
+    if not isinstance(entry.value, dict):
+        return _trace_dest(reader, name, entry)
+    fields = reader.block(entry.value, {"dest": _trace_dest, "sampling": _trace_sampling})
+    if "trace_dest" not in fields and "trace_sampling" in fields:
+        raise Mistake("Trace destination sampling without a destination")
+    return fields
+
+
 # -- accounts -----------------------------------------------------------------------------------------------------
 
 _ACCOUNT: Final[Table] = {
@@ -339,8 +382,9 @@ _ACCOUNT: Final[Table] = {
     **dict.fromkeys(("mappings", "maps"), _mappings),
     **dict.fromkeys(("default_permissions", "default_permission", "permissions"), permissions("permissions")),
     "limits": _limits,
+    **dict.fromkeys(("msg_trace", "trace_dest"), _msg_trace),
 }
-_ACCOUNT_REFUSED: Final = frozenset(("nkey", "msg_trace", "trace_dest"))
+_ACCOUNT_REFUSED: Final = frozenset(("nkey",))
 
 
 def _account(reader: Reader, name: str, entry: Entry) -> AccountOptions:

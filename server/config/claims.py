@@ -11,9 +11,9 @@ from datetime import time
 from typing import Any, Final
 
 from jetstore.model.infos import AccountLimits
-from jetstore.model.subjects import is_valid_subject
+from jetstore.model.subjects import is_valid_literal, is_valid_subject
 from server.config import nkey
-from server.config.accounts import AccountOptions, Export, Import, MappingOptions, checked_mapping
+from server.config.accounts import PERCENT_MAX, AccountOptions, Export, Import, MappingOptions, checked_mapping
 from server.config.jwt import BadToken, Token, decode, strings, value
 from server.config.permissions import ANSWERS_EXPIRE_NS, ANSWERS_MAX, PermissionOptions, SubjectRules
 from server.config.values import refusal
@@ -77,7 +77,7 @@ def account_claims(text: str, name: str) -> AccountClaims:
     if token.not_before_s:
         raise BadToken(refusal("nbf of an account"))
     body = token.body
-    for key in ("authorization", "trace", "cluster_traffic"):
+    for key in ("authorization", "cluster_traffic"):
         found = body.get(key)
         if any(found.values()) if isinstance(found, dict) else found:
             raise BadToken(refusal(key))
@@ -100,6 +100,7 @@ def account_claims(text: str, name: str) -> AccountClaims:
         max_connections=_limit(limits, "conn"),
         max_subscriptions=_limit(limits, "subs"),
         max_payload_bytes=_limit(limits, "payload"),
+        **_trace(body),
     )
     return AccountClaims(
         options,
@@ -235,7 +236,7 @@ def _is_service(body: Mapping[str, Any]) -> bool:
 
 
 def _export(body: dict[str, Any]) -> Export:
-    for key in ("token_req", "account_token_position", "service_latency", "allow_trace", "revocations"):
+    for key in ("token_req", "account_token_position", "service_latency", "revocations"):
         if body.get(key):
             raise BadToken(refusal(f"{key} of an export"))
     return Export(
@@ -243,20 +244,35 @@ def _export(body: dict[str, Any]) -> Export:
         _is_service(body),
         is_single=value(body, "response_type", "") in ("", "Singleton"),
         threshold_ns=value(body, "response_threshold", 0),
+        allows_trace=value(body, "allow_trace", False),
     )
 
 
 def _import(body: dict[str, Any]) -> Import:
-    for key in ("token", "share", "allow_trace"):
+    for key in ("token", "share"):
         if body.get(key):
             raise BadToken(refusal(f"{key} of an import"))
     account, subject, is_service = value(body, "account", ""), _subject(body, "subject"), _is_service(body)
     local, to = value(body, "local_subject", ""), value(body, "to", "")
+    allows_trace = value(body, "allow_trace", False) and not is_service
     if local or not to:
-        return Import(account, subject, is_service, local)
+        return Import(account, subject, is_service, local, allows_trace=allows_trace)
     if is_service:  # in this older form the subject is the importer's
         return Import(account, to, is_service, subject)
-    return Import(account, subject, is_service, f"{to.rstrip('.')}.{subject}")
+    return Import(account, subject, is_service, f"{to.rstrip('.')}.{subject}", allows_trace=allows_trace)
+
+
+def _trace(body: Mapping[str, Any]) -> dict[str, Any]:  # Any: fields of ``AccountOptions``
+    """Where traces of messages with a ``traceparent`` go."""
+    given = value(body, "trace", {})
+    dest, percent = value(given, "dest", ""), value(given, "sampling", 0)
+    if not dest:
+        return {}
+    if not is_valid_literal(dest):
+        raise BadToken(f'"{dest}" is no subject that traces can go to')
+    if not 0 <= percent <= PERCENT_MAX:
+        raise BadToken("the sampling of traces is not a percentage")
+    return {"trace_dest": dest, "trace_sampling": percent}
 
 
 def _signing_key(given: object) -> tuple[str, UserRules | None]:

@@ -151,6 +151,10 @@ class ApiHandler:
         if here is not None:
             self._take(here)
 
+    def traced_to(self, subject: bytes) -> bytes:
+        """On which subject a traced request counts as one to a service of the system account; b"" = as none."""
+        return b"" if self._is_system else subject
+
     def on_passed_on(self, batch: Inbound, hops: int) -> None:
         """Requests that other nodes passed on; direct gets come in runs of their own."""
         here = self._left_here(batch, hops)

@@ -38,6 +38,7 @@ class Account:
         self.name = options.name
         self.options = options
         self.router = router
+        router.trace_dest, router.trace_sampling = options.trace_dest.encode(), options.trace_sampling
         self.is_system = is_system
         self.max_connections = options.max_connections
         """-1 = no limit, as with the others."""
@@ -111,13 +112,23 @@ class Accounts:
     def _share(self, options: AccountsOptions, importer: str, wanted: Import) -> None:
         home, source = self._by_name[importer].router, self._by_name[wanted.account].router
         if not wanted.is_service:
-            home.stream_imports.append(StreamImport(source, wanted.subject, wanted.local))
+            home.stream_imports.append(
+                StreamImport(source, wanted.subject, wanted.local, allows_trace=wanted.allows_trace)
+            )
             return
         export = export_for(options, importer, wanted)
         assert export is not None
         rule = AnswerRule(export.is_single, (export.threshold_ns or RESPONSE_WAIT_NS) / 1e9)
-        shared = wanted.is_shared
-        home.import_service(ServiceImport(source, wanted.subject, wanted.local, rule, is_shared=shared))
+        home.import_service(
+            ServiceImport(
+                source,
+                wanted.subject,
+                wanted.local,
+                rule,
+                is_shared=wanted.is_shared,
+                allows_trace=export.allows_trace,
+            )
+        )
 
 
 def _mappings(options: Sequence[MappingOptions], rng: Random) -> Mappings:

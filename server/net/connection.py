@@ -29,6 +29,7 @@ from server.route.subscription import Answers, Permits, Subscription
 if TYPE_CHECKING:
     from server.net.accounts import Account
     from server.net.client_server import ClientServer
+    from server.route.tracing import MessageTrace
 
 log = structlog.get_logger("clients")
 
@@ -65,6 +66,7 @@ class ClientConnection(asyncio.Protocol):
         self.verbose = True
         self.permits: Permits | None = None
         self.responses: Answers | None = None
+        self.trace: MessageTrace | None = None
         self.is_closed = False
         self.subscriptions: dict[bytes, Subscription] = {}
         self.in_msgs = self.in_bytes = self.out_msgs = self.out_bytes = self.stalls = 0
@@ -419,6 +421,11 @@ class ClientConnection(asyncio.Protocol):
             self._arm_deadline()
         if self._waiting and self._unsent_bytes < self.server.options.write_pause_bytes:
             self._release_waiting()
+
+    def traced_as(self) -> tuple[int, str, str]:
+        """What traces of messages call it: cid, name, account."""
+        name = self.protocol.connect.name if self.protocol is not None else ""
+        return self.cid, name, self.account.name
 
     def pending_bytes(self) -> int:
         """Output not yet given to the network."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jetstore.hot.wire import format_messages, strip_headers
 from server.route.sublist import Match, Sublist
 from server.route.subscription import Sink, Subscription
+
+if TYPE_CHECKING:
+    from server.route.tracing import MessageTrace
 
 
 class Columns(NamedTuple):
@@ -77,7 +80,8 @@ class Delivery:
     ) -> int:
         """One member a message, chosen at random; how many from the start somebody took."""
         count = len(columns.payloads)
-        members = [member for member in members if is_eligible(member, publisher)]
+        if publisher is None or publisher.trace is None:  # a trace tells whom it passed over
+            members = [member for member in members if is_eligible(member, publisher)]
         if not members:
             return 0
         if count == 1 or any(_is_special(member) for member in members):
@@ -95,7 +99,7 @@ class Delivery:
         return count
 
     def _to_queue_one_by_one(
-        self, members: list[Subscription], columns: Columns, publisher: Sink | None, target: bytes
+        self, members: Sequence[Subscription], columns: Columns, publisher: Sink | None, target: bytes
     ) -> int:
         """A member that cannot take the message is skipped and the next is tried."""
         taken = 0
@@ -113,6 +117,10 @@ class Delivery:
         """Format a run for one subscription; how many from the start it took."""
         sink = subscription.sink
         assert sink is not None
+        if publisher is not None and publisher.trace is not None:
+            taken = self._tell(publisher.trace, subscription, columns, publisher, target)
+            if taken is not None:
+                return taken
         if subscription.is_closed or sink.is_closed or (sink is publisher and not sink.echo):
             return 0
         if publisher is not None and self.drops_when_congested and sink.is_congested():
@@ -150,6 +158,23 @@ class Delivery:
         if sink.is_congested():
             self.is_congested = True
         return count
+
+    def _tell(
+        self, trace: MessageTrace, subscription: Subscription, columns: Columns, publisher: Sink, target: bytes
+    ) -> int | None:
+        """Note in its trace what becomes of a message here. How many are taken; None: it is to be delivered."""
+        shadow, subject = subscription.shadow, target or columns.subjects[0]
+        if shadow is not None:
+            seen = shadow.subjects(columns.subjects)[0]
+            if shadow.matches is not None and not shadow.matches(seen):
+                return 0
+            trace.exported(shadow.home.account, seen)
+            if not shadow.allows_trace:
+                return 1 if trace.is_only else None
+            subject = seen
+        if not trace.reaches(subscription, publisher, subject, drops_when_congested=self.drops_when_congested):
+            return 0
+        return 1 if trace.is_only else None
 
     def acks(self, subscription: Subscription, chunk: bytes, count: int) -> None:
         """Ready-made messages for one subscription without a limit."""

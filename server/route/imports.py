@@ -12,6 +12,7 @@ in the importer's account (``ReplyTable``). Bridges are synchronous: whether som
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ from jetstore.stream.headers import REQUEST_INFO, with_line, without
 from server.route.delivery import Columns
 from server.route.sublist import pattern_matches
 from server.route.subscription import Sink, Subscription
+from server.route.tracing import MessageTrace, redirected, unfollowed
 
 if TYPE_CHECKING:
     from server.route.router import Router
@@ -40,7 +42,7 @@ def _text(subject: bytes) -> str:
 class Shadow:
     """How what a shadow is given becomes what its owner subscribed to."""
 
-    __slots__ = ("home", "matches", "owner", "source", "transform")
+    __slots__ = ("allows_trace", "home", "matches", "owner", "source", "transform")
 
     def __init__(
         self,
@@ -49,8 +51,12 @@ class Shadow:
         source: Router,
         transform: SubjectTransform | None,
         matches: Callable[[bytes], bool] | None,
+        *,
+        allows_trace: bool = False,
     ) -> None:
         self.owner = owner
+        self.allows_trace = allows_trace
+        """Whether traces tell who gets it."""
         self.source = source
         """The exporter's, which has the shadow."""
         self.home = home
@@ -69,9 +75,10 @@ class Shadow:
 class StreamImport:
     """Messages on ``subject`` of another account, seen here as ``local``."""
 
-    def __init__(self, source: Router, subject: str, local: str) -> None:
+    def __init__(self, source: Router, subject: str, local: str, *, allows_trace: bool = False) -> None:
         """``local`` names the wildcards of ``subject`` by ``$n``, or has as many ``*``. Raises ``TransformError``."""
         self.source = source
+        self._allows_trace = allows_trace
         self.subject = subject
         local = local or subject
         dest = numbered(local, subject)
@@ -93,7 +100,7 @@ class StreamImport:
             else:
                 subject = narrowed
         shadow = Subscription(subject.encode("latin-1"), owner.queue, owner.sid, sink=owner.sink)
-        shadow.shadow = Shadow(owner, home, self.source, self.transform, matches)
+        shadow.shadow = Shadow(owner, home, self.source, self.transform, matches, allows_trace=self._allows_trace)
         return shadow
 
     def carries(self, subject: bytes) -> bool:
@@ -132,11 +139,22 @@ class ServiceImport:
     """Requests on ``local`` here are requests on ``subject`` of another account. Raises ``TransformError``."""
 
     def __init__(
-        self, target: Router, subject: str, local: str, answers: AnswerRule, *, is_shared: bool = False
+        self,
+        target: Router,
+        subject: str,
+        local: str,
+        answers: AnswerRule,
+        *,
+        is_shared: bool = False,
+        allows_trace: bool = False,
     ) -> None:
-        """``is_shared``: who answers learns all about who asks, not just the account."""
+        """``is_shared``: who answers learns all about who asks, not just the account.
+
+        ``allows_trace``: traces tell what becomes of requests there.
+        """
         self.target = target
         self.is_shared = is_shared
+        self._allows_trace = allows_trace
         local = local or subject
         dest = numbered(local, subject)
         self.pattern = pattern_of(dest)
@@ -158,7 +176,8 @@ class ServiceImport:
 
     def forward(self, home: Router, client: Sink | None, columns: Columns) -> int:
         """Hand requests over; how many from the start somebody took."""
-        target, subjects = self.target, columns.subjects
+        target, given = self.target, columns.subjects
+        subjects = given
         if target.depth >= DEPTH_MAX:
             return 0
         if self.transform is not None:
@@ -168,6 +187,24 @@ class ServiceImport:
             if not columns.payloads:
                 return 0
             subjects = columns.subjects
+        trace = client.trace if client is not None else None
+        if trace is not None and client is not None:
+            trace.imported(target.account, given[0], subjects[0])
+            return self._forward_traced(home, client, trace, columns._replace(subjects=subjects))
+        return self._forward(home, client, columns._replace(subjects=subjects))
+
+    def _forward_traced(self, home: Router, client: Sink, trace: MessageTrace, request: Columns) -> int:
+        """The same for a request whose way is told: there, too, if the exporter allows it."""
+        if not self._allows_trace:
+            return unfollowed(client, trace, request, partial(self._forward, home, client))
+        dest = self.target.replies.expect(home, trace.dest, self.answers)
+        try:
+            return self._forward(home, client, redirected(request, dest))
+        finally:
+            self.target.replies.forget(dest)
+
+    def _forward(self, home: Router, client: Sink | None, columns: Columns) -> int:
+        target, subjects = self.target, columns.subjects
         info = client.request_info(home.account, is_shared=self.is_shared) if client is not None else b""
         if info:
             columns = _with_info(columns, info)
@@ -254,8 +291,13 @@ class ReplyTable:
                 continue
             if not rule.is_single:
                 self._waiting[subject] = (home, reply, rule, now_s + rule.wait_s)
-            message = columns.part(at, at + 1)
-            if home.forwarded(client, Columns([reply], message.replies, message.header_lens, message.payloads)):
+            message = columns.part(at, at + 1)._replace(subjects=[reply])
+            if client is not None and client.trace is not None:
+                client.trace.imported(home.account, subject, reply)
+                is_taken = unfollowed(client, client.trace, message, partial(home.forwarded, client))
+            else:
+                is_taken = home.forwarded(client, message)
+            if is_taken:
                 taken = at + 1
         return taken
 

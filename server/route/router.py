@@ -12,24 +12,23 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from jetstore.hot.wire import format_pub_acks, pub_ack_payloads
 from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription, Outlet
 from server.protocol import reasons
 from server.route.delivery import Columns, Delivery, filters
 from server.route.imports import DEPTH_MAX, REPLY_PREFIX, ReplyTable, ServiceImport, StreamImport
 from server.route.mappings import Mappings
 from server.route.peer_frames import Run
+from server.route.pub_acks import PubAcks
 from server.route.remote import Outbound, Reach, has_queue
 from server.route.sublist import Match, Sublist
 from server.route.subscription import Sink, Subscription
+from server.route.tracing import Tracing, marked
 from server.route.watch import InterestWatch
 
 RESERVED_SUBJECTS = (b"$NRG.", b"_GR_.", b"$GR.")
 """Clients may not publish to these."""
 RESERVED_REPLIES = (b"_R_.", b"_GR_.", b"$GR.", b"$JS.ACK.")
 """Clients may not ask for replies on these."""
-_ACK_GROUPS_MIN = 4
-"""PubAcks of one call are sorted by inbox only if that leaves at least this many for each."""
 
 
 class _Handle:
@@ -66,8 +65,7 @@ class Router:
         self._deferred: deque[tuple[Match, Inbound]] = deque()
         """Internal deliveries of what the engine itself published: never from inside its own call."""
         self._is_scheduled = False
-        self._ack_runs: list[tuple[bytes, Sequence[bytes], Sequence[int]]] = []
-        """PubAcks of this turn of the event loop: stream, reply subjects, sequences."""
+        self._acks = PubAcks(self.sublist, self._delivery, self._route_as_system, self._flush_acks_soon)
         self.stream_imports: list[StreamImport] = []
         """Accounts whose messages this one gets, too. Set before the first subscription."""
         self.mappings: Mappings | None = None
@@ -82,6 +80,12 @@ class Router:
         self.serve_requests: Callable[[Inbound, int], None] = lambda batch, hops: None
         """Takes requests of the JetStream API that other nodes pass on, with how many have; the server sets it."""
         self._unshared: frozenset[bytes] = frozenset()
+        self.tracing: Tracing | None = None
+        """Begins traces of messages that ask for it; None: nobody is asked."""
+        self.trace_dest = b""
+        """Where traces go of messages with a sampled ``traceparent``; b"" = nowhere."""
+        self.trace_sampling = 0
+        """Percent of them; 0 = all."""
         self.flush_output: Callable[[], None] = lambda: None
         """Gives what connections have collected to the network; the server sets it."""
 
@@ -152,13 +156,52 @@ class Router:
         """Route a run of a client's messages, in order. True: some consumer is congested, slow this client down."""
         self._delivery.is_congested = False
         columns = Columns(subjects, replies, header_lens, payloads)
+        if header_lens and self.tracing is not None:
+            asking = marked(columns, has_dest=bool(self.trace_dest))
+            if asking:
+                self._publish_some_traced(client, columns, asking)
+                return self._delivery.is_congested
+        self._publish(client, columns)
+        return self._delivery.is_congested
+
+    def _publish_some_traced(self, client: Sink, columns: Columns, asking: list[int]) -> None:
+        """A run with messages that may want to be followed: each by itself, what stands between them as runs."""
+        assert self.tracing is not None
+        start = 0
+        for at in [*asking, len(columns.payloads)]:
+            if start < at:
+                self._publish(client, columns.part(start, at))
+            start = at + 1
+            if at == len(columns.payloads):
+                return
+            begun = self.tracing.begin(self, client, columns.part(at, at + 1))
+            if begun.violation:
+                client.send(reasons.error_line(begun.violation))
+            elif begun.columns is not None:
+                client.trace = begun.trace
+                try:
+                    self._publish(client, begun.columns)
+                finally:
+                    client.trace = None
+                if begun.trace is not None:
+                    begun.trace.end()
+
+    def may_publish(self, client: Sink, subject: bytes) -> bool:
+        """Whether a client may publish on this subject, but for answers."""
+        permits = client.permits
+        return not subject.startswith(RESERVED_SUBJECTS) and (permits is None or permits.may_publish(subject))
+
+    def _publish(self, client: Sink, columns: Columns) -> None:
         if self.mappings is not None:
-            columns = self.mappings.apply(columns)
+            given = columns
+            columns = self.mappings.apply(given)
             if not columns.payloads:
                 if client.verbose:
-                    client.send(reasons.OK_LINE * len(payloads))
-                return False
-            subjects, replies, header_lens, payloads = columns
+                    client.send(reasons.OK_LINE * len(given.payloads))
+                return
+            if client.trace is not None and columns.subjects[0] != given.subjects[0]:
+                client.trace.mapped(columns.subjects[0])
+        subjects, replies, _, payloads = columns
         if (
             client.permits is not None
             or _may_have_prefix(subjects, RESERVED_SUBJECTS)
@@ -169,7 +212,6 @@ class Router:
             if client.verbose:
                 client.send(reasons.OK_LINE * len(payloads))
             self._route(client, columns)
-        return self._delivery.is_congested
 
     def _publish_checked(self, client: Sink, columns: Columns) -> None:
         """Message by message: what is not permitted is answered with an error, the rest goes on in runs."""
@@ -190,6 +232,8 @@ class Router:
                 continue
             if at > accepted:
                 self._route(client, columns.part(accepted, at))
+            if client.trace is not None:
+                client.trace.refused(violation.decode("utf-8", "replace"))
             client.send(reasons.error_line(violation))
             accepted = at + 1
         if accepted < len(columns.payloads):
@@ -222,8 +266,7 @@ class Router:
                 return self._deliver_one_by_one(client, match, columns)
             taken = self._delivery.to_clients(match, columns, client)
         if match.internal:
-            self._to_handlers(match, columns, client)
-            taken = count
+            taken = max(taken, self._to_handlers(match, columns, client))
         if match.bridges:
             taken = max(taken, self._over_bridges(match, columns, client))
         if taken < count and client is not None and client.no_responders:
@@ -236,11 +279,17 @@ class Router:
         if count > 1 and (match.bridges or filters(match)):
             return self._deliver_one_by_one(client, match, columns)
         assert reach is not None
-        taken = reach.to_all(match, columns, client)
+        if client is not None and client.trace is not None:
+            for node_id in reach.nodes(match):
+                client.trace.to_node(node_id)
+        if client is not None and client.trace is not None and client.trace.is_only:
+            taken = self._delivery.to_clients(match, columns, client)
+        else:
+            taken = reach.to_all(match, columns, client)
         handlers = [sub for sub in match.internal if not (sub.is_refusal and reach.is_led_elsewhere(match, sub))]
         if handlers:
-            self._to_handlers(match if len(handlers) == len(match.internal) else Match(handlers), columns, client)
-            taken = count
+            match_here = match if len(handlers) == len(match.internal) else Match(handlers)
+            taken = max(taken, self._to_handlers(match_here, columns, client))
         if match.bridges:
             taken = max(taken, self._over_bridges(match, columns, client))
         if taken < count and client is not None and client.no_responders:
@@ -325,7 +374,13 @@ class Router:
             self._answers = Subscription(REPLY_PREFIX + (place + b".>" if place else b">"), bridge=self.replies)
             self.add(self._answers)
 
-    def _to_handlers(self, match: Match, columns: Columns, client: Sink | None) -> None:
+    def _to_handlers(self, match: Match, columns: Columns, client: Sink | None) -> int:
+        """How many the engine took."""
+        trace = client.trace if client is not None else None
+        if trace is not None:
+            match = Match(trace.handlers(match.internal, columns.subjects[0]))
+            if not match.internal:
+                return 0
         batch = Inbound(
             columns.subjects,
             columns.replies or [b""] * len(columns.payloads),
@@ -333,12 +388,14 @@ class Router:
             columns.payloads,
             self.account,
             client,
+            trace,
         )
         if client is None:
             self._deferred.append((match, batch))
             self._schedule_deferred()
         else:
             _call_handlers(match, batch)
+        return len(columns.payloads)
 
     def _schedule_deferred(self) -> None:
         if self._deferred and not self._is_scheduled:
@@ -375,69 +432,20 @@ class Router:
         if payloads:
             self._route(None, Columns(subjects, replies, header_lens, payloads))
 
-    def pub_acks(self, stream: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
-        """One PubAck per reply subject that is not empty; they go out together.
+    def _route_as_system(self, columns: Columns) -> None:
+        self._route(None, columns)
 
-        When a journal block is applied, or in the loop's next turn: what a block acknowledges is formatted once for
-        each connection, not once for each stream.
-        """
-        if b"" in replies:
-            wanted = [at for at, reply in enumerate(replies) if reply]
-            replies = [replies[at] for at in wanted]
-            seqs = [seqs[at] for at in wanted]
-        if replies:
-            if not self._ack_runs:
-                self._call_soon(self.flush_acks)
-            self._ack_runs.append((stream, replies, seqs))
+    def _flush_acks_soon(self) -> None:
+        self._call_soon(self.flush_acks)
+
+    def pub_acks(self, stream: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """One PubAck per reply subject that is not empty; see ``PubAcks``."""
+        self._acks.add(stream, replies, seqs)
 
     def flush_acks(self) -> None:
         """Send the PubAcks that wait."""
-        runs, self._ack_runs = self._ack_runs, []
-        if not runs:
-            return
-        if len(runs) == 1 or len(runs) * _ACK_GROUPS_MIN <= sum([len(replies) for _, replies, _ in runs]):
-            for name, replies, seqs in runs:
-                self._pub_acks(name, replies, seqs)
-        else:
-            self._mixed_acks(
-                [reply for _, replies, _ in runs for reply in replies],
-                [b'{"stream":"%b","seq":%d}' % (name, seq) for name, _, seqs in runs for seq in seqs],
-            )
-        self.flush_output()
-
-    def _mixed_acks(self, replies: Sequence[bytes], payloads: Sequence[bytes]) -> None:
-        """PubAcks of many streams, few of each."""
-        match = self.sublist.match_all(replies)
-        if match is None:
-            by_inbox: dict[bytes, list[int]] = {}
-            for at, reply in enumerate(replies):
-                by_inbox.setdefault(reply.rpartition(b".")[0], []).append(at)
-            if len(by_inbox) > 1 and len(by_inbox) * _ACK_GROUPS_MIN <= len(replies):
-                for positions in by_inbox.values():
-                    self._mixed_acks([replies[at] for at in positions], [payloads[at] for at in positions])
-                return
-        elif match.is_empty:
-            return
-        self._route(None, Columns(replies, (), (), payloads))
-
-    def _pub_acks(self, name: bytes, replies: Sequence[bytes], seqs: Sequence[int]) -> None:
-        match = self.sublist.match_all(replies)
-        if match is None:
-            by_inbox: dict[bytes, list[int]] = {}
-            for at, reply in enumerate(replies):
-                by_inbox.setdefault(reply.rpartition(b".")[0], []).append(at)
-            if len(by_inbox) > 1 and len(by_inbox) * _ACK_GROUPS_MIN <= len(replies):
-                for positions in by_inbox.values():
-                    self._pub_acks(name, [replies[at] for at in positions], [seqs[at] for at in positions])
-                return
-        elif match.is_empty:
-            return
-        elif len(match.plain) == 1 and not (match.queues or match.internal or match.bridges or match.remotes):
-            subscription = match.plain[0]
-            if not subscription.max_messages and subscription.shadow is None:
-                self._delivery.acks(subscription, format_pub_acks(name, replies, subscription.sid, seqs), len(replies))
-                return
-        self._route(None, Columns(replies, (), (), pub_ack_payloads(name, seqs)))
+        if self._acks.flush():
+            self.flush_output()
 
     def deliver(
         self,

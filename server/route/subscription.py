@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from server.route.delivery import Columns
     from server.route.imports import Shadow
     from server.route.router import Router
+    from server.route.tracing import MessageTrace
 
 
 class Sink(Protocol):
@@ -31,6 +32,11 @@ class Sink(Protocol):
     """None: everything is permitted."""
     responses: Answers | None
     """Reply subjects that may be published to because they came with a message; None: not kept."""
+    trace: MessageTrace | None
+    """Set while a message of this client is routed whose way is told."""
+
+    def traced_as(self) -> tuple[int, str, str]:
+        """What traces call it: cid, name, account."""
 
     def request_info(self, account: str, *, is_shared: bool) -> bytes:
         """What a service is told of who asks it from another account: JSON; b"" = nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.route.subscription import Answers, Permits, Subscription
+from server.route.tracing import MessageTrace
 
 
 class FakeSink:
@@ -22,6 +23,7 @@ class FakeSink:
         self.out_bytes = 0
         self.permits: Permits | None = None
         self.responses: Answers | None = None
+        self.trace: MessageTrace | None = None
         self.out = b""
         self.pending = 0
         self.congested = False
@@ -33,6 +35,9 @@ class FakeSink:
 
     def send(self, chunk: bytes) -> None:
         self.out += chunk
+
+    def traced_as(self) -> tuple[int, str, str]:
+        return 1, self.name, ""
 
     def take(self) -> bytes:
         out, self.out = self.out, b""
