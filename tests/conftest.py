@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from jepsen.real.process import JETSTORE, NATS_SERVER, NATS_SERVER_ALWAYS, ServerProcess, find_nats_server
 
 StartServer = Callable[..., ServerProcess]
 DEEP_TIMEOUT_S = 7_200
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("untimed")
+"""No test is about how long something takes; machines may be slow."""
 
 SERVERS = [
     pytest.param(JETSTORE, marks=pytest.mark.real),
