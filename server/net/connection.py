@@ -225,6 +225,8 @@ class ClientConnection(asyncio.Protocol):
                 if server.events is not None:
                     server.events.connected(self)
         else:
+            if event.oversized is not None:
+                self.router.trace_oversized(self, *event.oversized)
             self._end(event)
 
     def _subscribe(self, event: Subscribe, protocol: ClientProtocol) -> None:

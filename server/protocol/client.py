@@ -27,7 +27,7 @@ from enum import Enum
 from jetstore.hot.wire import parse_publishes, size_of
 from server.protocol import reasons
 from server.protocol.connect import BadJson, ConnectOptions, check_json_object, parse_connect
-from server.protocol.events import Closing, Connected, Event, Publishes, Subscribe, Unsubscribe
+from server.protocol.events import Closing, Connected, Event, Oversized, Publishes, Subscribe, Unsubscribe
 from server.protocol.keepalive import Due, Keepalive
 from server.protocol.lines import (
     NO_ARGUMENT,
@@ -268,7 +268,9 @@ class ClientProtocol:
         if size < 0 or header_len < 0 or header_len > size:
             return self._fail("", CloseReason.PARSE_ERROR)
         if size > options.max_payload_bytes:
-            return self._fail(reasons.MAXIMUM_PAYLOAD_VIOLATION, CloseReason.MAXIMUM_PAYLOAD_EXCEEDED)
+            oversized = Oversized(args[0], self._buffer[start : start + header_len], size) if header_len else None
+            closing = self._fail(reasons.MAXIMUM_PAYLOAD_VIOLATION, CloseReason.MAXIMUM_PAYLOAD_EXCEEDED)
+            return closing._replace(oversized=oversized)
         stop = start + size
         if stop + 2 > len(self._buffer):
             return None if self._pull(stop + 2 - self._pos) else _WAITING

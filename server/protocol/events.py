@@ -41,10 +41,21 @@ class Connected(NamedTuple):
     """What the authenticator returned."""
 
 
+class Oversized(NamedTuple):
+    """What can be said of a message with headers that is larger than allowed."""
+
+    subject: bytes
+    header: bytes
+    """As much of it as has been read."""
+    size: int
+
+
 class Closing(NamedTuple):
     """The connection is over: send what is owed, then close. Nothing follows this event."""
 
     reason: CloseReason
+    oversized: Oversized | None = None
+    """Why, if a message was too large."""
 
 
 Event: TypeAlias = Publishes | Subscribe | Unsubscribe | Connected | Closing

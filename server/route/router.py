@@ -186,6 +186,15 @@ class Router:
                 if begun.trace is not None:
                     begun.trace.end()
 
+    def trace_oversized(self, client: Sink, subject: bytes, header: bytes, size: int) -> None:
+        """A message was too large for its connection to live on: if it asked for a trace, that is all of its story."""
+        columns = Columns([subject], [b""], [len(header)], [header])
+        if self.tracing is not None and marked(columns, has_dest=bool(self.trace_dest)):
+            begun = self.tracing.begin(self, client, columns, size)
+            if begun.trace is not None:
+                begun.trace.refused("maximum payload exceeded")
+                begun.trace.end()
+
     def may_publish(self, client: Sink, subject: bytes) -> bool:
         """Whether a client may publish on this subject, but for answers."""
         permits = client.permits

@@ -190,8 +190,11 @@ class Tracing:
         """The time as events tell it."""
         return format_time(Nanos(self._wall_ns()))
 
-    def begin(self, router: Router, client: Sink, columns: Columns) -> Begun:
-        """Look at one message closely. Nothing is traced that says nothing of where to."""
+    def begin(self, router: Router, client: Sink, columns: Columns, size: int = 0) -> Begun:
+        """Look at one message closely. Nothing is traced that says nothing of where to.
+
+        ``size``: of the whole message, where that was not read.
+        """
         payload, cut = columns.payloads[0], columns.header_lens[0]
         fields = _fields(payload[:cut])
         dest = fields.get(DEST.decode(), [""])[0].encode("latin-1")
@@ -210,7 +213,7 @@ class Tracing:
             return ends
         if not router.may_publish(client, dest):
             return Begun(violation=reasons.publish_violation(dest))
-        request = {"header": fields, "msgsize": len(payload)}
+        request = {"header": fields, "msgsize": size or len(payload)}
         trace = MessageTrace(self, router, dest, request, is_only=is_only)
         trace.came_in(client, columns.subjects[0])
         return Begun(trace, columns)

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cramjam
@@ -250,6 +251,24 @@ class Told:
         await answers.unsubscribe()
         return sorted(self.heard, key=in_order), self.errors, reply
 
+    async def publish_too_much(self) -> Json:
+        """What is told of a message that ends its connection."""
+        self.heard = []
+        self.trace.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        header = b"NATS/1.0\r\nNats-Trace-Dest: trace.large\r\n\r\n"
+        writer.write(b'CONNECT {"user":"a","pass":"x","verbose":false,"headers":true,"name":"large"}\r\n')
+        writer.write(b"HPUB one %d 2001\r\n%b" % (len(header), header + bytes(2001 - len(header)) + b"\r\n"))
+        with suppress(ConnectionError):  # what was not read is no reason to end well
+            await reader.read()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        await asyncio.wait_for(self.trace.wait(), 10)
+        for _, _, _, event in self.heard:
+            event["events"][0].pop("cid")
+        return self.heard
+
 
 async def told(directory: Path, *command: str) -> list[Json]:
     found: list[Json] = []
@@ -290,6 +309,7 @@ async def told(directory: Path, *command: str) -> list[Json]:
         for seq in range(1, 14):
             stored = await a.request("$JS.API.STREAM.MSG.GET.S", json.dumps({"seq": seq}).encode())
             found.append(json.loads(stored.data).get("message", {}).get("hdrs"))
+        found.append(await server.publish_too_much())
         for client in server.clients.values():
             await client.close()
     return found
