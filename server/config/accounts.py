@@ -354,8 +354,10 @@ def _trace_dest(reader: Reader, name: str, entry: Entry) -> Fields:
 
 
 def _trace_sampling(reader: Reader, name: str, entry: Entry) -> Fields:
+    if kind_of(entry.value) not in ("an integer", "a string"):
+        raise Mistake(f'"{name}" should be an integer or a percentage, not {kind_of(entry.value)}')
     try:
-        percent = int(str(entry.value).removesuffix("%")) if isinstance(entry.value, int | str) else 0
+        percent = int(str(entry.value).removesuffix("%"))
     except ValueError:
         raise Mistake(f'Invalid trace destination sampling value "{entry.value}"') from None
     if not 0 < percent <= PERCENT_MAX:

@@ -94,6 +94,29 @@ def test_accounts(tmp_path: Path) -> None:
             "accounts { A: {exports: [{service: y, latency: foo}]} }",
             '"latency" is not supported by this version of jetstore',
         ),
+        ("accounts { A: {msg_trace: 'a.*'} }", 'Trace destination "a.*" is not valid'),
+        (
+            "accounts { A: {msg_trace: {dest: a, sampling: 120}} }",
+            "Trace destination sampling value 120 is invalid, needs to be [1..100]",
+        ),
+        (
+            "accounts { A: {msg_trace: {dest: a, sampling: 'x%'}} }",
+            'Invalid trace destination sampling value "x%"',
+        ),
+        (
+            "accounts { A: {msg_trace: {dest: a, sampling: true}} }",
+            '"sampling" should be an integer or a percentage, not a bool',
+        ),
+        ("accounts { A: {msg_trace: {sampling: 10}} }", "Trace destination sampling without a destination"),
+        (
+            "accounts { A: {exports: [{stream: x, allow_trace: true}]} }",
+            "Detected allow_trace directive on non-service",
+        ),
+        (
+            "accounts { A: {exports: [{service: x}]},"
+            " B: {imports: [{service: {account: A, subject: x}, allow_trace: true}]} }",
+            "Detected allow_trace directive on a non-stream",
+        ),
         (
             'mappings: {"a.*": "b.$2"}',
             'Error adding mapping for "a.*" to "b.$2" : invalid mapping destination: wildcard index out of range in'
