@@ -95,6 +95,11 @@ class Assignments:
             self._is_following = True
             self._begin()
 
+    def meta_current(self) -> None:
+        """All of the metadata that this node had is applied, and it is nobody's turn to add to it."""
+        if not self._is_following and self._meta.core.log.applied_index:
+            self.meta_applied()
+
     def _begin(self) -> None:
         """The metadata is as new as anybody's, for the first time since start: what it does not name has to go."""
         node, machine = self._node, self._meta.machine

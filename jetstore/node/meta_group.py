@@ -8,6 +8,7 @@ from jetstore.meta.placement import Member
 from jetstore.meta.state import MetaState, founded_by
 from jetstore.node.group import Group, StateMachine
 from jetstore.raft.log import Entry
+from jetstore.raft.ready import Event, LeaderChanged
 from jetstore.store.ports import Checkpoint, Disk, Record
 from jetstore.types import GroupUid, RaftIndex, Term
 
@@ -28,6 +29,8 @@ class MetaGroup(Group):
     """The last entry that was ever handed to the journal."""
     opened_last: RaftIndex
     """The last index of the log at start: nothing above it was applied before."""
+    on_current: Callable[[], None]
+    """Somebody leads whose term it is, and ``is_current`` holds without an entry being applied."""
 
     def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:
         """A group's founding record stands before the entry that creates it, in its block (docs/decisions/0003)."""
@@ -47,6 +50,12 @@ class MetaGroup(Group):
         """
         log = self.core.log
         return log.applied_term == self.core.term and log.applied_index >= min(self.opened_last, log.last_index)
+
+    def on_event(self, event: Event) -> None:
+        """As ``Group``. A checkpoint may hold all there is: then no entry comes that would be applied."""
+        super().on_event(event)
+        if isinstance(event, LeaderChanged) and event.leader and not self.is_faulty and self.is_current:
+            self.on_current()
 
     def founding_records(self, machine: MetaState) -> list[Record]:
         """Those of groups that this node did not hear of while it was behind: they go before the RESET."""

@@ -306,6 +306,7 @@ class Node:
         meta.found, meta.founded_since = self.assignments.found, self.assignments.founded_since
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
         meta.opened_last = meta.core.log.last_index
+        meta.on_current = self.assignments.meta_current
         self.storage.add(meta)
         if lost is not None:
             meta.bar()

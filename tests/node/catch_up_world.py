@@ -241,6 +241,7 @@ class MetaReplica(Replica):
         ]
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
         meta.opened_last = meta.core.log.last_index
+        meta.on_current = lambda: None
         return meta
 
     def export(self) -> Export:

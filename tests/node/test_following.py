@@ -150,3 +150,19 @@ def test_metadata_older_than_what_was_applied_before_a_restart_is_not_followed(m
         assert opened == ["STAYS", "LATER"]
 
     play(story, nodes=3)
+
+
+def test_a_node_whose_checkpoint_holds_all_metadata_opens_its_streams_when_it_hears_the_leader() -> None:
+    """After a clean stop nothing is above the checkpoint: in the same term no entry comes that would be applied."""
+
+    async def story(s: Story) -> None:
+        await s.create("S", 3)
+        leader = await s.until(s.meta_leader, "led")
+        victim = next(machine for machine in s.world.machines if node_of(machine) is not leader)
+        term, last = leader.meta.core.term, leader.meta.core.log.last_index
+        victim.restart(0.1)
+        await s.until(lambda: victim.boot is None, "it has stopped")
+        await s.until(lambda: (n := node_of(victim)) is not None and "S" in n.streams, "it takes part")
+        assert (leader.meta.core.term, leader.meta.core.log.last_index) == (term, last), "else an entry told it"
+
+    play(story, nodes=3)
