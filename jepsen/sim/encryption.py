@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ WORD = "encrypted 77504"
 UNTOUCHED = 40
 """Hunts for planted defects count on what these seeds do."""
 NEW_SECRET_CHANCE = 0.3
+PLAIN_CHANCE = 0.4
+ROOM_BYTES = 4 << 20
 COST = 16
 """Nobody tries secrets here."""
 
@@ -50,3 +53,34 @@ def encrypt(machines: Iterable[Machine], seed: int) -> None:
     """Their stores, none of which was made yet, are to be encrypted."""
     for machine in machines:
         machine.secrets = Secrets(Random(f"{WORD} {seed} {machine.name}"))
+
+
+class LateSecrets(Secrets):
+    """The store is plain at first; one day, at some start, the operator has a key for it."""
+
+    def __init__(self, rng: Random, has_room: Callable[[], bool]) -> None:
+        """Each start is one of the last plain ones with some chance, the first always, and while there is no room."""
+        super().__init__(rng)
+        self._has_room = has_room
+        self._starts = 0
+        self.has_begun = False
+
+    def given(self) -> Encryption | None:  # type: ignore[override]  # as one that is not there
+        """None: as yet there is no key."""
+        self._starts += 1
+        if not self.has_begun:
+            is_early = self._starts == 1 or self._rng.random() < PLAIN_CHANCE
+            if is_early or not self._has_room():
+                return None
+        self.has_begun = True
+        return super().given()
+
+
+def encrypt_late(machines: Iterable[Machine], seed: int) -> None:
+    """Their stores, none of which was made yet, are to be encrypted when something is in them."""
+    for machine in machines:
+        machine.secrets = LateSecrets(Random(f"{WORD} late {seed} {machine.name}"), partial(_has_room, machine))
+
+
+def _has_room(machine: Machine) -> bool:
+    return machine.vfs.free_bytes() > ROOM_BYTES
