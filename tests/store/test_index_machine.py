@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jepsen.sim.vfs import SimVfs
+from jetstore.errors import IndexDoubt
 from jetstore.store import memory_index
 from jetstore.store.index import IndexWriter, LmdbIndexes
 from jetstore.store.index_layers import index_chunk_names
@@ -168,7 +170,8 @@ class IndexMachine(RuleBasedStateMachine):
             case "corrupt":
                 memory_index.make_corrupt(self.vfs, UID)
             case "wrong":
-                memory_index.make_wrong(self.vfs, UID, lambda values: values.pop(max(values)) and None)
+                with suppress(IndexDoubt):  # it is damaged already
+                    memory_index.make_wrong(self.vfs, UID, lambda values: values.pop(max(values)) and None)
         return bool(fault)
 
     @invariant()
