@@ -400,6 +400,8 @@ class Server:
             start_ns=self.started_ns,
             config_loaded_ns=self.config_loaded_ns,
             config_digest=options.config_digest,
+            tags=options.server_tags,
+            metadata=options.server_metadata,
             account=options.jetstream_account[0],
             system_account=options.system_name,
             tls_required=info.tls_required,

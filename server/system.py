@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from jetstore.model.subjects import is_subset
 from jetstore.node.ports import Inbound, InternalSubscription
+from jetstore.stream.headers import PLAIN_START, REQUEST_INFO, value
 from server.net.connection import ClientConnection
+from server.protocol.encoding import ACCEPT_ENCODING, compressed
 from server.protocol.reasons import CloseReason
 from server.route.router import Router
+from server.route.sublist import has_wildcard
 
 if TYPE_CHECKING:
     from server.monitor.ports import MonitorSource
@@ -29,6 +33,7 @@ WAITING_MAX: Final = 1024
 _PAGES: Final = (
     *("IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "LEAFZ", "GATEWAYZ", "ACCOUNTZ", "JSZ", "HEALTHZ"),
 )
+_NEVER_ENCODED: Final = frozenset(("", "IDZ", "STATSZ"))
 _ABOUT_ACCOUNTS: Final = ("SUBSZ", "CONNZ", "LEAFZ", "JSZ", "INFO", "STATZ", "CONNS")
 _PREFIX: Final = "$SYS.REQ.SERVER."
 _ACCOUNT_PREFIX: Final = "$SYS.REQ.ACCOUNT."
@@ -39,6 +44,7 @@ _OWN: Final = {
 }
 """What members of every account may ask, about their own."""
 _OWN_PATTERN: Final = b"$SYS.REQ.*.PING.*"
+SUBSCRIBERS: Final = "$SYS.DEBUG.SUBSCRIBERS"
 USER_INFO: Final = b"$SYS.REQ.USER.INFO"
 _USER_PATTERN: Final = b"$SYS.REQ.USER.*"
 """A pattern, so that an account without literal subscriptions stays one (``route/sublist.py``)."""
@@ -75,7 +81,13 @@ class SystemServices:
         """Begin to answer."""
         own = f"{_PREFIX}{self._server_id}."
         subjects = [f"{_PREFIX}PING", *(start + name for start in (f"{_PREFIX}PING.", own) for name in _PAGES)]
-        subjects += [own + "RELOAD", own + "KICK", *(f"{_ACCOUNT_PREFIX}*.{name}" for name in _ABOUT_ACCOUNTS)]
+        subjects += [
+            own + "RELOAD",
+            own + "KICK",
+            own + "LDM",
+            SUBSCRIBERS,
+            *(f"{_ACCOUNT_PREFIX}*.{name}" for name in _ABOUT_ACCOUNTS),
+        ]
         here = _Requests(self._system, self, is_system=True)
         self._subscriptions = [self._system.subscribe(subject.encode(), here) for subject in subjects]
         for router in (self._system, *self._others):
@@ -113,9 +125,10 @@ class SystemServices:
         for at, (subject, reply) in enumerate(zip(batch.subjects, batch.replies, strict=True)):
             if not reply or len(self._tasks) >= WAITING_MAX:
                 continue
-            header_len = batch.header_lens[at] if batch.header_lens else 0
-            body = batch.payloads[at][header_len:]
-            task = asyncio.get_running_loop().create_task(self._answer(router, subject, reply, body, batch.client))
+            cut = batch.header_lens[at] if batch.header_lens else 0
+            header, body = batch.payloads[at][:cut], batch.payloads[at][cut:]
+            answering = self._answer(router, subject, reply, header, body, batch.client)
+            task = asyncio.get_running_loop().create_task(answering)
             self._tasks.add(task)
             task.add_done_callback(self._done)
 
@@ -124,7 +137,14 @@ class SystemServices:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("system request failed", error=repr(error), exc_info=error)
 
-    async def _answer(self, router: Router, subject: bytes, reply: bytes, body: bytes, client: object) -> None:
+    async def _answer(
+        self, router: Router, subject: bytes, reply: bytes, header: bytes, body: bytes, client: object
+    ) -> None:
+        if subject == SUBSCRIBERS.encode():
+            asking = self._asking(header)
+            if asking is not None:
+                router.publish([reply], (), [b"%d" % subscribers(asking, body.decode("utf-8", "replace"))])
+            return
         if subject == USER_INFO:
             if isinstance(client, ClientConnection):
                 router.publish([reply], (), [self.pages.wrapped(user_info(client))])
@@ -139,25 +159,76 @@ class SystemServices:
             answer = await self.pages.answer_about(account, name, body)
         elif name == "RELOAD":
             answer = self.pages.wrapped(None, self._reload())
-        elif name == "KICK":
-            answer = self.pages.wrapped(None, self._kick(body))
+        elif name in ("KICK", "LDM"):
+            cid = _cid(body)
+            if cid is None:
+                return
+            answer = self.pages.wrapped(None, self._kick(cid) if name == "KICK" else self._send_away(cid))
         else:
             answer = await self.pages.answer(name, body, is_ping=subject.startswith(b"$SYS.REQ.SERVER.PING"))
         if answer is not None:
-            router.publish([reply], (), [answer])
+            encoding, answer = _encoded(header, answer) if name not in _NEVER_ENCODED else (b"", answer)
+            block = b"%bContent-Encoding: %b\r\n\r\n" % (PLAIN_START, encoding) if encoding else b""
+            router.publish([reply], [len(block)] if block else (), [block + answer])
 
-    def _kick(self, body: bytes) -> str:
-        """Close a connection; what is wrong, or "" if nothing is."""
+    def _asking(self, header: bytes) -> Router | None:
+        """The account that asks through an import, else the system account."""
+        told = value(header, REQUEST_INFO) if header else b""
+        if not told:
+            return self._system
         try:
-            given = json.loads(body)
-            cid = given["cid"] if isinstance(given, dict) else None
-        except (ValueError, KeyError):
-            cid = None
-        connection = self._connection(cid) if isinstance(cid, int) else None
+            info = json.loads(told)
+        except ValueError:
+            return None
+        name = (info.get("svc") or info.get("acc")) if isinstance(info, dict) else None
+        return next((router for router in (self._system, *self._others) if router.account == name), None)
+
+    def _kick(self, cid: int) -> str:
+        """Close a connection; what is wrong, or "" if nothing is."""
+        connection = self._connection(cid)
         if connection is None:
             return "no such client or leafnode id"
         connection.close(CloseReason.KICKED)
         return ""
+
+    def _send_away(self, cid: int) -> str:
+        """Tell a client to go elsewhere, as a lame duck does; what is wrong, or "" if nothing is."""
+        connection = self._connection(cid)
+        if connection is None:
+            return "no such client id"
+        if not connection.send_lame_duck():
+            return "client does not support Lame Duck Mode or is not ready to receive the notification"
+        return ""
+
+
+def _cid(body: bytes) -> int | None:
+    """The connection that a request means (0: none); None: it is no such request."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    cid = given.get("cid", 0) if isinstance(given, dict) else None
+    return cid if isinstance(cid, int) and not isinstance(cid, bool) else None
+
+
+def subscribers(router: Router, text: str) -> int:
+    """How many clients' subscriptions of an account get a subject, or are within a pattern; of one queue, if named."""
+    wanted, _, queue = text.strip().partition(" ")
+    subject = wanted.encode()
+    if has_wildcard(subject):
+        found = [each for each in router.sublist.all() if is_subset(each.subject.decode("utf-8", "replace"), wanted)]
+    else:
+        match = router.sublist.match(subject)
+        found = [*match.plain, *(member for _, members in match.queues for member in members)]
+    return sum(each.sink is not None and (not queue or each.queue == queue.encode()) for each in found)
+
+
+def _encoded(header: bytes, answer: bytes) -> tuple[bytes, bytes]:
+    """An answer as the request wants it; errors stay as they are."""
+    wanted = value(header, ACCEPT_ENCODING) if header else b""
+    if not wanted or b'"error":{"code":' in answer:
+        return b"", answer
+    return compressed(wanted.decode("utf-8", "replace"), answer)
 
 
 class _Requests:

@@ -6,7 +6,7 @@ from typing import Final
 
 from jetstore.model.times import format_duration, parse_duration
 from server.config.routes import client_advertised
-from server.config.tree import Entry
+from server.config.tree import Entry, go_kind_of
 from server.config.values import (
     INT32_MAX,
     INT64_MAX,
@@ -115,12 +115,32 @@ def _write_timeout(_reader: Reader, name: str, entry: Entry) -> Fields:
     return {}
 
 
+def _server_tags(_reader: Reader, name: str, entry: Entry) -> Fields:
+    given = entry.value
+    if not isinstance(given, str | list):
+        raise Mistake(f"error parsing tags: unsupported type {go_kind_of(given)}")
+    tags = [given] if isinstance(given, str) else [each.value for each in given]
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise Mistake(f"error parsing tags: unsupported type {go_kind_of(tag)} where string is expected")
+    return {"server_tags": tuple(dict.fromkeys(str(tag).strip().lower() for tag in tags))}
+
+
+def _server_metadata(_reader: Reader, name: str, entry: Entry) -> Fields:
+    found = entry.value
+    if not isinstance(found, dict):
+        raise Mistake(f"error parsing metadata: unsupported type {go_kind_of(found)}")
+    return {"server_metadata": tuple(sorted((key, as_text(f"{name} {key}", each)) for key, each in found.items()))}
+
+
 TOP_LEVEL: Final[Table] = {
     "listen": address("host", "port"),
     "host": text("host"),
     "net": text("host"),
     "port": port("port"),
     "server_name": name_without_spaces("server_name", "server"),
+    "server_tags": _server_tags,
+    "server_metadata": _server_metadata,
     "http": address("http_host", "http_port"),
     "http_port": port("http_port"),
     "monitor_port": port("http_port"),

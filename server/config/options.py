@@ -31,6 +31,10 @@ class Options:
     port: int = DEFAULT_PORT
     server_name: str = ""
     """"" = the server's id."""
+    server_tags: tuple[str, ...] = ()
+    """Words about this server, in lower case."""
+    server_metadata: tuple[tuple[str, str], ...] = ()
+    """Names and values."""
     client_advertise: str = ""
     """host or host:port that INFO names instead of what the server listens on; "" = that."""
     cluster_name: str = ""

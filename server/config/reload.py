@@ -39,6 +39,8 @@ LIVE: Final = {
     "traced_bytes_max": "Reloaded: max_traced_msg_len = {}",
     "no_fast_producer_stall": "Reloaded: fast producers will {}be stalled",
     "cluster_name": "Cluster name updated to {}",
+    "server_tags": "Reloaded: tags",
+    "server_metadata": "Reloaded: metadata",
 }
 """Option → what is logged when it changed."""
 _AUTHORIZATION: Final = frozenset({"authorization", "no_auth_user"})

@@ -12,7 +12,7 @@ TOP_LEVEL: Final = frozenset(
         *("max_traced_msg_len", "max_closed_clients", "write_timeout", "lame_duck_duration"),
         *("lame_duck_grace_period", "tls", "allow_non_tls", "accounts", "mappings", "maps", "no_auth_user"),
         *("system_account", "system", "no_system_account", "no_system", "no_sys_acc", "no_header_support"),
-        *("default_js_domain", "server_tags", "server_metadata", "feature_flags", "connect_error_reports"),
+        *("default_js_domain", "feature_flags", "connect_error_reports"),
         *("reconnect_error_reports", "disable_sublist_cache", "no_sublist_cache", "no_fast_producer_stall"),
         *("proxy_protocol", "proxies", "ocsp", "ocsp_cache", "resolver_tls", "resolver_pinned_accounts"),
         *("default_sentinel",),

@@ -248,6 +248,8 @@ class ServerFacts:
     websocket_no_tls: bool = False
     config_loaded_ns: int = 0
     """Wall clock; 0 = when the server started."""
+    tags: tuple[str, ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from server.monitor.query import BadParameter, Query
 from server.monitor.routez import gatewayz, leafz, routez
 from server.monitor.subsz import subsz
 from server.monitor.system_options import BadOptions, query_of, read_options
-from server.monitor.varz import jetstream_config_json, jetstream_stats_json, varz
+from server.monitor.varz import jetstream_config_json, jetstream_stats_json, labels, varz
 
 JsonDict = dict[str, Any]  # Any: JSON values
 ALL_ACCOUNTS: Final = "PING"
@@ -50,7 +50,7 @@ class SystemPages:
         if self._domain:
             shown["domain"] = self._domain
         has_jetstream = source.jetstream is not None
-        shown |= {"ver": facts.version, "jetstream": has_jetstream, "flags": 1 if has_jetstream else 0}
+        shown |= {"ver": facts.version, **labels(facts), "jetstream": has_jetstream, "flags": 1 if has_jetstream else 0}
         return shown | {"seq": self._answers, "time": format_time(Nanos(source.wall_ns()))}
 
     async def answer(self, name: str, body: bytes, *, is_ping: bool) -> bytes | None:
@@ -161,8 +161,10 @@ class SystemPages:
             wanted = options.get(option)
             if wanted and not matches(value, str(wanted)):
                 return False
+        if not {str(tag).lower() for tag in options.get("tags", ())} <= set(facts.tags):
+            return False
         wanted = options.get("domain")
-        return not options.get("tags") and (not wanted or wanted == self._domain)
+        return not wanted or wanted == self._domain
 
     @property
     def _domain(self) -> str:

@@ -76,6 +76,12 @@ def _identity(source: MonitorSource) -> JsonDict:
     return shown
 
 
+def labels(facts: ServerFacts) -> JsonDict:
+    """Tags and metadata of the server, where it has any."""
+    shown: JsonDict = {"tags": list(facts.tags)} if facts.tags else {}
+    return shown | ({"metadata": dict(facts.metadata)} if facts.metadata else {})
+
+
 def _websocket(facts: ServerFacts) -> JsonDict:
     if not facts.websocket_port:
         return {}
@@ -148,6 +154,7 @@ def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) 
         "http_req_stats": dict(sorted(http_requests.items())),
         "config_load_time": format_time(facts.config_loaded_ns or facts.start_ns),
         "config_digest": facts.config_digest,
+        **labels(facts),
         "system_account": facts.system_account,
         "slow_consumer_stats": dict.fromkeys(_LINK_KINDS, 0) | {"clients": traffic.slow_consumers},
         "stale_connection_stats": dict.fromkeys(_LINK_KINDS, 0) | {"clients": traffic.stale_connections},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -354,8 +355,10 @@ class ClientConnection(asyncio.Protocol):
             reason = CloseReason.AUTHENTICATION_EXPIRED
             self._timers["expiry"] = self.server.loop.call_later(wait_s, self.close, reason, text)
 
-    def _info_line(self, is_second: bool) -> bytes:
+    def _info_line(self, is_second: bool, *, is_lame_duck: bool = False) -> bytes:
         account, info = self.account, self.server.info
+        if is_lame_duck:
+            info = replace(info, lame_duck=True)
         if not is_second:
             return info_line(info, self.cid, self.ip, nonce=self._nonce)
         limit = account.max_payload_bytes
@@ -379,6 +382,14 @@ class ClientConnection(asyncio.Protocol):
         protocol = self.protocol
         if protocol is not None and protocol.first_pong_sent and protocol.connect.protocol >= 1:
             self.send(self._info_line(True))
+
+    def send_lame_duck(self) -> bool:
+        """Tell this client that it should go elsewhere; False: it is none that listens."""
+        protocol = self.protocol
+        if protocol is None or not protocol.first_pong_sent or protocol.connect.protocol < 1:
+            return False
+        self.send(self._info_line(True, is_lame_duck=True))
+        return True
 
     # -- output -----------------------------------------------------------------------------------------------------
 

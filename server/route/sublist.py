@@ -12,7 +12,7 @@ Literal subscriptions are a flat dictionary, wildcard ones a trie by token. Thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from server.route.subscription import Subscription
@@ -129,6 +129,19 @@ class Sublist:
         """The most, and the average number of subscriptions that a subject in the cache reaches."""
         sizes = [match.size for match in self._by_subject.values()]
         return max(sizes, default=0), sum(sizes) / len(sizes) if sizes else 0.0
+
+    def all(self) -> Iterator[Subscription]:
+        """Every subscription, in no order."""
+        for found in self._literals.values():
+            yield from found
+        nodes = [self._root]
+        while nodes:
+            node = nodes.pop()
+            yield from node.subscriptions
+            yield from node.rest
+            nodes += node.literals.values()
+            if node.star is not None:
+                nodes.append(node.star)
 
     # -- change -----------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,9 @@ Source: ADR-41 (message path tracing).
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import cramjam
 
 from jetstore.model.json import encode
 from jetstore.model.subjects import is_valid_literal
@@ -24,6 +21,7 @@ from jetstore.model.times import format_time
 from jetstore.stream.headers import PLAIN_START, replaced
 from jetstore.types import Nanos
 from server.protocol import reasons
+from server.protocol.encoding import ACCEPT_ENCODING, compressed
 from server.route.delivery import Columns
 from server.route.subscription import Sink, Subscription
 
@@ -45,7 +43,6 @@ DELIVERED_UNTRACED: Final = (
 REMOTE_UNTRACED: Final = "Not delivered because remote does not support message tracing"
 _ONLY: Final = "Nats-Trace-Only"
 _ORIGIN: Final = "Nats-Trace-Origin-Account"
-_ENCODING: Final = "Accept-Encoding"
 _PARENT: Final = b"traceparent"
 _CLIENT_KIND: Final = 0
 _ROUTER_KIND: Final = 1
@@ -169,7 +166,7 @@ class MessageTrace:
         if self._untold:
             return
         body = encode({"server": self._tracing.server(), "request": self._request, "events": self._events})
-        encoding, body = _compressed(self._request["header"].get(_ENCODING, [""])[0].lower(), body)
+        encoding, body = compressed(self._request["header"].get(ACCEPT_ENCODING.decode(), [""])[0], body)
         header = b"%bContent-Encoding: %b\r\n\r\n" % (PLAIN_START, encoding) if encoding else b""
         self._router.publish([self.dest], [len(header)] if header else (), [header + body])
 
@@ -277,17 +274,6 @@ def _is_sampled(fields: dict[str, list[str]]) -> bool:
                     except ValueError:
                         continue
     return False
-
-
-def _compressed(wanted: str, body: bytes) -> tuple[bytes, bytes]:
-    """The name of the encoding ("" = none was asked for), and the body in it."""
-    if not wanted:
-        return b"", body
-    if "snappy" in wanted or "s2" in wanted:
-        return b"snappy", bytes(cramjam.snappy.compress(body))
-    if "gzip" in wanted:
-        return b"gzip", gzip.compress(body)
-    return b"identity", body
 
 
 def _text(given: bytes) -> str:

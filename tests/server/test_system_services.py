@@ -192,7 +192,7 @@ def test_reload_and_kick(tmp_path: Path) -> None:
         assert set(await admin.ask(own + "RELOAD")) == {"server"}
         server.reload = lambda: "no"
         assert (await admin.ask(own + "RELOAD"))["error"] == {"code": 500, "description": "no"}
-        for body in (b'{"cid": 999}', b"", b"[]"):
+        for body in (b'{"cid": 999}', b"{}"):
             assert (await admin.ask(own + "KICK", body))["error"]["description"] == "no such client or leafnode id"
         cid = a.connection.client_id
         assert set(await admin.ask(own + "KICK", b'{"cid": %d}' % cid)) == {"server"}
