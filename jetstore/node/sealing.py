@@ -9,6 +9,7 @@ looked at again in the next one, and named in the log. Source: ``docs/format/key
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -43,6 +44,10 @@ PAUSE_MIN_S, PAUSE_MAX_S = 0.5, 30.0
 SAY_EVERY_S = 10.0
 """How often progress is logged."""
 REASONS_SHOWN = 4
+SLICE_S = 0.003
+"""How long files are looked at before the event loop gets its turn."""
+LEAVE_MAX = 256
+"""Groups whose entries are moved to newer journal files at once."""
 
 Rewrite = Callable[[StreamGroup, Compaction], Awaitable[bool]]
 
@@ -58,8 +63,9 @@ class Sealing:
         self._limits = limits
         self._storage = storage
         self._groups = groups
-        self._sealed: set[tuple[int, str]] = set()
-        """Group and path of segments that were looked at and need nothing."""
+        self._sealed: set[str] = set()
+        """Paths that were looked at and need nothing: whatever is written there from now on is sealed."""
+        self._slice_ends_s = 0.0
         self._first_file = 0
         """This journal file and all later ones were begun when there were keys."""
         self._said_at_s = float("-inf")
@@ -100,12 +106,20 @@ class Sealing:
             if isinstance(group, StreamGroup):
                 await self._segments(group, rewrite)
         for group in groups:
+            await self._breathe()
             await self._files(group)
             if isinstance(group, StreamGroup):
                 self._others(group)
         unopened = set(self._vfs.list_dir(GROUPS_DIR)) - {str(group.uid) for group in groups}
         self.reasons += [f"group {name} is not open" for name in sorted(unopened)]
         await self._journal()
+
+    async def _breathe(self) -> None:
+        """Let others run, if much was looked at since they did."""
+        time = asyncio.get_running_loop().time
+        if time() > self._slice_ends_s:
+            await asyncio.sleep(0)
+            self._slice_ends_s = time() + SLICE_S
 
     def _say(self, now_s: float) -> None:
         if not self.reasons or now_s < self._said_at_s + SAY_EVERY_S or self.reasons == self._said:
@@ -124,14 +138,15 @@ class Sealing:
     async def _segments(self, group: StreamGroup, rewrite: Rewrite) -> None:
         messages = group.messages
         for segment in messages.segment_files():
+            if segment.path in self._sealed or segment.is_dropped:
+                continue
+            await self._breathe()
             if group.stopped:
                 return
-            if (group.uid, segment.path) in self._sealed or segment.is_dropped:
-                continue
             try:
                 if not is_plain(messages, segment):
                     if segment.is_sealed and segment.table is None:
-                        self._sealed.add((group.uid, segment.path))
+                        self._sealed.add(segment.path)
                     continue
             except Corruption as error:
                 self.reasons.append(str(error))
@@ -177,7 +192,11 @@ class Sealing:
                 await self._file(group, KIND_CHUNK, f"{directory}/chunks/{name}")
 
     async def _file(self, group: MetaGroup | StreamGroup, kind: int, path: str) -> None:
+        if path in self._sealed:
+            return
+        await self._breathe()
         if is_sealed_file(self._vfs, path):
+            self._sealed.add(path)
             return
         try:
             problem = await self._storage.disk.call("seal_file", group.uid, kind, path)
@@ -210,10 +229,12 @@ class Sealing:
         if not self._first_file:
             self._first_file = (await self._storage.disk.call("journal_extents"))[2][-1].number
         uids, is_left = await self._storage.disk.call("leave_older_files", self._first_file)
-        self._leave([GroupUid(uid) for uid in uids])
+        self._leave([GroupUid(uid) for uid in uids[:LEAVE_MAX]])
         numbers = file_numbers(self._vfs.list_dir(JOURNAL_DIR))
         if is_left or any(number < self._first_file for number in numbers):
-            groups = f", with entries of groups {', '.join(map(str, uids[:REASONS_SHOWN]))}" if uids else ""
+            groups = (
+                f", with entries of {len(uids)} groups: {', '.join(map(str, uids[:REASONS_SHOWN]))}" if uids else ""
+            )
             self.reasons.append(f"the journal has older files{groups}")
 
     def _leave(self, uids: Sequence[GroupUid]) -> None:

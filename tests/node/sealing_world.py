@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import replace
 from random import Random
 from typing import Any
 
-from damaged_store import LIMITS, body, play_over, small_store
+from damaged_store import ACKED, LIMITS, body, create, play_over, put, small_store, take
 
 from jepsen.sim.client import Client
 from jepsen.sim.command import quiet
 from jepsen.sim.encryption import COST, Secrets
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
+from jetstore.limits import KIB, Limits
 from jetstore.node.sealing import Sealing
 from jetstore.store.key_file import read_keys
 from jetstore.store.keys import Cipher, Encryption, Keys
 
-STORED, ABOVE = 70, 10
-ALL = STORED + ABOVE
+STORED, ALL = 70, 80
+FEW = 15
+ROOMY = replace(LIMITS, journal_group_bytes=64 * KIB)
+"""Nothing is checkpointed because of what there is above the last time."""
 WORDS = (b"OTHER", b"durable_name", b"......", b"Header-Of-Mine", b"a description")
 SUBJECTS = (b"s.0", b"s.1", b"s.2", b"o.1")
 """So short that random bytes may be the same: for one look, not for many."""
@@ -49,7 +53,19 @@ class NoSecret(Secrets):
 
 def plain_store() -> SimVfs:
     """As ``small_store``: segments and checkpoints, an index, consumers, and more in the journal; nothing sealed."""
-    return small_store(STORED, ABOVE, config=CONFIG)
+    return small_store(STORED, ALL - STORED, config=CONFIG)
+
+
+def plain_journal() -> SimVfs:
+    """``FEW`` messages, and the consumer, that are in the journal only."""
+
+    async def story(_: World, client: Client) -> None:
+        await create(client, CONFIG)
+        await put(client, 1, FEW)
+        await take(client, ACKED)
+        await asyncio.sleep(1)  # the idle block
+
+    return play_over(None, story, limits=ROOMY)[0]
 
 
 def shows(vfs: SimVfs, words: tuple[bytes, ...] = WORDS) -> dict[bytes, list[str]]:
@@ -89,18 +105,18 @@ async def check_all(client: Client, last: int = ALL) -> None:
         message = (await client.api("STREAM.MSG.GET.S", {"seq": seq}))["message"]
         assert (message["subject"], base64.b64decode(message["data"])) == (f"s.{seq % 3}", body(seq))
     info = await client.api("CONSUMER.INFO.S.C")
-    assert info["ack_floor"]["stream_seq"] == 5
+    assert info["ack_floor"]["stream_seq"] == ACKED
     assert (await client.api("STREAM.INFO.OTHER"))["state"]["messages"] == 3
 
 
-def convert(vfs: SimVfs, given: Secrets | None = None) -> SimVfs:
+def convert(vfs: SimVfs, given: Secrets | None = None, last: int = ALL, limits: Limits = LIMITS) -> SimVfs:
     """The same store, encrypted."""
 
     async def story(world: World, client: Client) -> None:
         await sealed(world)
-        await check_all(client)
+        await check_all(client, last)
 
-    return play_over(vfs, story, secrets=given or Given())[0]
+    return play_over(vfs, story, secrets=given or Given(), limits=limits)[0]
 
 
 def cut(vfs: SimVfs, at: int, given: Secrets | None = None) -> SimVfs:
@@ -147,6 +163,8 @@ def operations(vfs: SimVfs) -> int:
 
 def put_file(vfs: SimVfs, path: str, content: bytes) -> None:
     """The file holds this, durably."""
+    if "/" in path:
+        vfs.mkdir(path.rpartition("/")[0])
     handle = vfs.open(path, create=True)
     vfs.truncate(handle, 0)
     vfs.pwrite(handle, [content], 0)

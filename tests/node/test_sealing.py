@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Sequence
+from itertools import count
 from random import Random
 
 import pytest
 from damaged_store import LIMITS, fingerprint, flip, play_over, put
 from sealing_world import (
     ALL,
+    FEW,
+    ROOMY,
     SUBJECTS,
     WORDS,
     Given,
@@ -20,6 +24,7 @@ from sealing_world import (
     cut,
     keys_of,
     operations,
+    plain_journal,
     plain_store,
     put_file,
     sealed,
@@ -36,11 +41,25 @@ from jepsen.sim.world import World
 from jetstore.errors import Corruption, OperatingError
 from jetstore.limits import MIB
 from jetstore.node.examine import StoreReport, examine, verify
-from jetstore.store.checkpoint_files import KIND_KEYS, is_sealed_file, read_chunk, read_framed, write_framed
+from jetstore.node.storage import Storage
+from jetstore.store.checkpoint_files import (
+    KIND_KEYS,
+    KIND_MANIFEST,
+    is_sealed_file,
+    read_chunk,
+    read_framed,
+    write_framed,
+)
+from jetstore.store.install_manifest import encode_manifest, manifest_path
 from jetstore.store.key_file import NAMES
+from jetstore.store.writer import Writer
 from jetstore.types import GroupUid
 
 STEP = 1 if os.environ.get("JETSTORE_DEEP") else 11
+
+
+CHECKPOINT_CUT_OFF = {"the two copies of the head differ", "one of the two copies of the head is missing"}
+"""What ``verify`` says of every store that died between the copies."""
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +123,44 @@ def test_nothing_shows_what_is_stored_and_everything_is_there(plain: SimVfs, don
     assert shows(again) == {}
 
 
-def test_a_power_cut_at_any_boundary(plain: SimVfs) -> None:
-    count = operations(plain)
-    assert count > 150
+@pytest.mark.parametrize("last", [ALL, FEW])
+def test_nothing_plain_is_left_when_keys_say_so(last: int, plain: SimVfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[dict[bytes, list[str]]] = []
+    genuine = Writer.end_mixed
+
+    def end_mixed(writer: Writer) -> None:
+        assert isinstance(writer.vfs, SimVfs)
+        looks.append(shows(writer.vfs))
+        genuine(writer)
+
+    late = count()
+    leave = Storage.leave_file
+
+    def leave_file(storage: Storage, groups: Sequence[GroupUid]) -> None:
+        if next(late) > 3:
+            leave(storage, groups)
+
+    monkeypatch.setattr(Writer, "end_mixed", end_mixed)
+    monkeypatch.setattr(Storage, "leave_file", leave_file)
+    convert(plain if last == ALL else plain_journal(), last=last, limits=ROOMY)
+    assert looks == [{}]
+
+
+@pytest.mark.parametrize("last", [ALL, FEW])
+def test_a_power_cut_at_any_boundary(last: int, plain: SimVfs) -> None:
+    """Of a store with segments; and of one that only has a journal."""
+    plain = plain if last == ALL else plain_journal()
+    total = operations(plain)
+    assert total > 60
     mixed = 0
-    for at in range(1, count + 1, STEP):
+    for at in range(1, total + 1, STEP):
         left = cut(plain, at)
         if left.exists(NAMES[0]) or left.exists(NAMES[1]):
-            assert wrong(look(left)) <= {"the two copies of the head differ"}, at
+            assert wrong(look(left)) <= CHECKPOINT_CUT_OFF, at
             mixed += keys_of(left).is_mixed
         left = cut(left, at // 2 + 1)  # and once more, elsewhere
-        assert shows(convert(left)) == {}, at
-    assert mixed > count // STEP // 2
+        assert shows(convert(left, last=last)) == {}, at
+    assert mixed > total // STEP // 2
 
 
 def half(plain: SimVfs, at: int = 150) -> SimVfs:
@@ -248,6 +293,39 @@ def test_damage_keeps_it_from_ending_and_is_not_hidden(plain: SimVfs) -> None:
     left, _ = play_over(left, ends, secrets=Given())
     assert shows(left) == {}
     assert look(left).is_sound
+
+
+def test_what_was_half_received_goes_and_is_asked_for_again(plain: SimVfs) -> None:
+    left = plain.clone()
+    row = ["00000000000000000900.seg", 900, 910, 11, 500, 0, 0, 1]
+    fields = {"storage": "file", "number": 1, "first_seq": 1, "covered_seq": 910, "missing": [], "files": [row]}
+    write_framed(left, GroupUid(2), KIND_MANIFEST, manifest_path(2), encode_manifest(fields))
+    put_file(left, f"groups/2/segments/{row[0]}", b"......")
+    put_file(left, "groups/2/chunks/index-9.tmp", b"......")
+    left = convert(left)
+    assert shows(left) == {}
+    assert not [path for path in left.files() if path.endswith((str(row[0]), "INSTALL", ".tmp"))]
+
+
+def test_it_does_not_end_beside_files_that_nobody_knows(plain: SimVfs) -> None:
+    async def story(world: World, client: Client) -> None:
+        vfs = world.machine.vfs
+        await asyncio.sleep(1)
+        assert sealing(world).is_due
+        put_file(vfs, "groups/2/segments/stray.seg", b"......")
+        put_file(vfs, "groups/9/HEAD.a", b"......")
+        vfs.capacity_bytes = 64 * MIB
+        await asyncio.sleep(60)
+        assert sealing(world).reasons == ["groups/2/segments/stray.seg is still there", "group 9 is not open"]
+        assert sealing(world).is_due
+        vfs.unlink("groups/2/segments/stray.seg")
+        vfs.unlink("groups/9/HEAD.a")
+        vfs.rmdir("groups/9")
+        await sealed(world)
+
+    full = cut(plain, 60)
+    full.capacity_bytes = full.used_bytes + LIMITS.disk_reserve_bytes + LIMITS.journal_file_bytes
+    play_over(full, story, secrets=Given())
 
 
 def test_new_messages_meanwhile(plain: SimVfs) -> None:
