@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jetstore.errors import ApiError, FormatUnknown
+from jetstore.meta.catalogues import Catalogues
 from jetstore.meta.placement import Member, Placement, members_of
 from jetstore.model.api_errors import api_error
 from jetstore.store.ports import Checkpoint
@@ -165,6 +166,8 @@ class MetaState:
         """Names of streams by group."""
         self.changed: dict[str, None] = {}
         """Names of streams that were made, changed or deleted since who follows this state looked (and cleared it)."""
+        self.catalogues = Catalogues()
+        """What is in ``streams``, for the checks of new ones."""
         self.nodes: Placement | None = None
         """Members of the metadata group itself, which are the nodes of the cluster; None: those that founded it."""
         self.names: dict[str, str] = {}
@@ -304,6 +307,7 @@ class MetaState:
     def _note(self, assignment: StreamAssignment) -> None:
         name = assignment.name
         self.streams[name] = assignment
+        self.catalogues.put(name, assignment.config)
         self.by_uid[assignment.uid] = name
         self.changed[name] = None
         if assignment.placement.is_settled:
@@ -318,6 +322,7 @@ class MetaState:
     def _remove(self, name: str) -> StreamAssignment | None:
         gone = self.streams.pop(name, None)
         if gone is not None:
+            self.catalogues.drop(name)
             del self.by_uid[gone.uid]
             self.changed[name] = None
             self.unsettled.pop(name, None)

@@ -7,16 +7,16 @@ streams cannot change in between, ``admit_create`` or ``admit_update``. All are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import combinations
 from typing import Any, Final
 
 from jetstore.errors import ApiError
 from jetstore.model.api_errors import api_error
+from jetstore.model.catalogue import Catalogue
 from jetstore.model.consumer import ConsumerConfig
 from jetstore.model.infos import AccountLimits, tier_of
 from jetstore.model.server_limits import ServerLimits
-from jetstore.model.source_checks import check_against, check_origins, origins_of
+from jetstore.model.source_checks import check_against, check_origins
 from jetstore.model.stream import (
     DiscardPolicy,
     PersistMode,
@@ -25,7 +25,7 @@ from jetstore.model.stream import (
     StorageType,
     StreamConfig,
 )
-from jetstore.model.subjects import collide, collides_any, is_subset, is_valid_subject
+from jetstore.model.subjects import collide, is_subset, is_valid_subject
 from jetstore.model.times import format_duration
 from jetstore.model.transforms import SubjectTransform, TransformError
 
@@ -286,17 +286,12 @@ def is_same_stream(left: StreamConfig, right: StreamConfig) -> bool:
     return left.model_copy(update={"metadata": {}}) == right.model_copy(update={"metadata": {}})
 
 
-def _of_tier(
-    config: StreamConfig, existing: Mapping[str, StreamConfig], account: AccountLimits
-) -> tuple[AccountLimits, Mapping[str, StreamConfig]]:
-    """What bounds streams with so many replicas, and the streams that it bounds together. Raises 10120."""
+def _of_tier(config: StreamConfig, account: AccountLimits) -> tuple[AccountLimits, str]:
+    """What bounds streams with so many replicas, and the tier that it bounds together ("": all). Raises 10120."""
     limits = account.of(config.num_replicas)
     if limits is None:
         raise api_error("JSNoLimitsErr")
-    if not account.tiers:
-        return limits, existing
-    tier = tier_of(config.num_replicas)
-    return limits, {name: other for name, other in existing.items() if tier_of(other.num_replicas) == tier}
+    return limits, tier_of(config.num_replicas) if account.tiers else ""
 
 
 def _check_max_bytes(config: StreamConfig, account: AccountLimits) -> None:
@@ -310,48 +305,27 @@ def _check_max_bytes(config: StreamConfig, account: AccountLimits) -> None:
 
 def _check_room(
     config: StreamConfig,
-    existing: Mapping[str, StreamConfig],
-    all_streams: Mapping[str, StreamConfig],
+    tier: str,
+    existing: Catalogue,
     account: AccountLimits,
     server: ServerLimits,
     least: int = 0,
 ) -> None:
-    """``existing``: those that the account's limits bound together with it; the server's bound all."""
+    """The account's limits bound the streams of a tier together; the server's bound all."""
     in_memory = config.storage is StorageType.MEMORY
     size = max(config.max_bytes, least)
     if size <= 0:
         return
     of_account = account.max_memory if in_memory else account.max_storage
     of_server = server.max_memory_bytes if in_memory else server.max_storage_bytes
-    is_beyond = 0 <= of_account < size + _reserved(config, existing)
-    if is_beyond or 0 < of_server < size + _reserved(config, all_streams):
+    is_beyond = 0 <= of_account < size + existing.reserved(config.storage, tier, but=config.name)
+    if is_beyond or 0 < of_server < size + existing.reserved(config.storage, but=config.name):
         raise api_error("JSMemoryResourcesExceededErr" if in_memory else "JSStorageResourcesExceededErr")
 
 
-def _reserved(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> int:
-    """Bytes that the other streams in the same storage have set aside."""
-    return sum(
-        other.max_bytes
-        for name, other in existing.items()
-        if name != config.name and other.storage is config.storage and other.max_bytes > 0
-    )
-
-
-@lru_cache(100_000)
-def _first_token(subject: str) -> str:
-    return subject.partition(".")[0]
-
-
-def _check_overlap(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> None:
-    """First tokens tell most streams apart; only the others are compared in full."""
-    heads = set(map(_first_token, config.subjects))
-    is_open = not heads.isdisjoint(("*", ">"))
-    heads |= {"*", ">"}
-    for name, other in existing.items():
-        if not is_open and heads.isdisjoint(map(_first_token, other.subjects)):
-            continue
-        if name != config.name and any(collides_any(subject, other.subjects) for subject in config.subjects):
-            raise api_error("JSStreamSubjectOverlapErr")
+def _check_overlap(config: StreamConfig, existing: Catalogue) -> None:
+    if any(owner != config.name for subject in config.subjects for owner in existing.colliding(subject)):
+        raise api_error("JSStreamSubjectOverlapErr")
 
 
 def _check_replicas(config: StreamConfig, server: ServerLimits) -> None:
@@ -361,7 +335,7 @@ def _check_replicas(config: StreamConfig, server: ServerLimits) -> None:
         raise api_error("JSClusterNoPeersErrF", err=f"no suitable peers for placement, {server.replicas_max} nodes")
 
 
-def _check_origins_of(config: StreamConfig, existing: Mapping[str, StreamConfig], server: ServerLimits) -> None:
+def _check_origins_of(config: StreamConfig, existing: Catalogue, server: ServerLimits) -> None:
     if server.replicas_max > 1 and (config.mirror is not None or config.sources):
         raise _invalid("mirrors and sources on a cluster are not supported by this version of jetstore")
     check_against(config, existing)
@@ -369,43 +343,46 @@ def _check_origins_of(config: StreamConfig, existing: Mapping[str, StreamConfig]
 
 def admit_create(
     config: StreamConfig,
-    existing: Mapping[str, StreamConfig],
+    existing: Catalogue,
     account: AccountLimits | None = None,
     server: ServerLimits | None = None,
+    *,
+    replaces: bool = False,
 ) -> bool:
     """True if the stream is to be created, False if an identical one exists. ``config`` must be checked already.
 
-    10120 (no tier for so many replicas), 10113/10122 (``max_bytes``), 10058 (exists, different), 10074 (replicas),
-    10027 (too many streams), 10028/10047 (room), 10065 (subject overlap).
+    ``replaces``: as if a stream with its name were gone. Refusals: 10120 (no tier for so many replicas), 10113/10122
+    (``max_bytes``), 10058 (exists, different), 10074 (replicas), 10027 (too many streams), 10028/10047 (room), 10065
+    (subject overlap).
     """
-    limits, of_tier = _of_tier(config, existing, account or AccountLimits())
+    limits, tier = _of_tier(config, account or AccountLimits())
     _check_max_bytes(config, limits)
     _check_replicas(config, server or ServerLimits())
     current = existing.get(config.name)
-    if current is not None:
+    if current is not None and not replaces:
         if is_same_stream(current, config):
             return False
         raise api_error("JSStreamNameExistErr")
     _check_origins_of(config, existing, server or ServerLimits())
-    if 0 < limits.max_streams <= len(of_tier):
+    if 0 < limits.max_streams <= existing.count(tier, but=config.name):
         raise api_error("JSMaximumStreamsLimitErr")
-    _check_room(config, of_tier, existing, limits, server or ServerLimits(), least=1)
+    _check_room(config, tier, existing, limits, server or ServerLimits(), least=1)
     _check_overlap(config, existing)
     return True
 
 
-def _check_nobody_copies(config: StreamConfig, existing: Mapping[str, StreamConfig]) -> None:
+def _check_nobody_copies(config: StreamConfig, existing: Catalogue) -> None:
     """What is not copied yet would go at once: mirrors and sources of limits streams have no consumers there."""
-    for other in existing.values():
-        if any(origin.name == config.name for origin in origins_of(other)):
-            what = f'to interest retention while stream "{other.name}" copies from it'
-            raise _invalid(f"a change {what} is not supported by this version of jetstore")
+    copy = min((name for name in existing.copies_of(config.name) if name != config.name), default="")
+    if copy:
+        what = f'to interest retention while stream "{copy}" copies from it'
+        raise _invalid(f"a change {what} is not supported by this version of jetstore")
 
 
 def admit_update(
     current: StreamConfig,
     config: StreamConfig,
-    existing: Mapping[str, StreamConfig],
+    existing: Catalogue,
     *,
     consumers: Sequence[ConsumerConfig] = (),
     pedantic: bool = False,
@@ -451,11 +428,11 @@ def admit_update(
             raise api_error(
                 "JSStreamUpdateErrF", err="change to limits violates consumers: " + ", ".join(sorted(violators))
             )
-    bounds, of_tier = _of_tier(config, existing, account)
+    bounds, tier = _of_tier(config, account)
     is_moved = bounds.max_streams > 0 and tier_of(config.num_replicas) != tier_of(current.num_replicas)
-    if account.tiers and is_moved and len(of_tier) >= bounds.max_streams:
+    if account.tiers and is_moved and existing.count(tier, but=config.name) >= bounds.max_streams:
         raise api_error("JSMaximumStreamsLimitErr")
-    _check_room(config, of_tier, existing, bounds, server or ServerLimits())
+    _check_room(config, tier, existing, bounds, server or ServerLimits())
     _check_overlap(config, existing)
     return config
 

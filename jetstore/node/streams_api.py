@@ -14,9 +14,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from jetstore.consumer.entries import encode_delete, encode_pause, encode_reset, encode_set
 from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow, OutcomeUnknown
 from jetstore.meta import state as meta_entries
-from jetstore.meta.state import StreamAssignment
 from jetstore.meta.stream_key import GLOBAL_ACCOUNT, account_of, name_of, stream_key
 from jetstore.model.api_errors import api_error
+from jetstore.model.catalogue import Catalogue
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
 from jetstore.model.consumer_checks import (
     admit_consumer,
@@ -91,7 +91,6 @@ class StreamsApi:
         self._is_only = is_only
         self._all_limits = server_limits
         self._account_limits = account_limits or AccountLimits()
-        self._parsed: dict[str, tuple[StreamAssignment, StreamConfig]] = {}
         self.consumers_elsewhere: Callable[[str], Awaitable[list[ConsumerConfig]]] | None = None
         """Asks who leads a stream for its consumers' configurations; None: there are no other nodes."""
         self.cluster = ClusterApi(node, node.cluster, self._found) if node.cluster is not None else None
@@ -134,35 +133,19 @@ class StreamsApi:
         assignment = self._node.meta.machine.streams.get(self.key(name))
         return assignment is not None and assignment.is_restoring
 
-    def _configs(self) -> dict[str, StreamConfig]:
-        """Desired configurations of the account's streams, by name, lost ones included: their subjects stay taken."""
-        parsed = self._parsed
-        configs: dict[str, StreamConfig] = {}
-        for key, assignment in self._node.meta.machine.streams.items():
-            if not self._is_own(key):
-                continue
-            name = name_of(key)
-            known = parsed.get(name)
-            if known is None or known[0] is not assignment:
-                known = parsed[name] = (assignment, StreamConfig.from_json(assignment.config))
-            configs[name] = known[1]
-        if len(parsed) > len(configs):
-            self._parsed = {name: parsed[name] for name in configs}
-        return configs
+    @property
+    def _own(self) -> Catalogue:
+        """Desired configurations of the account's streams, lost ones included: their subjects stay taken."""
+        return self._node.meta.machine.catalogues.of(self._account, with_plain=self._is_only)
 
     @property
     def _server_limits(self) -> ServerLimits:
         """What the operator allows, less what the streams of other accounts have reserved."""
-        limits = self._all_limits
-        memory = storage = 0
-        for key, assignment in self._node.meta.machine.streams.items():
-            reserved = max(int(assignment.config.get("max_bytes", -1)), 0)
-            if not reserved or self._is_own(key):
-                continue
-            if assignment.config.get("storage") == StorageType.MEMORY.value:
-                memory += reserved
-            else:
-                storage += reserved
+        limits, catalogues = self._all_limits, self._node.meta.machine.catalogues
+        memory, storage = (
+            catalogues.reserved_elsewhere(each, self._account, with_plain=self._is_only)
+            for each in (StorageType.MEMORY, StorageType.FILE)
+        )
         return replace(
             limits,
             max_memory_bytes=limits.max_memory_bytes and max(limits.max_memory_bytes - memory, 1),
@@ -204,7 +187,7 @@ class StreamsApi:
             storage=storage,
             reserved_memory=reserved_memory,
             reserved_storage=reserved_storage,
-            streams=sum(not tier or tier == tier_of(config.num_replicas) for config in self._configs().values()),
+            streams=self._own.count(tier),
             consumers=consumers,
             limits=limits or self._account_limits,
         )
@@ -219,8 +202,8 @@ class StreamsApi:
         async with node.meta_lock:
             if self._is_restoring(config.name):
                 raise api_error("JSStreamNameExistErr")
-            config = follow_origin(config, self._configs())
-            if not admit_create(config, self._configs(), self._account_limits, self._server_limits):
+            config = follow_origin(config, self._own)
+            if not admit_create(config, self._own, self._account_limits, self._server_limits):
                 return await self._existing(config.name)
             group = await self._add(config)
         group.advisories.tell("CREATED", "stream_action", action="create")
@@ -271,9 +254,8 @@ class StreamsApi:
     async def restore_stream(self, config: StreamConfig, client: dict[str, Any]) -> bytes:
         """The subject that takes the archive. What nats-server finds out at the end is refused there. Any: JSON."""
         self._require_meta()
-        others = {name: other for name, other in self._configs().items() if name != config.name}
         try:
-            admit_create(config, others, self._account_limits, self._server_limits)
+            admit_create(config, self._own, self._account_limits, self._server_limits, replaces=True)
         except ApiError as error:
             if error.err_code in _ROOM:
                 raise
@@ -289,8 +271,8 @@ class StreamsApi:
             async with self._node.meta_lock:
                 if self.key(config.name) in self._node.meta.machine.streams:
                     raise api_error("JSStreamNameExistRestoreFailedErr")
-                config = follow_origin(config, self._configs())
-                admit_create(config, self._configs(), self._account_limits, self._server_limits)
+                config = follow_origin(config, self._own)
+                admit_create(config, self._own, self._account_limits, self._server_limits)
                 return await self._add(config, is_restoring=True)
         except ApiError as error:
             if error.err_code in (*_ROOM, 10008, 10023, 10130):
@@ -307,7 +289,7 @@ class StreamsApi:
             group = node.streams.get(self.key(config.name))
             if group is None and self._is_held_elsewhere(config.name):
                 assert self.consumers_elsewhere is not None
-                current, consumers = self._configs()[config.name], await self.consumers_elsewhere(config.name)
+                current, consumers = self._own[config.name], await self.consumers_elsewhere(config.name)
             else:
                 group = self._group(config.name)
                 stream = group.require_serving() if node.cluster is None else group.stream
@@ -316,8 +298,8 @@ class StreamsApi:
                 current, consumers = stream.config, [consumer.config for consumer in stream.consumers.values()]
             config = admit_update(
                 current,
-                follow_origin(config, self._configs()),
-                {name: other for name, other in self._configs().items() if name != config.name},
+                follow_origin(config, self._own),
+                self._own,
                 consumers=consumers,
                 pedantic=pedantic,
                 account=self._account_limits,
@@ -393,14 +375,22 @@ class StreamsApi:
         return self._node.streams.get(self.key(name))
 
     async def require_streams(self) -> None:
-        """Return once ``stream_configs`` has everything that was acknowledged before the call. Raises 10008."""
+        """Return once ``stream_names`` has everything that was acknowledged before the call. Raises 10008."""
         await confirm_leading(self._node.meta)
+
+    def stream_names(self, subject: str = "") -> Sequence[str]:
+        """All streams' names, sorted; of those only that have a subject that can meet this one, if one is given."""
+        self._require_meta()
+        own = self._own
+        names = sorted(set(own.colliding(subject))) if subject else own.names()
+        if self._node.meta.machine.restoring:
+            return [name for name in names if not self._is_restoring(name)]
+        return names
 
     def stream_configs(self) -> Sequence[StreamConfig]:
         """All streams' configurations, sorted by name."""
-        self._require_meta()
-        configs = self._configs()
-        return [configs[name] for name in sorted(configs) if not self._is_restoring(name)]
+        own = self._own
+        return [own[name] for name in self.stream_names()]
 
     async def stream_info(self, name: str, request: StreamInfoRequest, version: int = 0) -> StreamInfo:
         """Info after everything acknowledged before the call, and this version of the configuration."""
@@ -472,7 +462,10 @@ class StreamsApi:
         """Who answers direct gets of a stream: itself, a mirror, or "": nobody."""
         group = self._node.streams.get(self.key(name))
         config = group.stream.config if group is not None and not group.is_restoring else None
-        return name if config is not None and config.allow_direct else direct_mirror(self.groups().values(), name)
+        if config is not None and config.allow_direct:
+            return name
+        copies = (self._node.assignments.find_stream(self.key(copy)) for copy in self._own.copies_of(name))
+        return direct_mirror((copy for copy in copies if copy is not None), name)
 
     async def direct_get(self, name: str, request: MessageGet) -> Message:
         """The one selected message; 10037 if there is none. As this member knows it: leadership is not confirmed."""

@@ -78,10 +78,10 @@ class JetStreamNode(Protocol):
         """Remove all of them. Those that come meanwhile may stay."""
 
     async def require_streams(self) -> None:
-        """Return once ``stream_configs`` has everything that was acknowledged before the call; 10008 if it may not."""
+        """Return once ``stream_names`` has everything that was acknowledged before the call; 10008 if it may not."""
 
-    def stream_configs(self) -> Sequence[StreamConfig]:
-        """All streams' configurations, sorted by name."""
+    def stream_names(self, subject: str = "") -> Sequence[str]:
+        """All streams' names, sorted; of those only that have a subject that can meet this one, if one is given."""
 
     async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
         """Info after everything acknowledged before the call.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow, OutcomeUnknown
@@ -12,7 +13,7 @@ from jetstore.model.json import GoStruct, Int, Uint64
 from jetstore.model.requests import PurgeRequest, StreamInfoRequest
 from jetstore.model.stream import StreamConfig
 from jetstore.model.stream_checks import checked_stream
-from jetstore.model.subjects import collides_any, is_valid_subject
+from jetstore.model.subjects import is_valid_subject
 from server.jsapi.ports import StreamsElsewhere
 from server.jsapi.request import Backend, JsonDict, Request, page, require_empty
 
@@ -92,14 +93,9 @@ async def update_stream(backend: Backend, request: Request) -> JsonDict:
         return await _shown_elsewhere(backend, checked.name, led)
 
 
-async def _names(backend: Backend, subject: str) -> list[str]:
+async def _names(backend: Backend, subject: str) -> Sequence[str]:
     await backend.node.require_streams()
-    configs = backend.node.stream_configs()
-    if not subject:
-        return [config.name for config in configs]
-    if not is_valid_subject(subject):
-        return []
-    return [config.name for config in configs if collides_any(subject, config.subjects)]
+    return backend.node.stream_names(subject) if not subject or is_valid_subject(subject) else ()
 
 
 async def stream_names(backend: Backend, request: Request) -> JsonDict:

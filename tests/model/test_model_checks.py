@@ -8,6 +8,7 @@ import pytest
 
 from jetstore.errors import ApiError
 from jetstore.model.api_errors import api_error, error_json, error_table
+from jetstore.model.catalogue import Catalogue
 from jetstore.model.consumer import AckPolicy, ConsumerAction, ConsumerConfig, DeliverPolicy
 from jetstore.model.consumer_checks import admit_consumer, check_reset, checked_consumer
 from jetstore.model.infos import (
@@ -38,6 +39,10 @@ SECOND = 1_000_000_000
 
 def stream(name: str = "A", **fields: object) -> StreamConfig:
     return checked_stream(StreamConfig(name=name, **fields))  # type: ignore[arg-type]
+
+
+def among(*streams: StreamConfig) -> Catalogue:
+    return Catalogue.of(streams)
 
 
 def refused(err_code: int, text: str = "") -> pytest.RaisesExc[ApiError]:
@@ -85,16 +90,16 @@ def test_async_persist_mode_is_kept_and_cannot_be_changed() -> None:
     assert kept.persist_mode == "async"
     assert kept.metadata["_nats.req.level"] == "2"
     with refused(10052, "stream configuration update can not change persist mode"):
-        admit_update(kept, stream(), {"A": kept})
+        admit_update(kept, stream(), among(kept))
 
 
 def test_an_origin_keeps_what_is_not_copied_yet() -> None:
     current, wanted = stream(), stream(retention=RetentionPolicy.INTEREST)
-    assert admit_update(current, wanted, {"A": current, "B": stream("B")}) == wanted
+    assert admit_update(current, wanted, among(current, stream("B"))) == wanted
     mirror = stream("B", mirror=StreamSource(name="A"))
     with refused(10052, 'while stream "B" copies from it is not supported'):
-        admit_update(current, wanted, {"A": current, "B": mirror})
-    assert admit_update(wanted, current, {"A": wanted, "B": mirror}) == current
+        admit_update(current, wanted, among(current, mirror))
+    assert admit_update(wanted, current, among(wanted, mirror)) == current
 
 
 def test_server_limit_of_the_duplicate_window() -> None:
@@ -127,15 +132,15 @@ def test_checking_twice_changes_nothing() -> None:
 
 def test_create_against_what_exists() -> None:
     one = stream("A", subjects=("a.*",))
-    assert admit_create(one, {})
-    assert not admit_create(one, {"A": one})
-    assert not admit_create(one, {"A": one.model_copy(update={"metadata": {"_nats.req.level": "9"}})})
+    assert admit_create(one, among())
+    assert not admit_create(one, among(one))
+    assert not admit_create(one, among(one.model_copy(update={"metadata": {"_nats.req.level": "9"}})))
     with refused(10058):
-        admit_create(stream("A", subjects=("b",)), {"A": one})
+        admit_create(stream("A", subjects=("b",)), among(one))
     with refused(10065):
-        admit_create(stream("B", subjects=("x", "a.b")), {"A": one})
+        admit_create(stream("B", subjects=("x", "a.b")), among(one))
     with refused(10027):
-        admit_create(stream("B"), {"A": one}, AccountLimits(max_streams=1))
+        admit_create(stream("B"), among(one), AccountLimits(max_streams=1))
 
 
 def test_each_tier_bounds_the_streams_with_so_many_replicas() -> None:
@@ -143,9 +148,9 @@ def test_each_tier_bounds_the_streams_with_so_many_replicas() -> None:
     tiers = {"R1": AccountLimits(max_storage=100), "R3": AccountLimits(max_streams=1, max_storage=1000, max_memory=0)}
     account = AccountLimits(0, 0, tiers=tiers)
     one, three = stream("A", max_bytes=60), stream("B", max_bytes=900, num_replicas=3)
-    existing = {"A": one, "B": three}
-    assert admit_create(one, {"B": three}, account, server)
-    assert admit_create(three, {"A": one}, account, server)
+    existing = among(one, three)
+    assert admit_create(one, among(three), account, server)
+    assert admit_create(three, among(one), account, server)
     with refused(10027):
         admit_create(stream("C", num_replicas=3), existing, account, server)
     with refused(10120):
@@ -153,17 +158,17 @@ def test_each_tier_bounds_the_streams_with_so_many_replicas() -> None:
     with refused(10047):
         admit_create(stream("C", max_bytes=41), existing, account, server)
     with refused(10028):
-        admit_create(stream("C", num_replicas=3, storage=StorageType.MEMORY), {}, account, server)
+        admit_create(stream("C", num_replicas=3, storage=StorageType.MEMORY), among(), account, server)
     assert admit_create(stream("C", max_bytes=40), existing, account, server)
     with refused(10027):
-        admit_update(one, stream("A", num_replicas=3), {"B": three}, account=account, server=server)
+        admit_update(one, stream("A", num_replicas=3), among(three), account=account, server=server)
     with refused(10047):
-        admit_update(three, stream("B", max_bytes=900), {"A": one}, account=account, server=server)
-    assert admit_update(three, stream("B", max_bytes=40), {"A": one}, account=account, server=server)
+        admit_update(three, stream("B", max_bytes=900), among(one), account=account, server=server)
+    assert admit_update(three, stream("B", max_bytes=40), among(one), account=account, server=server)
 
 
 def test_a_stream_without_bounds_needs_some_room() -> None:
-    full = {"A": stream("A", max_bytes=100)}
+    full = among(stream("A", max_bytes=100))
     with refused(10047):
         admit_create(stream("B"), full, AccountLimits(max_storage=100))
     assert admit_create(stream("B"), full, AccountLimits(max_storage=101))
@@ -172,21 +177,21 @@ def test_a_stream_without_bounds_needs_some_room() -> None:
 def test_room_is_reserved_per_storage() -> None:
     server = ServerLimits(max_memory_bytes=100, max_storage_bytes=1000)
     big = stream("A", max_bytes=800)
-    assert admit_create(big, {}, server=server)
+    assert admit_create(big, among(), server=server)
     with refused(10047):
-        admit_create(stream("B", max_bytes=300), {"A": big}, server=server)
-    assert admit_create(stream("B", max_bytes=90, storage=StorageType.MEMORY), {"A": big}, server=server)
+        admit_create(stream("B", max_bytes=300), among(big), server=server)
+    assert admit_create(stream("B", max_bytes=90, storage=StorageType.MEMORY), among(big), server=server)
     with refused(10028):
-        admit_create(stream("B", max_bytes=101, storage=StorageType.MEMORY), {}, server=server)
+        admit_create(stream("B", max_bytes=101, storage=StorageType.MEMORY), among(), server=server)
     with refused(10113):
-        admit_create(stream("B"), {}, AccountLimits(max_bytes_required=True))
+        admit_create(stream("B"), among(), AccountLimits(max_bytes_required=True))
     with refused(10122):
-        admit_create(stream("B", max_bytes=11), {}, AccountLimits(storage_max_stream_bytes=10))
+        admit_create(stream("B", max_bytes=11), among(), AccountLimits(storage_max_stream_bytes=10))
     # An update counts its own reservation once.
     grown = stream("A", max_bytes=1000)
-    assert admit_update(big, grown, {"A": big}, server=server) == grown
+    assert admit_update(big, grown, among(big), server=server) == grown
     with refused(10047):
-        admit_update(big, stream("A", max_bytes=1001), {"A": big}, server=server)
+        admit_update(big, stream("A", max_bytes=1001), among(big), server=server)
 
 
 def test_update_against_consumers() -> None:
@@ -197,8 +202,8 @@ def test_update_against_consumers() -> None:
         for name, pending in (("b", 11), ("a", 12), ("c", 10))
     ]
     with refused(10069, "change to limits violates consumers: a, b"):
-        admit_update(current, tight, {"A": current}, consumers=consumers)
-    assert admit_update(current, tight, {"A": current}, consumers=consumers[2:]) == tight
+        admit_update(current, tight, among(current), consumers=consumers)
+    assert admit_update(current, tight, among(current), consumers=consumers[2:]) == tight
 
 
 def test_consumer_limits_of_server_and_account() -> None:

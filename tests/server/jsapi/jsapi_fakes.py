@@ -11,6 +11,7 @@ from typing import Any
 
 from jetstore.limits import Limits
 from jetstore.model.api_errors import api_error
+from jetstore.model.catalogue import Catalogue
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
 from jetstore.model.consumer_checks import admit_consumer, check_priority_group, check_reset, checked_consumer
 from jetstore.model.infos import AccountInfo, ConsumerInfo, PauseState, PriorityGroupState, StreamInfo, StreamState
@@ -61,8 +62,8 @@ class FakeNode:
             raise api_error("JSConsumerNotFoundErr")
         return consumers[consumer]
 
-    def _configs(self) -> dict[str, StreamConfig]:
-        return {name: stream.config for name, stream in self.streams.items()}
+    def _configs(self) -> Catalogue:
+        return Catalogue.of(stream.config for stream in self.streams.values())
 
     def _info(self, stream: FakeStream) -> StreamInfo:
         messages = stream.messages
@@ -107,8 +108,9 @@ class FakeNode:
     async def require_streams(self) -> None:
         """Nobody else leads."""
 
-    def stream_configs(self) -> Sequence[StreamConfig]:
-        return [self.streams[name].config for name in sorted(self.streams)]
+    def stream_names(self, subject: str = "") -> Sequence[str]:
+        found = set(self._configs().colliding(subject)) if subject else self.streams
+        return sorted(found)
 
     async def stream_info(self, name: str, request: StreamInfoRequest) -> StreamInfo:
         self.calls.append(f"info {name}")
