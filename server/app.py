@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import platform
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
@@ -47,6 +48,7 @@ from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, 
 from server.net.accounts import Accounts
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
+from server.net.tls import context_of
 from server.protocol.client import ProtocolOptions
 from server.protocol.info import ServerInfo
 from server.route.router import Router
@@ -179,6 +181,7 @@ class Server:
         for each in self.accounts:
             each.router.tracing = tracing
         self.monitor: Monitor | None = None
+        self._monitor_tls: ssl.SSLContext | None = None
         self.http_port = 0
         self.websocket_port = 0
         self.node: Node | None = None
@@ -293,12 +296,23 @@ class Server:
             self.websocket_port = await self.clients.start_websocket(given)
             scheme = "ws" if given.no_tls else "wss"
             log.info(f"Listening for websocket clients on {scheme}://{given.host}:{self.websocket_port}")
-        if options.http_port:
+        if options.http_port or options.https_port:
             from server.monitor.monitor import Monitor  # a fifth of the start-up time: only where it is wanted
 
+            if options.https_port and options.tls is not None:
+                self._monitor_tls = context_of(replace(options.tls, verify=False))  # who asks needs no certificate
             self.monitor = Monitor(self.monitor_source())
-            self.http_port = await self.monitor.start(options.http_host or options.host, options.http_port)
+            self.http_port = await self.monitor.start(
+                options.http_host or options.host,
+                options.http_port or options.https_port,
+                self._monitor_tls,
+            )
         return self.port
+
+    def renew_monitor_certificate(self, options: Options) -> None:
+        """The files may have changed: monitoring's new connections get what is there now."""
+        if self._monitor_tls is not None and options.tls is not None:
+            self._monitor_tls.load_cert_chain(options.tls.cert_file, options.tls.key_file, password=lambda: "")
 
     def _apis(self) -> list[ApiHandler]:
         return [api for _, api in self.jetstreams.values()]
@@ -390,6 +404,7 @@ class Server:
             ping_max=options.ping_max,
             http_host=options.http_host or options.host,
             http_port=options.http_port,
+            https_port=options.https_port,
             http_base_path=options.http_base_path,
             auth_required=self.clients.authenticator.is_told,
             auth_timeout_ns=options.authorization.timeout_ns,
@@ -517,6 +532,7 @@ def engine_counters(node: Node) -> EngineCounters:
         scrub_bytes=node.scrub.bytes_total,
         scrub_rounds=node.scrub.rounds_total,
         scrub_found=node.scrub.found_total,
+        plain_left=node.sealing.is_due,
         damaged_places=len(node.scrub.damaged_copies) + sum(len(group.damage) for group in node.streams.values()),
         index_rebuilds=sum(group.index_rebuilds for group in node.streams.values()),
     )

@@ -155,6 +155,7 @@ class Operation:
         before = (info.tls_required, info.tls_available, info.tls_verify)
         try:
             clients.use_tls(new.tls, is_optional=new.allow_non_tls)
+            self.server.renew_monitor_certificate(new)
         except OSError as error:  # it was all right a moment ago
             log.error(f"TLS stays as it was: {error}")
         if (info.tls_required, info.tls_available, info.tls_verify) != before:
@@ -201,8 +202,9 @@ def listeners(server: Server) -> dict[str, list[str]]:
     """URLs of what the server listens on, by kind."""
     options = server.options
     found = {"nats": [f"nats://{options.host}:{server.port}"]}
-    if options.http_port:
-        found["monitoring"] = [f"http://{options.http_host or options.host}:{server.http_port}"]
+    if server.http_port:
+        scheme = "https" if options.https_port else "http"
+        found["monitoring"] = [f"{scheme}://{options.http_host or options.host}:{server.http_port}"]
     if server.websocket_port:
         given = options.websocket
         found["websocket"] = [f"{'ws' if given.no_tls else 'wss'}://{given.host}:{server.websocket_port}"]

@@ -261,8 +261,9 @@ async def serve(options: Options, around: Surroundings) -> int:
         # Told to stop, or poisoned, before it served: nothing was promised to anybody.
         return stop.result()
     await starting
-    if options.http_port:
-        log.info(f"Starting http monitor on {options.http_host or options.host}:{server.http_port}")
+    if server.monitor is not None:
+        scheme = "https" if options.https_port else "http"
+        log.info(f"Starting {scheme} monitor on {options.http_host or options.host}:{server.http_port}")
     log.info(f"Listening for client connections on {options.host}:{server.port}")
     if store is not None and store.cluster is not None:
         log.info(f"Listening for route connections on {options.cluster.host}:{store.cluster.port}")

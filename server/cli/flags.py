@@ -44,6 +44,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag(("P", "pid"), str, "FILE", "File to write the process id to"),
     Flag(("ports_file_dir",), str, "DIR", "Directory to write <executable>_<pid>.ports to"),
     Flag(("m", "http_port"), int, "PORT", "Port for monitoring"),
+    Flag(("ms", "https_port"), int, "PORT", "Port for monitoring with TLS"),
     Flag(("c", "config"), str, "FILE", "Configuration file"),
     Flag(("t",), bool, "", "Test the configuration file and exit"),
     Flag(("sl", "signal"), str, "VERB[=PID]", "Tell a running server: ldm, stop, quit, term, reopen, reload"),
@@ -80,7 +81,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
 REFUSED: Final[dict[str, bool]] = {
     # name → takes a value
     **dict.fromkeys(("s", "syslog", "no_advertise"), False),
-    **dict.fromkeys(("ms", "https_port", "r", "remote_syslog"), True),
+    **dict.fromkeys(("r", "remote_syslog"), True),
     **dict.fromkeys(("connect_retries", "profile"), True),
 }
 
@@ -169,6 +170,7 @@ def apply_flags(options: Options, flags: Flags) -> Options:
         "P": "pid_file",
         "ports_file_dir": "ports_file_dir",
         "m": "http_port",
+        "ms": "https_port",
         "l": "log_file",
         "T": "logtime",
         "logtime_utc": "logtime_utc",

@@ -144,6 +144,8 @@ TOP_LEVEL: Final[Table] = {
     "http": address("http_host", "http_port"),
     "http_port": port("http_port"),
     "monitor_port": port("http_port"),
+    "https": address("http_host", "https_port"),
+    "https_port": port("https_port"),
     "http_base_path": text("http_base_path"),
     "client_advertise": _client_advertise,
     "debug": boolean("debug"),

@@ -42,7 +42,9 @@ class Options:
     http_host: str = ""
     """"" = as ``host``."""
     http_port: int = 0
-    """0 = no monitoring."""
+    """0 = no monitoring without TLS."""
+    https_port: int = 0
+    """0 = none with the certificate of the ``tls`` block."""
     http_base_path: str = ""
     debug: bool = False
     trace: bool = False
@@ -150,6 +152,10 @@ def start_problem(options: Options) -> str:
         return (
             f"max_payload ({options.max_payload_bytes}) cannot be higher than max_pending ({options.max_pending_bytes})"
         )
+    if options.http_port and options.https_port:
+        return f"can't specify both HTTP ({options.http_port}) and HTTPs ({options.https_port}) ports"
+    if options.https_port and options.tls is None:
+        return "TLS cert and key required for HTTPS"
     if options.authorization.token and options.accounts.users:
         return "Can not have a token and accounts"
     if options.system_account not in ("", SYSTEM_ACCOUNT, *options.accounts.by_name):

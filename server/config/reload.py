@@ -56,6 +56,7 @@ GO_NAMES: Final = {
     "server_name": "ServerName",
     "http_host": "HTTPHost",
     "http_port": "HTTPPort",
+    "https_port": "HTTPSPort",
     "http_base_path": "HTTPBasePath",
     "max_pending_bytes": "MaxPending",
     "max_subscriptions": "MaxSubs",

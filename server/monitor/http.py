@@ -7,6 +7,7 @@ A connection that says nothing for ``IDLE_S`` is closed; above ``CONNECTIONS_MAX
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -17,6 +18,7 @@ import structlog
 log = structlog.get_logger("monitor")
 
 IDLE_S: Final = 60.0
+HANDSHAKE_S: Final = 10.0
 CONNECTIONS_MAX: Final = 256
 HEADER_BYTES_MAX: Final = 16 * 1024
 TEXT: Final = "text/plain; charset=utf-8"
@@ -40,10 +42,13 @@ class HttpListener:
     """Target (path and query) → response."""
     connections: set[HttpConnection] = field(default_factory=set)
 
-    async def listen(self, host: str, port: int) -> asyncio.Server:
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> asyncio.Server:
         """A listening server. ``OSError`` if the address cannot be had."""
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: HttpConnection(self), host or None, max(port, 0))
+        wait_s = HANDSHAKE_S if tls is not None else None
+        return await loop.create_server(
+            lambda: HttpConnection(self), host or None, max(port, 0), ssl=tls, ssl_handshake_timeout=wait_s
+        )
 
     async def close_connections(self) -> None:
         """Drop whoever is connected, with answers under way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -41,9 +42,9 @@ class Monitor:
         self._listener = HttpListener(self.answer)
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen (port -1 or 0 = any free one). ``OSError`` if the address cannot be had."""
-        self._server = await self._listener.listen(host, port)
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listen (port -1 or 0 = any free one), with TLS if there is a context. ``OSError`` if it cannot."""
+        self._server = await self._listener.listen(host, port, tls)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

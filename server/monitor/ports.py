@@ -196,6 +196,8 @@ class EngineCounters:
     damaged_places: int = 0
     """Damaged places known now."""
     index_rebuilds: int = 0
+    plain_left: bool = False
+    """There is a key, and something that was stored before may not be encrypted yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ class ServerFacts:
     ping_max: int
     http_host: str
     http_port: int
+    https_port: int
     http_base_path: str
     auth_required: bool
     auth_timeout_ns: int

@@ -114,7 +114,7 @@ def varz(source: MonitorSource, usage: Usage, http_requests: Mapping[str, int]) 
         "http_host": facts.http_host,
         "http_port": facts.http_port,
         "http_base_path": facts.http_base_path,
-        "https_port": 0,
+        "https_port": facts.https_port,
         "auth_timeout": facts.auth_timeout_ns / 1_000_000_000,
         "max_control_line": facts.max_control_line,
         "max_payload": facts.max_payload,

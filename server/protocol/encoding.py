@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 from typing import Final
-
-import cramjam
 
 ACCEPT_ENCODING: Final = b"Accept-Encoding"
 
@@ -16,7 +13,11 @@ def compressed(wanted: str, body: bytes) -> tuple[bytes, bytes]:
     if not wanted:
         return b"", body
     if "snappy" in wanted or "s2" in wanted:
+        import cramjam  # start-up time, as gzip below
+
         return b"snappy", bytes(cramjam.snappy.compress(body))
     if "gzip" in wanted:
+        import gzip
+
         return b"gzip", gzip.compress(body)
     return b"identity", body

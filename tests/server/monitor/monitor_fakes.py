@@ -175,6 +175,7 @@ FACTS = ServerFacts(
     ping_max=2,
     http_host="127.0.0.1",
     http_port=8222,
+    https_port=0,
     http_base_path="",
     auth_required=False,
     auth_timeout_ns=2 * SECOND,
