@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from itertools import count
 from random import Random
 
 import pytest
-from damaged_store import LIMITS, fingerprint, flip, play_over, put
+from damaged_store import LIMITS, current_server, fingerprint, flip, play_over, put
+from deep import IS_DEEP
 from sealing_world import (
     ALL,
     FEW,
@@ -54,8 +54,9 @@ from jetstore.store.install_manifest import encode_manifest, manifest_path
 from jetstore.store.key_file import NAMES
 from jetstore.store.writer import Writer
 from jetstore.types import GroupUid
+from server.app import engine_counters
 
-STEP = 1 if os.environ.get("JETSTORE_DEEP") else 11
+STEP = 1 if IS_DEEP else 11
 
 
 CHECKPOINT_CUT_OFF = {"the two copies of the head differ", "one of the two copies of the head is missing"}
@@ -203,8 +204,10 @@ def test_it_waits_for_room_and_goes_on_by_itself(plain: SimVfs) -> None:
         await put(client, ALL + 1, ALL + 3)
         await check_all(client, ALL + 3)
         assert sealing(world).is_due
+        assert engine_counters(current_server(world).node).plain_left
         world.machine.vfs.capacity_bytes = 64 * MIB
         await sealed(world)
+        assert not engine_counters(current_server(world).node).plain_left
         await check_all(client, ALL + 3)
 
     full = cut(plain, 60)
