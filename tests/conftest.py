@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from deep import IS_DEEP
 from hypothesis import HealthCheck, settings
 
 from jepsen.real.process import JETSTORE, NATS_SERVER, NATS_SERVER_ALWAYS, ServerProcess, find_nats_server
@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("oracle") is not None:
             item.add_marker(pytest.mark.flaky(reruns=1))
-    if os.environ.get("JETSTORE_DEEP"):
+    if IS_DEEP:
         for item in items:
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(DEEP_TIMEOUT_S))

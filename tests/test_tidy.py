@@ -13,6 +13,7 @@ CODE = sorted(path for room in ("jetstore", "server", "jepsen") for path in (ROO
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_MAX, TEST_LINES_MAX = 600, 720
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
+READS_DEEP = re.compile(r"environ\b.*\bJETSTORE_DEEP")
 WORLD = frozenset(
     ["os", "time", "threading", "socket", "multiprocessing", "subprocess", "select", "signal", "tempfile"]
 )
@@ -58,3 +59,8 @@ def test_only_a_few_files_touch_the_world(package: str) -> None:
             if WORLD & {name.split(".")[0] for name in names}:
                 found.add(str(path.relative_to(ROOT / package)))
     assert {name for name in found if not name.startswith(PROGRAMS)} - TOUCHES_THE_WORLD[package] == set()
+
+
+def test_whether_tests_run_long_is_read_in_one_place() -> None:
+    readers = [path.name for path in TESTS if READS_DEEP.search(path.read_text())]
+    assert readers == ["deep.py"]

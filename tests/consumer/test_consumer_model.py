@@ -4,9 +4,9 @@ messages, through random publishes, removals, deliveries, acknowledgements, time
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 
+from deep import IS_DEEP
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -351,6 +351,6 @@ class ConsumerMachine(RuleBasedStateMachine):
         assert state.needs(seqs, [self.live[seq] for seq in seqs]) == needed
 
 
-EXAMPLES = 2000 if os.environ.get("JETSTORE_DEEP") else 60
+EXAMPLES = 2000 if IS_DEEP else 60
 ConsumerMachine.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)
 TestConsumer = ConsumerMachine.TestCase

@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from deep import IS_DEEP
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jepsen.real.process import JETSTORE, ServerProcess, free_port
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(3600 if os.environ.get("JETSTORE_DEEP") else 120)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(3600 if IS_DEEP else 120)]
 
-EXAMPLES = int(os.environ.get("JETSTORE_FUZZ") or (20_000 if os.environ.get("JETSTORE_DEEP") else 120))
+EXAMPLES = int(os.environ.get("JETSTORE_FUZZ") or (20_000 if IS_DEEP else 120))
 GROWTH_KIB_MAX = 256 * 1024
 WAIT_S = 20.0
 CORPUS = Path(__file__).parent / "corpus"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 from placing_world import Story, node_of, play
 
 from jepsen.sim.machine import Machine
@@ -14,8 +14,6 @@ from jepsen.sim.wipe import new_disk, old_disk
 from jetstore.node import assignments
 from jetstore.node.node import Node
 from jetstore.store.identity import read_identity
-
-DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 
 
 async def taken_in(s: Story, machine: Machine, stream: str) -> Node:
@@ -55,7 +53,7 @@ def test_a_node_with_an_empty_disk_is_taken_in(led: bool) -> None:
     play(story, nodes=3, seed=int(led))
 
 
-@pytest.mark.parametrize("seed", range(40 if DEEP else 1))
+@pytest.mark.parametrize("seed", range(40 if IS_DEEP else 1))
 def test_every_disk_is_replaced_one_after_the_other_under_power_cuts(seed: int) -> None:
     async def story(s: Story) -> None:
         rng = s.world.rng

@@ -8,20 +8,19 @@ tried, each with several survivals of what was un-synced; some openings are cut,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import pytest
 from catch_up_world import KIB, Feed, Pipe, Replica, limits
+from deep import IS_DEEP
 
 from jepsen.sim.faults import SimCrash
 from jepsen.sim.vfs import SimVfs
 from jetstore.store.checkpoint_files import read_heads
 from jetstore.store.install_manifest import manifest_path, received_names
 
-IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 SURVIVALS = 12 if IS_DEEP else 2
 BOUNDS = limits(segment_bytes=2 * KIB, frame_bytes=400)
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(1800 if IS_DEEP else 120)]

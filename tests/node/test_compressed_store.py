@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import Any
 
 import pytest
 from damaged_store import ACKED, body, current_server, flip, play_over, put, small_store, take
+from deep import IS_DEEP
 from test_examine import look, served
 from test_recover import ALL, goes_on, mends
 
@@ -17,7 +17,6 @@ from jepsen.sim.world import World
 from jetstore.node.compactor import Compactor
 from jetstore.store.segment import COMPRESSED
 
-DEEP = bool(os.environ.get("JETSTORE_DEEP"))
 STORED, ABOVE = 30, 10
 SEGMENTS = "groups/2/segments/"
 
@@ -43,7 +42,7 @@ def test_one_flipped_byte_of_a_segment_is_named() -> None:
     sound = served(look(vfs))
     paths = segments(vfs)
     for path in paths:
-        for offset in range(len(path) % 3, len(vfs.peek(path)), 1 if DEEP else 59):
+        for offset in range(len(path) % 3, len(vfs.peek(path)), 1 if IS_DEEP else 59):
             flip(vfs, path, offset)
             report = look(vfs)
             assert not report.is_sound or served(report) == sound, (path, offset)
@@ -137,7 +136,7 @@ def test_turned_off_and_on_and_read_in_every_way_after_restarts() -> None:
     assert look(vfs).is_sound
 
 
-@pytest.mark.skipif(not DEEP, reason="JETSTORE_DEEP=1: the stores of test_recover are as small")
+@pytest.mark.skipif(not IS_DEEP, reason="JETSTORE_DEEP=1: the stores of test_recover are as small")
 def test_a_mended_store_goes_on() -> None:
     vfs = small_store(STORED, ABOVE, config={"compression": "s2"})
     path = segments(vfs)[0]

@@ -7,11 +7,11 @@ deletes, time, a slow log, leaders that come and go. The log alone must give the
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from random import Random
 
 import pytest
+from deep import IS_DEEP
 from delivery_world import Got, S, World
 
 from jetstore.limits import Limits
@@ -190,7 +190,7 @@ class Run:
         assert info.ack_floor.stream_seq == info.delivered.stream_seq
 
 
-@pytest.mark.parametrize("seed", range(3000 if os.environ.get("JETSTORE_DEEP") else 40))
+@pytest.mark.parametrize("seed", range(3000 if IS_DEEP else 40))
 def test_random_history(seed: int) -> None:
     run = Run(seed)
     for _ in run.steps():

@@ -7,12 +7,12 @@ written, and one of each blank sector.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 
 import pytest
 from damaged_store import LIMITS, fingerprint, flip, small_store
+from deep import IS_DEEP
 
 from jepsen.sim.faults import fault
 from jepsen.sim.vfs import SimVfs
@@ -20,8 +20,6 @@ from jetstore.errors import JetstoreError
 from jetstore.limits import SECTOR_BYTES
 from jetstore.node.examine import StoreReport, examine, verify
 from jetstore.store.index_check import IndexState
-
-DEEP = bool(os.environ.get("JETSTORE_DEEP"))
 
 
 @cache
@@ -72,13 +70,13 @@ def test_a_sound_store_is_sound() -> None:
 def flips(kind: str) -> list[tuple[str, int]]:
     vfs = store()
     paths = [path for path in vfs.files() if path.startswith("journal/") == (kind == "journal")]
-    step = 1 if DEEP else 41 if kind == "journal" else 53
+    step = 1 if IS_DEEP else 41 if kind == "journal" else 53
     found = []
     for path in paths:
         data = vfs.peek(path)
         for offset in range(number_of(path) % step, len(data), step):
             sector = offset // SECTOR_BYTES * SECTOR_BYTES
-            if kind != "journal" or any(data[sector : sector + SECTOR_BYTES]) or (DEEP and offset == sector):
+            if kind != "journal" or any(data[sector : sector + SECTOR_BYTES]) or (IS_DEEP and offset == sector):
                 found.append((path, offset))  # most of the journal is blank: one byte of each sector is enough
     return found
 
@@ -87,7 +85,7 @@ def number_of(path: str) -> int:
     return sum(path.encode())
 
 
-@pytest.mark.timeout(3600 if DEEP else 120)
+@pytest.mark.timeout(3600 if IS_DEEP else 120)
 @pytest.mark.parametrize("kind", ["journal", "others"])
 def test_one_flipped_byte(kind: str, record_property: Callable[[str, object], None]) -> None:
     vfs = store().clone()

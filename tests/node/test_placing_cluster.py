@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import pytest
+from deep import IS_DEEP
 from placing_world import Story, node_of, play
-
-DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 
 
 def test_a_member_is_replaced_and_its_copy_goes() -> None:
@@ -62,7 +60,7 @@ def test_one_three_five_three_one() -> None:
     play(story, nodes=5, seed=3)
 
 
-@pytest.mark.parametrize("seed", range(100 if DEEP else 2))
+@pytest.mark.parametrize("seed", range(100 if IS_DEEP else 2))
 def test_power_cuts_while_members_change(seed: int) -> None:
     """At any moment, on any machine: the change goes on, and what was acknowledged is there."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable
 
 import pytest
+from deep import IS_DEEP
 from placing_world import Story, node_of, play
 
 from jepsen.sim.machine import Machine
@@ -19,7 +19,7 @@ from jetstore.node.cluster_api import ClusterApi
 from jetstore.node.cluster_info import meta_cluster
 from jetstore.types import RaftIndex, Term
 
-SEEDS = range(1, 12 if os.environ.get("JETSTORE_DEEP") == "1" else 2)
+SEEDS = range(1, 12 if IS_DEEP else 2)
 FOUNDING = [("a", "A", 1), ("b", "B", 1), ("c", "C", 1)]
 
 

@@ -6,19 +6,19 @@ The disk dies at the n-th operation after the restore has begun, for many n; the
 from __future__ import annotations
 
 import asyncio
-import os
 from random import Random
 from typing import Any
 
 import pytest
 from backup_world import fill, joined, restore, seen, snapshot
 from damaged_store import LIMITS, Story, current_server, play_over
+from deep import IS_DEEP
 
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent, Unknown
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
 
-STEP = 1 if os.environ.get("JETSTORE_DEEP") else 13
+STEP = 1 if IS_DEEP else 13
 CONFIG = {"name": "S", "subjects": ["s.>"], "allow_msg_ttl": True}
 
 

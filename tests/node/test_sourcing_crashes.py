@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 from collections import Counter
 from random import Random
 from typing import Any
@@ -16,12 +15,13 @@ from typing import Any
 import pytest
 from backup_world import joined, restore, snapshot
 from damaged_store import LIMITS, Story, play_over
+from deep import IS_DEEP
 
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent, Unknown
 from jepsen.sim.vfs import SimVfs
 from jepsen.sim.world import World
 
-STEP = 1 if os.environ.get("JETSTORE_DEEP") else 5
+STEP = 1 if IS_DEEP else 5
 MESSAGES = 12
 COPIES = {
     "mirror": {"name": "C", "mirror": {"name": "O"}},

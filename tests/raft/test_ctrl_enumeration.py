@@ -12,11 +12,11 @@ they occur; JETSTORE_DEEP runs each of the 4,096, and each with one of the membe
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from itertools import product
 
 import pytest
+from deep import IS_DEEP
 from raft_paper import configuration, entry, run
 from raft_world import Member, World
 
@@ -25,7 +25,6 @@ from jetstore.raft.core import RaftOptions
 from jetstore.raft.ready import HardState
 from jetstore.types import Term
 
-IS_DEEP = bool(os.environ.get("JETSTORE_DEEP"))
 ENTRIES = 4
 MEMBERS = (1, 2, 3)
 OPTIONS = RaftOptions(election_ticks=3, faulty_campaign_timeouts=1)

@@ -9,8 +9,8 @@ import os
 
 import pytest
 from cluster import Cluster, Report
+from deep import IS_DEEP
 
-IS_DEEP = bool(os.environ.get("JETSTORE_DEEP"))
 FIRST = int(os.environ.get("JETSTORE_SEED", "0"))
 ONCE_FAILED = (21376, 22569, 22724, 22754, 23191, 23345, 23685, 28763)
 """What each of them found has a test of its own; here they are kept as they were found."""

@@ -6,13 +6,11 @@ everywhere with JETSTORE_DEEP, which prints the table of docs/testing.md with ``
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from deep import IS_DEEP
 from mutation_hunt import SEEDS_MAX, SHOWS, hunt, hunt_by_one_rule, rules_table, table
 from mutations import MUTATIONS, Mutation, applied
 
-IS_DEEP = bool(os.environ.get("JETSTORE_DEEP"))
 SLOW = "test_ctrl_enumeration.test_all_4096_damage_patterns"
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.real import flip
 from jepsen.real.process import JETSTORE
-
-IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 
 
 @pytest.mark.real

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.real import cluster_kill, kill
 from jepsen.real.ledger import CONSUMER_KINDS
 from jepsen.real.process import JETSTORE, NATS_SERVER
 from jepsen.real.rounds import Result
 
-DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 Run = Callable[..., Result]
 
 
 @pytest.mark.real
-@pytest.mark.timeout(12_000 if DEEP else 600)
+@pytest.mark.timeout(12_000 if IS_DEEP else 600)
 @pytest.mark.parametrize(("run", "rounds"), [(kill.run, 10), (cluster_kill.run, 3)], ids=["one node", "three nodes"])
 def test_nothing_acknowledged_is_lost(
     run: Run, rounds: int, tmp_path: Path, require_server: Callable[[str], None]
 ) -> None:
     require_server(JETSTORE)
-    rounds = 100 if DEEP else rounds
+    rounds = 100 if IS_DEEP else rounds
     result = run(JETSTORE, rounds, seed=1, folder=tmp_path)
     assert result.rounds == rounds
     assert not result.findings.counts, result.findings.examples

@@ -7,7 +7,6 @@ and acknowledges work; after each restart everything that was answered is looked
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -15,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.real.control import ApiError, Control, ControlError
 from jepsen.real.process import JETSTORE, ServerProcess
 
-ROUNDS = 50 if os.environ.get("JETSTORE_DEEP") == "1" else 4
+ROUNDS = 50 if IS_DEEP else 4
 SUBJECTS = 7
 PER_SUBJECT = 3
 PULL = json.dumps({"batch": 1, "expires": 500_000_000}).encode()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.real import power
 from jepsen.real.fuse_layer import missing
 from jepsen.real.process import JETSTORE, NATS_SERVER
 
-ROUNDS = 20 if os.environ.get("JETSTORE_DEEP") == "1" else 2
+ROUNDS = 20 if IS_DEEP else 2
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(missing()), reason=missing() or "can run")]
 

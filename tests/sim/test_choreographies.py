@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from deep import IS_DEEP
 
 from jepsen.sim.report import quiet
 from jepsen.sim.scenarios import SCENARIOS, play_scenario
 
-SEEDS = 100 if os.environ.get("JETSTORE_DEEP") == "1" else 1
+SEEDS = 100 if IS_DEEP else 1
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))

@@ -3,16 +3,16 @@ repeated with a death at each of its points; here at some of them, with ``JETSTO
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.sim.points import Death, Passed, enumerate_points, run_to
 from jepsen.sim.report import quiet
 from jepsen.sim.vfs import SimVfs
 
-STEP = 1 if os.environ.get("JETSTORE_DEEP") == "1" else 250
+STEP = 1 if IS_DEEP else 250
 
 
 def test_a_machine_that_dies_at_any_point_loses_nothing() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.sim.client import ApiFailure, Client, NoResponders, NotSent, Unknown
 from jepsen.sim.command import quiet
@@ -17,7 +17,6 @@ from jepsen.sim.faults import fault
 from jepsen.sim.world import SMALL, World, play
 from jepsen.workload.base import get
 
-DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 STREAM = {"name": "S", "subjects": ["s.>"]}
 
 
@@ -58,7 +57,7 @@ def test_acknowledged_is_there_after_every_kind_of_end(end: str) -> None:
             assert await last_seq(client) == 60 * round_number + 60
         await holds(client, *range(1, 181))
 
-    for seed in range(10 if DEEP else 2):
+    for seed in range(10 if IS_DEEP else 2):
         play(story, seed=seed)
 
 
@@ -183,7 +182,7 @@ def test_a_crash_at_every_disk_operation_of_a_short_life() -> None:
         assert last in (acked, acked + 1)
         await holds(client, *range(1, acked + 1))
 
-    for seed in range(200 if DEEP else 15):
+    for seed in range(200 if IS_DEEP else 15):
         play(story, seed=seed)
 
 
@@ -261,7 +260,7 @@ def test_a_crash_before_each_disk_operation_from_the_very_first_boot(
         world = play(story, seed=boundary, limits=limits)
         return world.machine.boots
 
-    boundary, step = 1, 1 if DEEP else 9
+    boundary, step = 1, 1 if IS_DEEP else 9
     while run(boundary) > 4:  # one start and three after power cuts: it did not fail by itself any more
         boundary += step
     record_property("cases", boundary // step)

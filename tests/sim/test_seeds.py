@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.nemesis.storm import storms
 from jepsen.sim.command import quiet, replay_command
@@ -21,7 +22,6 @@ from jepsen.sim.run import draw_nodes, run_seed
 
 FRESH = int(os.environ.get("JETSTORE_SIM_SEEDS", "4"))
 BASE = int(os.environ.get("JETSTORE_SIM_BASE") or random.SystemRandom().randrange(10**9))
-DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 LINES = (Path(__file__).parent / "seeds.txt").read_text().splitlines()
 COMMITTED = [line.split()[0] for line in LINES if line.strip() and not line.startswith("#")]
 
@@ -42,7 +42,7 @@ def test_committed_seed(seed: str) -> None:
 @pytest.mark.parametrize("number", range(FRESH))
 def test_fresh_seed(number: int) -> None:
     print(f"seeds from {BASE}: this is {BASE + number}")
-    check(BASE + number, draw_nodes(BASE + number), is_small=not DEEP)
+    check(BASE + number, draw_nodes(BASE + number), is_small=not IS_DEEP)
 
 
 SCRIPT = """

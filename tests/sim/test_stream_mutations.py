@@ -5,17 +5,14 @@ The list is in ``stream_defects.py``. Each is hunted from a seed that shows it; 
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from deep import IS_DEEP
 from stream_defects import BUDGET, DEFECTS, Defect, hunt
-
-DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
 def test_a_defect_is_found(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = hunt(defect, monkeypatch, 0 if DEEP else defect.seed, BUDGET + DEEP * defect.seed)
+    found = hunt(defect, monkeypatch, 0 if IS_DEEP else defect.seed, BUDGET + IS_DEEP * defect.seed)
     assert found.seeds, f"not found; only {found.others}"
 
 

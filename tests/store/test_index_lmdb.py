@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 
 from jetstore.errors import DiskFull, IndexDoubt
 from jetstore.store.index import IndexWriter, LmdbIndexes
@@ -252,14 +253,14 @@ print("done")
 """
 
 
-@pytest.mark.timeout(3600 if os.environ.get("JETSTORE_DEEP") else 120)
+@pytest.mark.timeout(3600 if IS_DEEP else 120)
 def test_flipped_bytes_give_right_rows(
     stored: tuple[Path, IndexParts, dict[bytes, IndexRow]], record_property: Callable[[str, object], None]
 ) -> None:
     """In a process of its own: LMDB itself may crash on a damaged page, and then the answer was not wrong either."""
     root, parts, _ = stored
     start, crashes = 0, []
-    step = 1 if os.environ.get("JETSTORE_DEEP") else 97
+    step = 1 if IS_DEEP else 97
     while True:
         done = subprocess.run(
             [sys.executable, "-c", FLIPPED, str(root), json.dumps(parts.head), str(start), str(step)],

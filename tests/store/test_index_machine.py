@@ -9,6 +9,7 @@ import tempfile
 from contextlib import suppress
 from typing import Any
 
+from deep import IS_DEEP
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -188,7 +189,5 @@ class IndexMachine(RuleBasedStateMachine):
                     assert found == twin.matching(subject_filter, after, count)
 
 
-IndexMachine.TestCase.settings = settings(
-    max_examples=300 if os.environ.get("JETSTORE_DEEP") else 30, stateful_step_count=20, deadline=None
-)
+IndexMachine.TestCase.settings = settings(max_examples=300 if IS_DEEP else 30, stateful_step_count=20, deadline=None)
 test_index = IndexMachine.TestCase

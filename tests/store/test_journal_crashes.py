@@ -7,12 +7,12 @@ returned, what it said must stay true. ``JETSTORE_DEEP=1`` follows every first c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import product
 from random import Random
 
 import pytest
+from deep import IS_DEEP
 from journal_model import (
     JOURNAL_ID,
     Model,
@@ -33,7 +33,6 @@ from jetstore.store.journal.recovery import open_journal
 from jetstore.store.ports import JournalRecovery, Record
 
 LIMITS = small_limits(file_bytes=32 * KIB, block_bytes=8 * KIB, spares=2, zeroing=16 * KIB)
-IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 SUBSETS_MAX = 1 << (10 if IS_DEEP else 6)
 pytestmark = pytest.mark.timeout(1800 if IS_DEEP else 120)
 

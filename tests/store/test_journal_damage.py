@@ -7,10 +7,10 @@ whose own bytes were hit. Where the evidence itself is gone twice, the group say
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 
 import pytest
+from deep import IS_DEEP
 from journal_model import JOURNAL_ID, Model, checkpoint, entries, generation, hard, log_of, small_limits
 
 from jepsen.sim.faults import fault
@@ -24,7 +24,6 @@ from jetstore.store.journal.scan import FoundBlock, FoundFile, scan_file
 from jetstore.store.ports import PLAIN, GroupRecovery, JournalRecovery, Kind, Record
 
 LIMITS = small_limits(file_bytes=32 * KIB, block_bytes=8 * KIB, spares=2)
-IS_DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 pytestmark = pytest.mark.timeout(1800 if IS_DEEP else 120)
 
 BLOCKS: list[list[Record]] = [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 from random import Random
 
+from deep import IS_DEEP
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -158,9 +158,9 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournal = JournalMachine.TestCase
 TestJournal.settings = settings(
-    max_examples=400 if os.environ.get("JETSTORE_DEEP") == "1" else 40,
+    max_examples=400 if IS_DEEP else 40,
     stateful_step_count=40,
     deadline=None,
-    derandomize=os.environ.get("JETSTORE_DEEP") != "1",
+    derandomize=not IS_DEEP,
     suppress_health_check=list(HealthCheck),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
+from deep import IS_DEEP
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -253,7 +253,7 @@ def apply(log: SegmentedLog | MemoryLog, op: tuple[Any, ...]) -> object:
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=1000 if os.environ.get("JETSTORE_DEEP") == "1" else 25,
+    max_examples=1000 if IS_DEEP else 25,
     stateful_step_count=25,
     deadline=None,
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 
 from jepsen.sim.faults import fault
 from jepsen.sim.vfs import SimVfs
@@ -149,7 +149,7 @@ def test_every_flipped_byte(flip: int, is_compressing: bool, record_property: Ca
     vfs, head, chunks, model = build(is_compressing)
     files = b"".join(vfs.peek(f"{DIR}/{name}") for name in vfs.list_dir(DIR))
     assert files.count(b"JF\x04") == 7 * is_compressing
-    step = 7 if flip != 1 else 3 if is_compressing and not os.environ.get("JETSTORE_DEEP") else 1
+    step = 7 if flip != 1 else 3 if is_compressing and not IS_DEEP else 1
     cases = 0
     for name in vfs.list_dir(DIR):
         path = f"{DIR}/{name}"

@@ -5,11 +5,11 @@ A twin gets the same entries as bytes and is restored from checkpoints in betwee
 
 from __future__ import annotations
 
-import os
 from random import Random
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 from stream_driver import SECOND, Driver
 from stream_model import match
 from test_retention import ack, consume, deliver
@@ -21,7 +21,7 @@ from jetstore.stream import entries
 from jetstore.stream.logical import logical_head
 from jetstore.types import RaftIndex, Term
 
-SEEDS = 400 if os.environ.get("JETSTORE_DEEP") else 40
+SEEDS = 400 if IS_DEEP else 40
 SUBJECTS = ["a", "b", "c.x", "c.y"]
 FILTERS: list[tuple[str, ...]] = [(), ("a",), ("b",), ("c.*",), ("a", "c.x"), (">",)]
 

@@ -6,12 +6,12 @@ and forgets every row, for every n.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 from stream_driver import SECOND, Driver
 from stream_model import StreamModel
 from test_stream_against_model import comparable, dense_config, dense_step, run_step
@@ -26,7 +26,7 @@ from jetstore.stream.logical import logical_head
 from jetstore.stream.stream import Stream
 from jetstore.types import GroupUid, RaftIndex, Term
 
-SCRIPTS = 30 if os.environ.get("JETSTORE_DEEP") else 4
+SCRIPTS = 30 if IS_DEEP else 4
 
 
 class DoubtingIndex(MemoryIndex):

@@ -7,11 +7,11 @@ random points: outcomes and logical heads stay equal.
 from __future__ import annotations
 
 import copy
-import os
 from random import Random
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stream_driver import SECOND, Driver, frames_of
@@ -26,9 +26,8 @@ from jetstore.stream.outcomes import Duplicate
 from jetstore.stream.stream import Stream
 from jetstore.types import RaftIndex, Term
 
-DEEP = bool(os.environ.get("JETSTORE_DEEP"))
-EXAMPLES = 1_000 if DEEP else 60
-SEEDS = 1_000 if DEEP else 80
+EXAMPLES = 1_000 if IS_DEEP else 60
+SEEDS = 1_000 if IS_DEEP else 80
 SUBJECTS = ["a", "b", "c.x", "c.y", "d.e.f"]
 
 maybe = st.sampled_from

@@ -136,7 +136,7 @@ for seed in range(12):
 def test_independent_of_the_hash_seed() -> None:
     """Equal entries give equal heads in processes that order sets and dicts of bytes differently."""
     here = Path(__file__).parent
-    path = os.pathsep.join([str(here.parent.parent), str(here), str(here.parent / "models")])
+    path = os.pathsep.join([*map(str, (here.parent.parent, here.parent, here, here.parent / "models"))])
     outputs = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT],

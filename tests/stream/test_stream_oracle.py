@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 import nats
 import pytest
+from deep import IS_DEEP
 from stream_driver import SECOND, Driver
 
 from jetstore.errors import ApiError
@@ -29,7 +29,7 @@ from jetstore.stream import entries
 from jetstore.stream.outcomes import Duplicate
 
 BINARY = shutil.which("nats-server") or shutil.which("nats-server", path=str(Path(sys.executable).parent))
-SEEDS = 150 if os.environ.get("JETSTORE_DEEP") else 12
+SEEDS = 150 if IS_DEEP else 12
 SUBJECTS = ["s.a", "s.b", "s.c.x", "s.c.y"]
 
 pytestmark = [pytest.mark.oracle, pytest.mark.skipif(BINARY is None, reason="no nats-server binary")]

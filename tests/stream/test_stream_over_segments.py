@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from deep import IS_DEEP
 from stream_driver import SECOND, Driver
 from stream_model import StreamModel
 from test_stream_against_model import check_contents, dense_config, dense_step, run_step
@@ -22,7 +22,7 @@ from jetstore.stream.logical import logical_head
 from jetstore.stream.stream import Stream
 from jetstore.types import GroupUid, RaftIndex, Term
 
-SEEDS = 150 if os.environ.get("JETSTORE_DEEP") else 15
+SEEDS = 150 if IS_DEEP else 15
 SMALL = Limits(segment_bytes=2_000, frame_bytes_max=500, segment_flush_bytes=400, unflushed_bytes_max=4_000)
 
 

@@ -7,10 +7,10 @@ kill -9, power cuts, pauses, lost, doubled, late and damaged frames. Then everyt
 from __future__ import annotations
 
 import asyncio
-import os
 from random import Random
 
 import pytest
+from deep import IS_DEEP
 from link_world import SMALL, LinkNode, is_meshed, note, play, until
 
 from jepsen.sim.loop import SimLoop
@@ -19,7 +19,7 @@ from jetstore.node.link.hello import Purpose
 from jetstore.node.link.ports import LinkLost, NotConnected, Route
 
 PORT = 6222
-SEEDS = 300 if os.environ.get("JETSTORE_DEEP") == "1" else 2
+SEEDS = 300 if IS_DEEP else 2
 
 
 class Cell:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from deep import IS_DEEP
 
 from jepsen.real.process import JETSTORE, NATS_SERVER, find_nats_server
 from server.bench.measure import QUICK, Outcome
@@ -66,7 +66,7 @@ def test_rows_measure_a_real_server(name: str, require_server: Callable[[str], N
     sizes = replace(QUICK, seconds=0.1, messages=2000, streams=10, large_mib=2, filtered_messages=1000)
     sizes = replace(sizes, restart_messages=2000, restart_subjects=1000, memory_messages=3000)
     rows = ["publish", "publish-one", "streams", "mixed", "core", "drain", "fetch", "restart"]
-    if os.environ.get("JETSTORE_DEEP") == "1":
+    if IS_DEEP:
         rows = [row for row in ROWS if row != "lag"]
     results = run(rows, [name], sizes, 1, lambda text: None, tmp_path)
     assert {row.row.name: row.absent for row in results if row.absent} == {}
