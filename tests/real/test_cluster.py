@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import urllib.error
 import urllib.request
@@ -20,8 +19,6 @@ from nats.js.api import StreamConfig
 from jepsen.real.cluster import ServerCluster
 from jepsen.real.control import Control, ControlError
 from jepsen.real.process import JETSTORE, ServerError, ServerProcess
-
-DEEP = os.environ.get("JETSTORE_DEEP") == "1"
 
 
 @pytest.fixture
