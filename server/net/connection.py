@@ -26,11 +26,11 @@ from server.protocol.lines import is_valid_subject
 from server.protocol.reasons import CloseReason
 from server.route.router import Router
 from server.route.subscription import Answers, Permits, Subscription
+from server.route.tracing import MessageTrace, trace_oversized
 
 if TYPE_CHECKING:
     from server.net.accounts import Account
     from server.net.client_server import ClientServer
-    from server.route.tracing import MessageTrace
 
 log = structlog.get_logger("clients")
 
@@ -227,7 +227,7 @@ class ClientConnection(asyncio.Protocol):
                     server.events.connected(self)
         else:
             if event.oversized is not None:
-                self.router.trace_oversized(self, *event.oversized)
+                trace_oversized(self.router, self, *event.oversized)
             self._end(event)
 
     def _subscribe(self, event: Subscribe, protocol: ClientProtocol) -> None:

@@ -22,7 +22,7 @@ from server.route.pub_acks import PubAcks
 from server.route.remote import Outbound, Reach, has_queue
 from server.route.sublist import Match, Sublist
 from server.route.subscription import Sink, Subscription
-from server.route.tracing import Tracing, marked
+from server.route.tracing import Tracing, marked, publish_traced
 from server.route.watch import InterestWatch
 
 RESERVED_SUBJECTS = (b"$NRG.", b"_GR_.", b"$GR.")
@@ -159,48 +159,18 @@ class Router:
         if header_lens and self.tracing is not None:
             asking = marked(columns, has_dest=bool(self.trace_dest))
             if asking:
-                self._publish_some_traced(client, columns, asking)
+                publish_traced(self, client, columns, asking)
                 return self._delivery.is_congested
-        self._publish(client, columns)
+        self.publish_run(client, columns)
         return self._delivery.is_congested
-
-    def _publish_some_traced(self, client: Sink, columns: Columns, asking: list[int]) -> None:
-        """A run with messages that may want to be followed: each by itself, what stands between them as runs."""
-        assert self.tracing is not None
-        start = 0
-        for at in [*asking, len(columns.payloads)]:
-            if start < at:
-                self._publish(client, columns.part(start, at))
-            start = at + 1
-            if at == len(columns.payloads):
-                return
-            begun = self.tracing.begin(self, client, columns.part(at, at + 1))
-            if begun.violation:
-                client.send(reasons.error_line(begun.violation))
-            elif begun.columns is not None:
-                client.trace = begun.trace
-                try:
-                    self._publish(client, begun.columns)
-                finally:
-                    client.trace = None
-                if begun.trace is not None:
-                    begun.trace.end()
-
-    def trace_oversized(self, client: Sink, subject: bytes, header: bytes, size: int) -> None:
-        """A message was too large for its connection to live on: if it asked for a trace, that is all of its story."""
-        columns = Columns([subject], [b""], [len(header)], [header])
-        if self.tracing is not None and marked(columns, has_dest=bool(self.trace_dest)):
-            begun = self.tracing.begin(self, client, columns, size)
-            if begun.trace is not None:
-                begun.trace.refused("maximum payload exceeded")
-                begun.trace.end()
 
     def may_publish(self, client: Sink, subject: bytes) -> bool:
         """Whether a client may publish on this subject, but for answers."""
         permits = client.permits
         return not subject.startswith(RESERVED_SUBJECTS) and (permits is None or permits.may_publish(subject))
 
-    def _publish(self, client: Sink, columns: Columns) -> None:
+    def publish_run(self, client: Sink, columns: Columns) -> None:
+        """Map a client's messages, see what it may publish, and route that."""
         if self.mappings is not None:
             given = columns
             columns = self.mappings.apply(given)

@@ -227,6 +227,39 @@ def marked(columns: Columns, *, has_dest: bool) -> list[int]:
     return [at for at, payload in enumerate(columns.payloads) if DEST in payload[: columns.header_lens[at]]]
 
 
+def publish_traced(router: Router, client: Sink, columns: Columns, asking: Sequence[int]) -> None:
+    """Publish a client's run in which some ask for a trace: each by itself, what stands between them as runs."""
+    assert router.tracing is not None
+    start = 0
+    for at in [*asking, len(columns.payloads)]:
+        if start < at:
+            router.publish_run(client, columns.part(start, at))
+        start = at + 1
+        if at == len(columns.payloads):
+            return
+        begun = router.tracing.begin(router, client, columns.part(at, at + 1))
+        if begun.violation:
+            client.send(reasons.error_line(begun.violation))
+        elif begun.columns is not None:
+            client.trace = begun.trace
+            try:
+                router.publish_run(client, begun.columns)
+            finally:
+                client.trace = None
+            if begun.trace is not None:
+                begun.trace.end()
+
+
+def trace_oversized(router: Router, client: Sink, subject: bytes, header: bytes, size: int) -> None:
+    """A message was too large for its connection to live on: if it asked for a trace, that is all of its story."""
+    columns = Columns([subject], [b""], [len(header)], [header])
+    if router.tracing is not None and marked(columns, has_dest=bool(router.trace_dest)):
+        begun = router.tracing.begin(router, client, columns, size)
+        if begun.trace is not None:
+            begun.trace.refused("maximum payload exceeded")
+            begun.trace.end()
+
+
 def disabled(columns: Columns) -> Columns:
     """The same message, which nobody follows from here on."""
     return redirected(columns, DISABLED)
