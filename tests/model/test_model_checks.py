@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ SECOND = 1_000_000_000
 
 
 def stream(name: str = "A", **fields: object) -> StreamConfig:
-    return checked_stream(StreamConfig(name=name, **fields))  # type: ignore[arg-type]
+    return checked_stream(StreamConfig(name=name, **fields))
 
 
 def among(*streams: StreamConfig) -> Catalogue:
@@ -67,7 +68,7 @@ def test_error_table_is_whole() -> None:
         ({"placement": {"tags": ["a"]}}, "placement tags"),
     ],
 )
-def test_features_of_later_versions_are_named(fields: dict[str, object], feature: str) -> None:
+def test_features_of_later_versions_are_named(fields: dict[str, Any], feature: str) -> None:
     with refused(10052, f"{feature} is not supported by this version of jetstore"):
         stream(**fields)
 
@@ -80,7 +81,7 @@ def test_features_of_later_versions_are_named(fields: dict[str, object], feature
         ({"allow_atomic": True}, "is not supported with atomic batch publish"),
     ],
 )
-def test_what_async_persist_mode_does_not_go_with(fields: dict[str, object], text: str) -> None:
+def test_what_async_persist_mode_does_not_go_with(fields: dict[str, Any], text: str) -> None:
     with refused(10052, f"async persist mode {text}"):
         stream(persist_mode="async", **fields)
 
