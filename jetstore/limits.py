@@ -51,6 +51,9 @@ class Limits:
     """Above: -ERR and close."""
     socket_read_bytes: int = 256 * KIB
     """Bytes taken from a socket at once; the size of a natural batch."""
+    latency_requests_max: int = 65_536
+    """Requests to services that are measured (exports' ``latency``) and wait for answers; above: they go on, not
+    measured."""
     write_pause_bytes: int = MIB
     """Unsent output at which JetStream deliveries to that connection pause until it drains."""
 

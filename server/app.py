@@ -51,6 +51,7 @@ from server.net.options import NetOptions
 from server.net.tls import context_of
 from server.protocol.client import ProtocolOptions
 from server.protocol.info import ServerInfo
+from server.route.latency import Latencies
 from server.route.router import Router
 from server.route.tracing import Tracing
 from server.system import UNSHARED, SystemServices
@@ -178,8 +179,12 @@ class Server:
         tracing = Tracing(
             options.system_name, lambda: self.system.pages.server(), world.clock.wall_ns, Random(f"{seed} traces")
         )
+        latencies = Latencies(
+            world.clock.wall_ns, Random(f"{seed} latency"), world.loop.call_later, world.limits.latency_requests_max
+        )
         for each in self.accounts:
             each.router.tracing = tracing
+            each.router.latencies = latencies
         self.monitor: Monitor | None = None
         self._monitor_tls: ssl.SSLContext | None = None
         self.http_port = 0

@@ -11,6 +11,7 @@ from jetstore.model.subjects import is_subset, is_valid_literal, is_valid_subjec
 from jetstore.model.times import parse_duration
 from jetstore.model.transforms import SubjectTransform, TransformError
 from server.config.authorization import GLOBAL_ACCOUNT, User, duplicate_user, read_users, with_default
+from server.config.latency import LatencyOptions, latency
 from server.config.permissions import permissions
 from server.config.tree import Entry, kind_of
 from server.config.values import (
@@ -58,6 +59,10 @@ class Export:
     """How long answers may take, and be apart; 0: two minutes."""
     allows_trace: bool = False
     """Of a service: traces of requests from other accounts say what became of them here."""
+    latency: LatencyOptions | None = None
+    """Of a service: requests from other accounts are measured; None: they are not."""
+    account_position: int = 0
+    """Which token (from 1) of an import's subject must be the importing account; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,13 +262,14 @@ _EXPORT: Final[Table] = {
     **dict.fromkeys(("response", "response_type"), _response_type),
     **dict.fromkeys(("threshold", "response_threshold", "response_max_time", "response_time"), _threshold),
     "allow_trace": boolean("allows_trace"),
+    "latency": latency,
+    "account_token_position": integer("account_position", 0, INT32_MAX),
 }
-_EXPORT_REFUSED: Final = frozenset(("latency", "account_token_position"))
 
 
 def _export(reader: Reader, entry: Entry) -> Export:
     block = as_map("export", entry)
-    fields = reader.block(block, _EXPORT, _EXPORT_REFUSED)
+    fields = reader.block(block, _EXPORT)
     if "stream" in fields and "service" in fields:
         raise Mistake(f'Detected stream "{fields["stream"]}" but already saw a service')
     is_service = "service" in fields
@@ -275,6 +281,8 @@ def _export(reader: Reader, entry: Entry) -> Export:
         raise Mistake("Detected response threshold on non-service")
     if not is_service and "allows_trace" in fields:
         raise Mistake("Detected allow_trace directive on non-service")
+    if not is_service and "latency" in fields:
+        raise Mistake("Detected latency directive on non-service")
     subject = fields.pop("service", "") or fields.pop("stream")
     if not is_valid_subject(subject):
         raise Mistake(f'Error adding export "{subject}": invalid subject')
@@ -433,14 +441,49 @@ def _accounts(reader: Reader, name: str, entry: Entry) -> Fields:
 
 def export_for(options: AccountsOptions, importer: str, wanted: Import) -> Export | None:
     """The export that lets an account have an import; None: there is none."""
-    for export in options.by_name[wanted.account].exports:
-        if export.is_service is wanted.is_service and is_subset(wanted.subject, export.subject):
-            return export if export.accounts is None or importer in export.accounts else None
+    return export_among(options.by_name[wanted.account].exports, importer, wanted)
+
+
+def export_among(given: Sequence[Export], importer: str, wanted: Import) -> Export | None:
+    """The same among an account's exports."""
+    exports = [each for each in given if each.is_service is wanted.is_service]
+    same = [each for each in exports if each.subject == wanted.subject]
+    for export in same or exports:
+        if is_subset(wanted.subject, export.subject):
+            return export if _may_import(export, importer, wanted.subject) else None
     return None
 
 
+def _may_import(export: Export, importer: str, subject: str) -> bool:
+    if export.account_position:
+        tokens = subject.split(".")
+        return export.account_position <= len(tokens) and tokens[export.account_position - 1] == importer
+    return export.accounts is None or importer in export.accounts
+
+
+def export_problem(exports: Sequence[Export]) -> str:
+    """What is wrong with the exports of an account; "" if nothing is."""
+    services: list[str] = []
+    for each in exports:
+        tokens, position = each.subject.split("."), each.account_position
+        if position and (position > len(tokens) or tokens[position - 1] != "*"):
+            kind = "service" if each.is_service else "stream"
+            return f'Error adding {kind} export "{each.subject}": sublist: invalid subject'
+        if each.is_service:
+            services.append(each.subject)
+        problem = each.latency.problem(each.is_single, services) if each.latency is not None else ""
+        if each.latency is not None and problem:
+            about = f'for "{each.subject}" on subject "{each.latency.subject}"'
+            return f"Error adding service latency sampling {about}: {problem}"
+    return ""
+
+
 def sharing_problem(options: AccountsOptions) -> str:
-    """What is wrong with the imports of accounts; "" if nothing is."""
+    """What is wrong with the exports and imports of accounts; "" if nothing is."""
+    for account in options.accounts:
+        problem = export_problem(account.exports)
+        if problem:
+            return problem
     for account in options.accounts:
         for each in account.imports:
             kind = "service" if each.is_service else "stream"

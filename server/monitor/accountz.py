@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from jetstore.model.times import format_time
-from server.config.accounts import Export, Import
+from server.config.accounts import Export, Import, export_among
+from server.config.latency import BY_HEADERS, LatencyOptions
 from server.monitor.ports import AccountView, MonitorSource, SublistView
 from server.monitor.query import BadParameter, Query
 
@@ -68,7 +69,7 @@ def account_detail(source: MonitorSource, name: str) -> JsonDict:
     if options.mappings:
         shown["mappings"] = {each.source: _destinations(each.source, each.destinations) for each in options.mappings}
     exports = [_export(each) for each in options.exports]
-    imports = [_import(each) for each in options.imports]
+    imports = [_import(each) | _measured(source, name, each) for each in options.imports]
     if account.is_system:
         exports += [_export(each) for each in _SYSTEM_EXPORTS]
     imports += [
@@ -93,9 +94,22 @@ def _export(export: Export) -> JsonDict:
     shown: JsonDict = {"subject": export.subject, "type": "service" if export.is_service else "stream"}
     if export.is_service:
         shown["response_type"] = "Singleton" if export.is_single else "Streamed"
+    if export.latency is not None:
+        shown["service_latency"] = _latency(export.latency)
     if export.accounts is not None:
         shown["approved_accounts"] = list(export.accounts)
     return shown
+
+
+def _latency(given: LatencyOptions) -> JsonDict:
+    return {"sampling": given.sampling if given.sampling != BY_HEADERS else "headers", "results": given.subject}
+
+
+def _measured(source: MonitorSource, importer: str, given: Import) -> JsonDict:
+    """How what it imports is measured, if it is."""
+    account = account_named(source, given.account)
+    export = export_among(account.options.exports, importer, given) if account is not None else None
+    return {"latency": _latency(export.latency)} if export is not None and export.latency is not None else {}
 
 
 def _import(given: Import) -> JsonDict:

@@ -17,6 +17,7 @@ from server.config.accounts import (
 from server.config.authorization import GLOBAL_ACCOUNT
 from server.net.stats import Totals
 from server.route.imports import AnswerRule, ServiceImport, StreamImport
+from server.route.latency import LatencyRule
 from server.route.mappings import PERCENT, Mapping, Mappings
 from server.route.router import Router
 from server.route.sublist import Sublist
@@ -118,6 +119,8 @@ class Accounts:
             return
         export = export_for(options, importer, wanted)
         assert export is not None
+        measured = export.latency
+        latency = LatencyRule(measured.subject.encode(), measured.sampling) if measured is not None else None
         rule = AnswerRule(export.is_single, (export.threshold_ns or RESPONSE_WAIT_NS) / 1e9)
         home.import_service(
             ServiceImport(
@@ -127,6 +130,7 @@ class Accounts:
                 rule,
                 is_shared=wanted.is_shared,
                 allows_trace=export.allows_trace,
+                latency=latency,
             )
         )
 

@@ -20,6 +20,7 @@ from jetstore.model.subjects import collide, is_subset
 from jetstore.model.transforms import SubjectTransform
 from jetstore.stream.headers import REQUEST_INFO, with_line, without
 from server.route.delivery import Columns
+from server.route.latency import LatencyRule, Measurement, described
 from server.route.sublist import pattern_matches
 from server.route.subscription import Sink, Subscription
 from server.route.tracing import MessageTrace, redirected, unfollowed
@@ -147,14 +148,16 @@ class ServiceImport:
         *,
         is_shared: bool = False,
         allows_trace: bool = False,
+        latency: LatencyRule | None = None,
     ) -> None:
         """``is_shared``: who answers learns all about who asks, not just the account.
 
-        ``allows_trace``: traces tell what becomes of requests there.
+        ``allows_trace``: traces tell what becomes of requests there. ``latency``: which requests are measured.
         """
         self.target = target
         self.is_shared = is_shared
         self._allows_trace = allows_trace
+        self._latency = latency
         local = local or subject
         dest = numbered(local, subject)
         self.pattern = pattern_of(dest)
@@ -205,16 +208,37 @@ class ServiceImport:
 
     def _forward(self, home: Router, client: Sink | None, columns: Columns) -> int:
         target, subjects = self.target, columns.subjects
+        measured = self._measured(client, columns) if self._latency is not None else None
         info = client.request_info(home.account, is_shared=self.is_shared) if client is not None else b""
         if info:
             columns = _with_info(columns, info)
         replies = columns.replies
         if replies:
-            replies = [target.replies.expect(home, reply, self.answers) if reply else b"" for reply in replies]
+            expect, rule = target.replies.expect, self.answers
+            replies = [expect(home, reply, rule, measured) if reply else b"" for reply in replies]
         taken = target.forwarded(client, Columns(subjects, replies, columns.header_lens, columns.payloads))
         for reply in replies[taken:]:
+            if measured is not None:
+                measured.unserved()
             target.replies.forget(reply)
         return taken
+
+    def _measured(self, client: Sink | None, columns: Columns) -> Measurement | None:
+        """The measurement of this (one) request, if it is to be measured; one without a reply subject ends at once."""
+        latencies, rule = self.target.latencies, self._latency
+        if latencies is None or rule is None or client is None or latencies.in_flight >= latencies.requests_max:
+            return None
+        if client.trace is not None and client.trace.is_only:
+            return None
+        header = latencies.sampled(rule, columns.payloads[0][: columns.header_lens[0]] if columns.header_lens else b"")
+        if header is None:
+            return None
+        requestor = partial(described, client, is_shared=self.is_shared)
+        measured = Measurement(latencies, self.target, rule, requestor, header)
+        if columns.replies and columns.replies[0]:
+            return measured
+        measured.refused()
+        return None
 
 
 def _with_info(columns: Columns, info: bytes) -> Columns:
@@ -247,13 +271,13 @@ class ReplyTable:
         self._now_s = now_s
         self.place = b""
         """Names this node in reply subjects, so that answers given on others come here; "" = there are no others."""
-        self._waiting: dict[bytes, tuple[Router, bytes, AnswerRule, float]] = {}
+        self._waiting: dict[bytes, tuple[Router, bytes, AnswerRule, float, Measurement | None]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def expect(self, home: Router, reply: bytes, rule: AnswerRule) -> bytes:
+    def expect(self, home: Router, reply: bytes, rule: AnswerRule, measured: Measurement | None = None) -> bytes:
         """A reply subject in the exporter's account that stands for ``reply`` in another."""
         now_s = self._now_s()
         waiting = self._waiting
@@ -261,17 +285,25 @@ class ReplyTable:
             first = next(iter(waiting))
             if len(waiting) < REPLIES_MAX and waiting[first][3] > now_s:
                 break
-            del waiting[first]
+            self._drop(first)
         self._count += 1
         letters = bytes(self._rng.choices(_ALPHABET, k=8))
         place = self.place + b"." if self.place else b""
         subject = b"%b%b%b.%d" % (REPLY_PREFIX, place, letters, self._count)
-        waiting[subject] = (home, reply, rule, now_s + rule.wait_s)
+        waiting[subject] = (home, reply, rule, now_s + rule.wait_s, measured)
+        if measured is not None:
+            measured.waits(home, reply, rule.wait_s, partial(self.forget, subject))
         return subject
 
     def forget(self, subject: bytes) -> None:
         """Nobody will answer."""
         self._waiting.pop(subject, None)
+
+    def _drop(self, subject: bytes) -> None:
+        """Nobody has answered in time, or there is no room for waiting longer."""
+        measured = self._waiting.pop(subject)[4]
+        if measured is not None:
+            measured.late()
 
     def resolve(self, subject: bytes) -> tuple[Router, bytes] | None:
         """Who waits for answers on this subject, and on which; None: nobody."""
@@ -285,12 +317,19 @@ class ReplyTable:
             entry = self._waiting.pop(subject, None)
             if entry is None:
                 continue
-            home, reply, rule, until_s = entry
+            home, reply, rule, until_s, measured = entry
             now_s = self._now_s()
             if until_s <= now_s:
+                if measured is not None:
+                    measured.late()
                 continue
+            if measured is not None:
+                if client is not None:
+                    measured.answered(client)
+                else:
+                    measured.dropped()
             if not rule.is_single:
-                self._waiting[subject] = (home, reply, rule, now_s + rule.wait_s)
+                self._waiting[subject] = (home, reply, rule, now_s + rule.wait_s, None)
             message = columns.part(at, at + 1)._replace(subjects=[reply])
             if client is not None and client.trace is not None:
                 client.trace.imported(home.account, subject, reply)

@@ -16,6 +16,7 @@ from jetstore.node.ports import Inbound, InboundHandler, InternalSubscription, O
 from server.protocol import reasons
 from server.route.delivery import Columns, Delivery, filters
 from server.route.imports import DEPTH_MAX, REPLY_PREFIX, ReplyTable, ServiceImport, StreamImport
+from server.route.latency import Latencies
 from server.route.mappings import Mappings
 from server.route.peer_frames import Run
 from server.route.pub_acks import PubAcks
@@ -82,6 +83,8 @@ class Router:
         self._unshared: frozenset[bytes] = frozenset()
         self.tracing: Tracing | None = None
         """Begins traces of messages that ask for it; None: nobody is asked."""
+        self.latencies: Latencies | None = None
+        """Measures what services here do for other accounts; None: nobody does."""
         self.trace_dest = b""
         """Where traces go of messages with a sampled ``traceparent``; b"" = nowhere."""
         self.trace_sampling = 0

@@ -91,8 +91,8 @@ def test_accounts(tmp_path: Path) -> None:
             'Expected response threshold to be a parseable time duration, got "foo"',
         ),
         (
-            "accounts { A: {exports: [{service: y, latency: foo}]} }",
-            '"latency" is not supported by this version of jetstore',
+            "accounts { A: {exports: [{service: y, latency: 'y'}]} }",
+            'Error adding service latency sampling for "y" on subject "y": invalid publish subject',
         ),
         ("accounts { A: {msg_trace: 'a.*'} }", 'Trace destination "a.*" is not valid'),
         (
