@@ -162,6 +162,11 @@ def start_problem(options: Options) -> str:
         return "error resolving system account: account missing"
     if options.websocket.port and not options.websocket.no_tls and options.websocket.tls is None:
         return "websocket requires TLS configuration"
+    if options.websocket.jwt_cookie and options.operator is None:
+        return (
+            "trusted operators or trusted keys configuration is required for JWT authentication via cookie"
+            f' "{options.websocket.jwt_cookie}"'
+        )
     with_jetstream = [account.name for account in options.accounts.accounts if account.jetstream is not None]
     if options.system_name in with_jetstream:
         return "Not allowed to enable JetStream on the system account"

@@ -10,10 +10,12 @@ from server.config.tree import Entry
 from server.config.values import (
     SECOND,
     Fields,
+    Mistake,
     Reader,
     Table,
     address,
     as_map,
+    as_text,
     boolean,
     duration,
     port,
@@ -37,8 +39,39 @@ class WebSocketOptions:
     """Where pages may come from; empty = anywhere."""
     handshake_timeout_ns: int = 2 * SECOND
     compression: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    """What answers to a handshake have besides."""
+    jwt_cookie: str = ""
+    """The cookies that hold what a CONNECT leaves out; "" = none does."""
+    user_cookie: str = ""
+    password_cookie: str = ""
+    token_cookie: str = ""
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Cookie → the option of CONNECT that it stands for."""
+        named = {
+            self.jwt_cookie: "jwt",
+            self.user_cookie: "user",
+            self.password_cookie: "password",
+            self.token_cookie: "auth_token",
+        }
+        return {cookie: option for cookie, option in named.items() if cookie}
 
 
+def _headers(reader: Reader, name: str, entry: Entry) -> Fields:
+    found = [(key, as_text(f"{name} {key}", each)) for key, each in as_map(name, entry).items()]
+    for key, value in found:
+        if key.lower() in _OWN_HEADERS:
+            raise Mistake(f'websocket: invalid header "{key}" not allowed')
+        if key.lower().startswith("sec-websocket-"):
+            raise Mistake(f'websocket: invalid header "{key}", "Sec-WebSocket-" prefix not allowed')
+        if not (key + value).isprintable():
+            raise Mistake(f'websocket: header "{key}" has characters that no header may have')
+    return {"headers": tuple(found)}
+
+
+_OWN_HEADERS: Final = frozenset(("host", "content-length", "connection", "upgrade", "nats-no-masking"))
 _WEBSOCKET: Final[Table] = {
     "listen": address("host", "port"),
     "host": text("host"),
@@ -53,13 +86,13 @@ _WEBSOCKET: Final[Table] = {
     ),
     "handshake_timeout": duration("handshake_timeout_ns"),
     **dict.fromkeys(("compression", "compress"), boolean("compression")),
+    "headers": _headers,
+    "jwt_cookie": text("jwt_cookie"),
+    "user_cookie": text("user_cookie"),
+    "pass_cookie": text("password_cookie"),
+    "token_cookie": text("token_cookie"),
 }
-REFUSED: Final = frozenset(
-    (
-        *("advertise", "authorization", "authentication", "no_auth_user", "jwt_cookie", "user_cookie", "pass_cookie"),
-        *("token_cookie", "headers", "ping_interval"),
-    )
-)
+REFUSED: Final = frozenset(("advertise", "authorization", "authentication", "no_auth_user", "ping_interval"))
 
 
 def _websocket(reader: Reader, name: str, entry: Entry) -> Fields:

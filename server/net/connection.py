@@ -7,19 +7,19 @@ caused it, once per turn of the event loop. It also is the router's ``Sink``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from server.auth.authenticator import ANONYMOUS, STANDARD, WEBSOCKET, SlowCheck, User
+from server.auth.authenticator import ANONYMOUS, STANDARD, SlowCheck, User
 from server.auth.permissions import Responses
-from server.net.stats import ConnectionStats, request_info
+from server.net.stats import ConnectionStats, request_info, stats_of
 from server.net.trace import WireTrace
 from server.protocol import reasons
 from server.protocol.client import ClientProtocol, Denied, Later, State
-from server.protocol.connect import ConnectOptions
+from server.protocol.connect import ConnectOptions, completed
 from server.protocol.events import Closing, Connected, Event, Publishes, Subscribe, Unsubscribe
 from server.protocol.info import info_line
 from server.protocol.lines import is_valid_subject
@@ -36,7 +36,6 @@ log = structlog.get_logger("clients")
 
 STALL_S = 0.01
 """How long a producer is not read when a consumer of its messages is congested."""
-_NANOS = 1_000_000_000
 _RESERVED_QUEUE = b"_sys_"
 _WARNED = {
     CloseReason.SLOW_CONSUMER_PENDING_BYTES: "slow consumer",
@@ -53,7 +52,7 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, server: ClientServer, connection_type: str = STANDARD) -> None:
         self.server = server
-        self._type = connection_type
+        self.connection_type = connection_type
         self.cid = 0
         self.ip = ""
         self.port = 0
@@ -68,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         self.permits: Permits | None = None
         self.responses: Answers | None = None
         self.trace: MessageTrace | None = None
+        self.credentials: Mapping[str, str] = {}
+        """What a CONNECT may leave out."""
         self.is_closed = False
         self.subscriptions: dict[bytes, Subscription] = {}
         self.in_msgs = self.in_bytes = self.out_msgs = self.out_bytes = self.stalls = 0
@@ -85,9 +86,9 @@ class ClientConnection(asyncio.Protocol):
         self._waiting: list[Callable[[], None]] = []
         self._trace_in: WireTrace | None = None
         self._trace_out: WireTrace | None = None
-        self._start_ns = 0
-        self._start_s = 0.0
-        self._connect_rtt_ns = 0
+        self.start_ns = 0
+        self.start_s = 0.0
+        self.connect_rtt_ns = 0
         """From INFO to CONNECT, until a PING has been answered."""
         self._names: tuple[str, ...] = ()
         """In the client's certificate."""
@@ -109,14 +110,14 @@ class ClientConnection(asyncio.Protocol):
             self.ip, self.port = str(peer[0]), int(peer[1])
         high = options.write_pause_bytes - 1
         transport.set_write_buffer_limits(high=high, low=high)
-        self._start_s = server.loop.time()
-        self._start_ns = server.clock.wall_ns()
+        self.start_s = server.loop.time()
+        self.start_ns = server.clock.wall_ns()
         fallback = server.authenticator.fallback
         if fallback is not None:
             self._become(fallback)
         if server.authenticator.needs_nonce:
             self._nonce = server.new_nonce()
-        self.protocol = ClientProtocol(options.protocol, self.send, self._authenticate, self._info_line, self._start_s)
+        self.protocol = ClientProtocol(options.protocol, self.send, self._authenticate, self._info_line, self.start_s)
         is_full = not server.register(self)
         if options.trace:
             self._trace_in, self._trace_out = (
@@ -252,16 +253,24 @@ class ClientConnection(asyncio.Protocol):
         protocol.accept()
 
     def _authenticate(self, connect: ConnectOptions) -> User | Later | Denied | None:
-        self._connect_rtt_ns = self._connect_rtt_ns or max(self.server.clock.wall_ns() - self._start_ns, 1)
-        found = self.server.authenticator.authenticate(
-            connect, self._nonce, self._type, self._names, self.ip, self.server.clock.wall_ns()
-        )
+        self.connect_rtt_ns = self.connect_rtt_ns or max(self.server.clock.wall_ns() - self.start_ns, 1)
+        found = self._user_of(connect)
         if not isinstance(found, SlowCheck):
             return self._admitted(found)
         if self.transport is not None:
             self.transport.pause_reading()
         self.server.check_elsewhere(found, self._checked)
         return Later.LATER
+
+    def _user_of(self, connect: ConnectOptions) -> User | SlowCheck | None:
+        return self.server.authenticator.authenticate(
+            completed(connect, self.credentials),
+            self._nonce,
+            self.connection_type,
+            self._names,
+            self.ip,
+            self.server.clock.wall_ns(),
+        )
 
     def _checked(self, user: User | None) -> None:
         """A password was compared elsewhere: go on with what the client has sent meanwhile."""
@@ -287,9 +296,7 @@ class ClientConnection(asyncio.Protocol):
         if protocol.is_verifying:
             self.close(CloseReason.AUTHENTICATION_FAILURE, reasons.AUTHORIZATION_VIOLATION)
             return
-        found = self.server.authenticator.authenticate(
-            protocol.connect, self._nonce, self._type, self._names, self.ip, self.server.clock.wall_ns()
-        )
+        found = self._user_of(protocol.connect)
         if isinstance(found, SlowCheck):
             self.server.check_elsewhere(found, self._authorized)
         else:
@@ -562,34 +569,4 @@ class ClientConnection(asyncio.Protocol):
 
     def stats(self) -> ConnectionStats:
         """The connection as it stands now; after its end, as it stood."""
-        server, protocol = self.server, self.protocol
-        assert protocol is not None
-        now_s = server.loop.time()
-        active_s = protocol.keepalive.last_activity_s
-        connect = protocol.claimed
-        is_refused = self.close_reason is CloseReason.AUTHENTICATION_FAILURE
-        return ConnectionStats(
-            cid=self.cid,
-            ip=self.ip,
-            port=self.port,
-            start_ns=self._start_ns,
-            last_activity_ns=self._start_ns + int((active_s - self._start_s) * _NANOS),
-            uptime_ns=int((now_s - self._start_s) * _NANOS),
-            idle_ns=int((now_s - active_s) * _NANOS),
-            rtt_ns=int((protocol.keepalive.rtt_s or 0.0) * _NANOS) or self._connect_rtt_ns,
-            pending_bytes=self.pending_bytes(),
-            in_msgs=self.in_msgs,
-            out_msgs=self.out_msgs,
-            in_bytes=self.in_bytes,
-            out_bytes=self.out_bytes,
-            stalls=self.stalls,
-            subscriptions=len(self.subscriptions),
-            name=connect.name,
-            lang=connect.lang,
-            version=connect.version,
-            authorized_user=self.user.shown_name or self.user.name or (connect.user if is_refused else ""),
-            account=self.user.account,
-            stop_ns=server.clock.wall_ns() if self.is_closed else 0,
-            reason=self.close_reason.value if self.close_reason else "",
-            client_type="websocket" if self._type == WEBSOCKET else "nats",
-        )
+        return stats_of(self)

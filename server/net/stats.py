@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jetstore.model.json import encode
 from jetstore.model.times import format_time
 from jetstore.types import Nanos
+from server.auth.authenticator import WEBSOCKET
+from server.protocol.reasons import CloseReason
+
+if TYPE_CHECKING:
+    from server.net.connection import ClientConnection
+
+_NANOS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,41 @@ class ConnectionStats:
     """Why it closed, in the words of /connz."""
     client_type: str = "nats"
     """Or ``websocket``."""
+
+
+def stats_of(connection: ClientConnection) -> ConnectionStats:
+    """A connection as it stands now; after its end, as it stood."""
+    server, protocol, user = connection.server, connection.protocol, connection.user
+    assert protocol is not None
+    now_s = server.loop.time()
+    active_s = protocol.keepalive.last_activity_s
+    connect = protocol.claimed
+    is_refused = connection.close_reason is CloseReason.AUTHENTICATION_FAILURE
+    return ConnectionStats(
+        cid=connection.cid,
+        ip=connection.ip,
+        port=connection.port,
+        start_ns=connection.start_ns,
+        last_activity_ns=connection.start_ns + int((active_s - connection.start_s) * _NANOS),
+        uptime_ns=int((now_s - connection.start_s) * _NANOS),
+        idle_ns=int((now_s - active_s) * _NANOS),
+        rtt_ns=int((protocol.keepalive.rtt_s or 0.0) * _NANOS) or connection.connect_rtt_ns,
+        pending_bytes=connection.pending_bytes(),
+        in_msgs=connection.in_msgs,
+        out_msgs=connection.out_msgs,
+        in_bytes=connection.in_bytes,
+        out_bytes=connection.out_bytes,
+        stalls=connection.stalls,
+        subscriptions=len(connection.subscriptions),
+        name=connect.name,
+        lang=connect.lang,
+        version=connect.version,
+        authorized_user=user.shown_name or user.name or (connect.user if is_refused else ""),
+        account=user.account,
+        stop_ns=server.clock.wall_ns() if connection.is_closed else 0,
+        reason=connection.close_reason.value if connection.close_reason else "",
+        client_type="websocket" if connection.connection_type == WEBSOCKET else "nats",
+    )
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ frames, frames may hold many; the server sends one binary frame a write.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -47,6 +48,7 @@ class Connection(Inner, Protocol):
     """What the layer needs of the connection."""
 
     close_reason: CloseReason | None
+    credentials: Mapping[str, str]
 
 
 class WebSocketLayer(Layer[Connection]):
@@ -105,12 +107,25 @@ class WebSocketLayer(Layer[Connection]):
         elif not self._is_origin_allowed(request):
             protocol.send_response(protocol.reject(403, "Forbidden\n"))
         else:
-            protocol.send_response(protocol.accept(request))
+            response = protocol.accept(request)
+            for name, value in self._options.headers:
+                response.headers[name] = value
+            protocol.send_response(response)
+            self._inner.credentials = self._from_cookies(request)
         self._flush()
         if protocol.state is State.OPEN:
             self._disarm()
             self._is_made = True
             self._inner.connection_made(self)
+
+    def _from_cookies(self, request: Request) -> Mapping[str, str]:
+        """Options of CONNECT that the browser keeps for the page."""
+        wanted = self._options.cookies
+        if not wanted:
+            return {}
+        pairs = [each.partition("=") for line in request.headers.get_all("Cookie") for each in line.split(";")]
+        found = {name.strip(): value.strip().removeprefix('"').removesuffix('"') for name, _, value in pairs}
+        return {option: found[name] for name, option in wanted.items() if name in found}
 
     def _is_origin_allowed(self, request: Request) -> bool:
         """Whether a page from there may connect. Origins that are no addresses, or several, may not."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 
 class BadJson(Exception):
@@ -33,6 +34,12 @@ class ConnectOptions:
     version: str = ""
     account: str = ""
     new_account: bool = False
+
+
+def completed(given: ConnectOptions, more: Mapping[str, str]) -> ConnectOptions:
+    """The options with others in the place of those that are empty."""
+    missing: dict[str, Any] = {name: value for name, value in more.items() if not getattr(given, name)}  # Any: fields
+    return replace(given, **missing) if missing else given
 
 
 _FIELDS: dict[str, tuple[str, type]] = {

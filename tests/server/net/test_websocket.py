@@ -175,6 +175,6 @@ def test_mistakes(tmp_path: Path) -> None:
     path = tmp_path / "x.conf"
     path.write_text("websocket { port: 80 }")
     assert start_problem(load_options(path, {})) == "websocket requires TLS configuration"
-    path.write_text("websocket { port: 80, jwt_cookie: x }")
-    with pytest.raises(ConfigProblems, match="jwt_cookie"):
+    path.write_text("websocket { port: 80, no_auth_user: x }")
+    with pytest.raises(ConfigProblems, match="no_auth_user"):
         load_options(path, {})
