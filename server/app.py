@@ -537,7 +537,7 @@ def engine_counters(node: Node) -> EngineCounters:
         scrub_bytes=node.scrub.bytes_total,
         scrub_rounds=node.scrub.rounds_total,
         scrub_found=node.scrub.found_total,
-        plain_left=node.sealing.is_due,
+        encrypting=node.sealing.is_due,
         damaged_places=len(node.scrub.damaged_copies) + sum(len(group.damage) for group in node.streams.values()),
         index_rebuilds=sum(group.index_rebuilds for group in node.streams.values()),
     )

@@ -15,7 +15,7 @@ from jetstore.store.journal.files import JOURNAL_DIR
 from jetstore.store.journal.recovery import open_journal
 from jetstore.store.key_file import open_keys
 from jetstore.store.keys import Encryption
-from jetstore.store.mixed import check_beginning, drop_plain_leftovers
+from jetstore.store.mixed import check_beginning, drop_leftovers
 from jetstore.store.ports import JournalRecovery
 from jetstore.store.vfs import Vfs
 
@@ -37,8 +37,8 @@ def open_store(
     is_new = known is None and not vfs.exists(JOURNAL_DIR)
     keys, notes = open_keys(vfs, encryption, draw, is_new=is_new, check_beginning=lambda: check_beginning(vfs, limits))
     vfs.keys = keys
-    if keys is not None and keys.is_mixed:
-        drop_plain_leftovers(vfs)
+    if keys is not None and keys.is_due:
+        drop_leftovers(vfs, keys.newest)
     identity, findings = open_identity(vfs, node_name, draw)
     findings += notes
     said, _ = newest_journal_block(vfs)

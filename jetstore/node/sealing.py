@@ -1,4 +1,4 @@
-"""Seals what a store held before it had keys, while it is served, and has KEYS say when nothing plain is left.
+"""Seals what a store held before it had its newest key, while it is served, and has KEYS say when nothing else is left.
 
 Everything goes through what is there anyway, so a kill at any moment leaves a store like every other: segments are
 rewritten like those with erased records, one at a time, each followed by a checkpoint that lets the old file go; heads,
@@ -28,11 +28,12 @@ from jetstore.store.checkpoint_files import (
     KIND_MANIFEST,
     TEMP_SUFFIX,
     group_dir,
-    is_sealed_file,
+    sealed_with,
 )
-from jetstore.store.compaction import Compaction, is_plain, start_sealing
+from jetstore.store.compaction import Compaction, sealed_places, start_sealing
 from jetstore.store.install_manifest import MANIFEST_NAME, received_names
 from jetstore.store.journal.files import JOURNAL_DIR, file_numbers
+from jetstore.store.message_log import SegmentedLog
 from jetstore.store.segment_files import SegmentFile, segments_dir
 from jetstore.store.vfs import Vfs
 from jetstore.types import META_GROUP, GroupUid
@@ -67,7 +68,7 @@ class Sealing:
         """Paths that were looked at and need nothing: whatever is written there from now on is sealed."""
         self._slice_ends_s = 0.0
         self._first_file = 0
-        """This journal file and all later ones were begun when there were keys."""
+        """This journal file and all later ones were begun under the newest key."""
         self._said_at_s = float("-inf")
         self._said: list[str] = []
         self.segments_total = 0
@@ -75,17 +76,17 @@ class Sealing:
         self.files_total = 0
         """Heads, chunks and manifests replaced since start."""
         self.reasons: list[str] = []
-        """Why something plain was left after the last round."""
+        """Why something was left after the last round."""
         self.pause_s = PAUSE_MIN_S
         """Until the next round."""
 
     @property
     def is_due(self) -> bool:
-        """Whether something plain may be left."""
-        return self._vfs.keys is not None and self._vfs.keys.is_mixed
+        """Whether something plain, or under an older key, may be left."""
+        return self._vfs.keys is not None and self._vfs.keys.is_due
 
     async def round(self, rewrite: Rewrite, now_s: float) -> None:
-        """Seal what can be sealed now; if nothing plain is left, KEYS says so."""
+        """Seal what can be sealed now; if nothing else is left, KEYS says so."""
         before = self.segments_total, self.files_total, self.reasons
         self.reasons = []
         try:
@@ -112,6 +113,10 @@ class Sealing:
                 self._others(group)
         unopened = set(self._vfs.list_dir(GROUPS_DIR)) - {str(group.uid) for group in groups}
         self.reasons += [f"group {name} is not open" for name in sorted(unopened)]
+        keys = self._vfs.keys
+        assert keys is not None
+        if len(keys.data_keys) > 1 and self._vfs.list_dir(QUARANTINE_DIR):
+            self.reasons.append(f"{QUARANTINE_DIR} may hold what only older keys open")
         await self._journal()
 
     async def _breathe(self) -> None:
@@ -126,7 +131,7 @@ class Sealing:
             return
         self._said_at_s, self._said = now_s, self.reasons
         log.info(
-            "what was stored before there was a key is being encrypted",
+            "what was stored before there was this key is being encrypted",
             segments=self.segments_total,
             files=self.files_total,
             left=len(self.reasons),
@@ -143,15 +148,31 @@ class Sealing:
             await self._breathe()
             if group.stopped:
                 return
+            path = segment.path
             try:
-                if not is_plain(messages, segment):
-                    if segment.is_sealed and segment.table is None:
-                        self._sealed.add(segment.path)
+                if await self._is_sealed(messages, segment):
+                    if segment.is_sealed and segment.table is None and segment.path == path:
+                        self._sealed.add(path)
                     continue
             except Corruption as error:
                 self.reasons.append(str(error))
                 continue
-            await self._segment(group, segment, rewrite)
+            if not (group.stopped or segment.is_dropped):
+                await self._segment(group, segment, rewrite)
+
+    async def _is_sealed(self, messages: SegmentedLog, segment: SegmentFile) -> bool:
+        """Whether all that is in its file is under the newest key. Raises ``Corruption`` if nobody knows."""
+        keys = self._vfs.keys
+        assert keys is not None
+        path, places = segment.path, sealed_places(messages, segment)
+        if places is None:
+            return False
+        if len(keys.data_keys) > 1:  # else there is no other one
+            for place in places:
+                await self._breathe()
+                if segment.path != path or messages.reader.byte_at(segment, place) != keys.newest:
+                    return False
+        return True
 
     async def _segment(self, group: StreamGroup, segment: SegmentFile, rewrite: Rewrite) -> None:
         path = segment.path
@@ -164,7 +185,7 @@ class Sealing:
         compaction = start_sealing(group.messages, segment, self._limits.frame_bytes_max)
         if compaction is None:
             self._storage.flush(group)  # it was ended just now: its footer must be in the file
-            self.reasons.append(f"{path} is plain")
+            self.reasons.append(f"{path} is to be written anew")
         elif await rewrite(group, compaction):
             self.segments_total += 1
             await self._checkpoint(group)
@@ -195,7 +216,8 @@ class Sealing:
         if path in self._sealed:
             return
         await self._breathe()
-        if is_sealed_file(self._vfs, path):
+        assert self._vfs.keys is not None
+        if sealed_with(self._vfs, path) == self._vfs.keys.newest:
             self._sealed.add(path)
             return
         try:
@@ -246,7 +268,7 @@ class Sealing:
 
     async def _end(self) -> None:
         try:
-            await self._storage.disk.call("end_mixed")
+            await self._storage.disk.call("end_sealing")
         except (DiskFull, ReadBackFailed) as error:
             self.reasons.append(str(error))
             return

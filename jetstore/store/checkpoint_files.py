@@ -167,14 +167,14 @@ def write_framed(
         raise Corruption("read back differs", file=path, offset=FRAME_BYTES)
 
 
-def is_sealed_file(vfs: Vfs, path: str) -> bool:
-    """Whether a framed file is there, says that it is sealed, and says so readably."""
-    frame = _frame_at(vfs, path)
-    return frame is not None and bool(frame[3] & FLAG_SEALED)
+def sealed_with(vfs: Vfs, path: str) -> int:
+    """Number of the data key that seals a framed file; 0 if it is not sealed, not there, or nobody can tell."""
+    frame, first = _frame_at(vfs, path)
+    return first if frame is not None and frame[3] & FLAG_SEALED else 0
 
 
 def seal_file(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> str:
-    """Replace a framed file that is not sealed by the same one, sealed; why that cannot be, or "".
+    """Replace a framed file by the same one, sealed with the newest key, if it is not; why that cannot be, or "".
 
     Everything but its form stays, so the file is always one that may be there. DiskFull: it is as it was.
     """
@@ -184,7 +184,7 @@ def seal_file(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> str:
         return ""
     except (Corruption, OSError) as error:
         return str(error)
-    if not flags & FLAG_SEALED:
+    if vfs.keys is not None and sealed_with(vfs, path) != vfs.keys.newest:
         write_framed(vfs, uid, kind, path, content, flags & FLAG_INSTALLED, journal_lsn)
     return ""
 
@@ -209,27 +209,27 @@ def newest_journal_block(vfs: Vfs) -> tuple[int, str]:
 
 
 def _journal_block(vfs: Vfs, path: str) -> int:
-    frame = _frame_at(vfs, path)
+    frame, _ = _frame_at(vfs, path)
     return frame[6] if frame is not None and frame[2] == KIND_HEAD else 0
 
 
-def _frame_at(vfs: Vfs, path: str) -> tuple[Any, ...] | None:
-    """The frame of a file, of this version; None if there is none that can be read."""
+def _frame_at(vfs: Vfs, path: str) -> tuple[tuple[Any, ...] | None, int]:
+    """The frame of a file, of this version, and the first byte behind it; None if there is none that can be read."""
     try:
         if not vfs.exists(path):
-            return None
+            return None, 0
         handle = vfs.open(path, write=False)
         try:
-            data = vfs.pread(handle, FRAME_BYTES, 0)
+            data = vfs.pread(handle, FRAME_BYTES + 1, 0)
         finally:
             vfs.close(handle)
     except OSError:
-        return None
+        return None, 0
     frame = data[: _FRAME.size]
     if len(data) < FRAME_BYTES or crc32c(frame) != _CRC.unpack_from(data, _FRAME.size)[0]:
-        return None
+        return None, 0
     fields = _FRAME.unpack(frame)
-    return fields if fields[:2] == (MAGIC, VERSION) else None
+    return (fields if fields[:2] == (MAGIC, VERSION) else None), int.from_bytes(data[FRAME_BYTES:])
 
 
 def _read_framed(vfs: Vfs, uid: GroupUid, kind: int, path: str) -> tuple[bytes, int, int]:

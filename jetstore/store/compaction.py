@@ -7,6 +7,7 @@ meanwhile are simply dead in the new file too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from jetstore.hot.columns import Columns
@@ -58,15 +59,28 @@ def start_sealing(log: SegmentedLog, segment: SegmentFile, frame_bytes_max: int)
     return Compaction(log, segment, frame_bytes_max)
 
 
-def is_plain(log: SegmentedLog, segment: SegmentFile) -> bool:
-    """Whether bytes of it that are in its file are not sealed, or may not be. Raises ``Corruption`` if nobody knows."""
-    if segment.table is not None:
-        return any(not flags & SEALED for flags in segment.table.flags[: segment.placed])
-    return log.reader.ask(segment, _is_plain)
+def sealed_places(log: SegmentedLog, segment: SegmentFile) -> list[int] | None:
+    """Where sealed bytes begin in its file, each with the number of their key; None if some may not be sealed.
+
+    Of a segment that takes frames only those that were there at its opening. Raises ``Corruption`` if nobody knows.
+    """
+    table = segment.table
+    if table is None:
+        return log.reader.ask(segment, _sealed_places)
+    return _frame_places(table, [number for number in range(segment.placed) if number not in segment.memory])
 
 
-def _is_plain(table: SegmentTable) -> bool:
-    return not (isinstance(table, SealedTable) and table.is_sealed) or any(not flags & SEALED for flags in table.flags)
+def _sealed_places(table: SegmentTable) -> list[int] | None:
+    if not isinstance(table, SealedTable) or not table.is_sealed:
+        return None
+    places = _frame_places(table, range(table.frame_count))
+    return [table.end_offset, *places] if places is not None else None
+
+
+def _frame_places(table: SegmentTable, numbers: Sequence[int]) -> list[int] | None:
+    if not all(table.flags[number] & SEALED for number in numbers):
+        return None
+    return [table.offsets[number] + FRAME_HEAD_BYTES for number in numbers]
 
 
 class _FramePlace(NamedTuple):

@@ -1,11 +1,12 @@
 """KEYS: the data keys of an encrypted store, each sealed with a key that is made of the operator's secret.
 
 Two copies, ``KEYS`` and ``KEYS.b``, in frames like those of checkpoints. A new secret seals the same data keys anew and
-adds one, which seals what is written from then on; so does another cipher. What was written before stays under the key
-that it was written with, and goes when it is rewritten.
+adds one, which seals what is written from then on; so does another cipher. A store that has something in it gets its
+keys in the state *mixed*: plain forms may be read. The state is bound into the seal of the data keys, so nobody without
+the secret can set it.
 
-A store that has something in it gets its keys in the state *mixed*: plain forms may be read. ``end_mixed`` ends that.
-The state is bound into the seal of the data keys, so nobody without the secret can set it.
+What is plain, or under an older key, is written anew while the store is served; then ``end_sealing`` leaves the newest
+data key alone in the file.
 
 Source: ``docs/format/keys.md``; RFC 7914 (scrypt).
 """
@@ -25,7 +26,7 @@ from jetstore.types import GroupUid
 
 NAMES = ("KEYS", "KEYS.b")
 DATA_KEYS_MAX = 255
-"""At this many a new secret or cipher seals the keys that are there and adds none."""
+"""With this number a new secret or cipher seals the keys that are there and adds none."""
 BEGUN = "the store is encrypted from now on; what it held before is encrypted while it serves"
 _NO_SECRET = (
     "this store is encrypted: it opens with its key alone, and there is no way back (but backup and restore of its"
@@ -80,7 +81,7 @@ def open_keys(
     is_complete = is_current and len(found) == len(NAMES) and found[0] == found[1] and not notes
     if newest is None or not is_current or wanted.cipher not in (None, newest.cipher):
         is_complete = False
-        if len(data_keys) < DATA_KEYS_MAX:
+        if max(data_keys, default=0) < DATA_KEYS_MAX:
             cipher = wanted.cipher or (newest.cipher if newest is not None else "chacha")
             data_keys[max(data_keys, default=0) + 1] = DataKey(cipher, draw(KEY_BYTES))
         if newest is not None:
@@ -94,8 +95,7 @@ def open_keys(
         content = _content(seal, salt, cost, data_keys, draw, is_mixed=is_mixed)
         for name in NAMES:
             write_framed(vfs, _NO_GROUP, KIND_KEYS, name, content)
-    when_sealed = _content(seal, salt, cost, data_keys, draw) if is_mixed else b""
-    return Keys(data_keys, draw, when_sealed=when_sealed), notes
+    return _keys(data_keys, is_mixed, seal, salt, cost, draw), notes
 
 
 def read_keys(vfs: Vfs, wanted: Encryption | None, draw: Callable[[int], bytes]) -> Keys | None:
@@ -106,11 +106,21 @@ def read_keys(vfs: Vfs, wanted: Encryption | None, draw: Callable[[int], bytes])
     if wanted is None:
         raise OperatingError(_NO_SECRET)
     data_keys, is_mixed, _, seal, salt, cost = _opened(found, wanted)
-    return Keys(data_keys, draw, when_sealed=_content(seal, salt, cost, data_keys, draw) if is_mixed else b"")
+    return _keys(data_keys, is_mixed, seal, salt, cost, draw)
 
 
-def end_mixed(vfs: Vfs, when_sealed: bytes) -> None:
-    """KEYS says, durably, that nothing plain is left. DiskFull: it does not yet."""
+def _keys(
+    data_keys: dict[int, DataKey], is_mixed: bool, seal: Any, salt: bytes, cost: int, draw: Callable[[int], bytes]
+) -> Keys:
+    when_sealed = b""
+    if is_mixed or len(data_keys) > 1:
+        newest = max(data_keys)
+        when_sealed = _content(seal, salt, cost, {newest: data_keys[newest]}, draw)
+    return Keys(data_keys, draw, is_mixed=is_mixed, when_sealed=when_sealed)
+
+
+def end_sealing(vfs: Vfs, when_sealed: bytes) -> None:
+    """KEYS says, durably, that the newest key seals all there is; others are gone. DiskFull: it does not yet."""
     for name in NAMES:
         write_framed(vfs, _NO_GROUP, KIND_KEYS, name, when_sealed)
 

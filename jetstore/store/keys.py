@@ -58,34 +58,44 @@ class Keys:
     """The data keys of one store. Can be pickled: the writer process seals too."""
 
     def __init__(
-        self, data_keys: dict[int, DataKey], draw: Callable[[int], bytes], *, when_sealed: bytes = b""
+        self,
+        data_keys: dict[int, DataKey],
+        draw: Callable[[int], bytes],
+        *,
+        is_mixed: bool = False,
+        when_sealed: bytes = b"",
     ) -> None:
         """``data_keys`` by number, 1 to 255; the highest seals. ``draw(n)`` gives n random bytes, for nonces.
 
-        ``when_sealed``: plain forms may still be there; what KEYS is to hold once none is.
+        ``is_mixed``: plain forms may still be there. ``when_sealed``: they may, or forms under older keys; what KEYS is
+        to hold once none is.
         """
         assert data_keys
         assert all(1 <= number <= 255 and len(key.secret) == KEY_BYTES for number, key in data_keys.items())
         self.data_keys = data_keys
         self.newest = max(data_keys)
+        self.is_mixed = is_mixed
+        """The store was made without keys, and something of that time may still be there as it was."""
         self.when_sealed = when_sealed
         self._draw = draw
         self._ciphers: dict[int, Any] = {}
 
-    def __getstate__(self) -> tuple[dict[int, DataKey], Callable[[int], bytes], bytes]:
-        return self.data_keys, self._draw, self.when_sealed
+    def __getstate__(self) -> tuple[dict[int, DataKey], Callable[[int], bytes], bool, bytes]:
+        return self.data_keys, self._draw, self.is_mixed, self.when_sealed
 
-    def __setstate__(self, state: tuple[dict[int, DataKey], Callable[[int], bytes], bytes]) -> None:
-        data_keys, draw, when_sealed = state
-        self.__init__(data_keys, draw, when_sealed=when_sealed)  # type: ignore[misc]  # made like any other
+    def __setstate__(self, state: tuple[dict[int, DataKey], Callable[[int], bytes], bool, bytes]) -> None:
+        data_keys, draw, is_mixed, when_sealed = state
+        self.__init__(data_keys, draw, is_mixed=is_mixed, when_sealed=when_sealed)  # type: ignore[misc]  # made anew
 
     @property
-    def is_mixed(self) -> bool:
-        """The store was made without keys, and something of that time may still be there as it was."""
+    def is_due(self) -> bool:
+        """Whether something plain, or under an older key, may be left."""
         return bool(self.when_sealed)
 
     def all_sealed(self) -> None:
-        """KEYS says, durably, that nothing plain is left: plain forms are damage from now on."""
+        """KEYS says, durably, that the newest key seals all there is: all else is damage from now on."""
+        self.data_keys = {self.newest: self.data_keys[self.newest]}
+        self.is_mixed = False
         self.when_sealed = b""
 
     @property

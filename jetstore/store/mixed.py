@@ -1,14 +1,14 @@
-"""A store that held something before it had keys: what must hold before it gets them, and what goes at each start.
+"""A store that held something before it had its newest key: what must hold before it gets one at all, and what goes.
 
-The rest is written anew while the store is served (``jetstore/node/sealing.py``); until KEYS says that nothing plain is
-left, all of it is read as it is. Source: ``docs/format/keys.md``, "A store that was not encrypted".
+The rest is written anew while the store is served (``jetstore/node/sealing.py``); until KEYS says that nothing of it is
+left, all of it is read as it is. Source: ``docs/format/keys.md``, "What was stored before".
 """
 
 from __future__ import annotations
 
 from jetstore.errors import Corruption, OperatingError
 from jetstore.limits import SECTOR_BYTES, Limits
-from jetstore.store.checkpoint_files import GROUPS_DIR, HEAD_NAMES, TEMP_SUFFIX, is_sealed_file
+from jetstore.store.checkpoint_files import GROUPS_DIR, HEAD_NAMES, TEMP_SUFFIX, sealed_with
 from jetstore.store.install_manifest import MANIFEST_NAME
 from jetstore.store.journal import format as fmt
 from jetstore.store.journal.files import JOURNAL_DIR, file_numbers, file_path
@@ -50,22 +50,23 @@ def _sealed_path(vfs: Vfs) -> str:
             return path
     for name in vfs.list_dir(GROUPS_DIR):
         for path in [f"{GROUPS_DIR}/{name}/{head}" for head in HEAD_NAMES]:
-            if is_sealed_file(vfs, path):
+            if sealed_with(vfs, path):
                 return path
     return ""
 
 
-def drop_plain_leftovers(vfs: Vfs) -> None:
+def drop_leftovers(vfs: Vfs, newest: int) -> None:
     """What nobody needs goes, durably: the index on the disk, unfinished files, and what was half received.
 
-    An encrypted store has its index in memory; what peers sent is asked for again. Before the groups are opened.
+    An encrypted store has its index in memory; what peers sent before key number ``newest`` was there is asked for
+    again. Before the groups are opened.
     """
     _unlink(vfs, INDEX_DIR, vfs.list_dir(INDEX_DIR))
     for name in vfs.list_dir(GROUPS_DIR):
         directory = f"{GROUPS_DIR}/{name}"
         manifest = f"{directory}/{MANIFEST_NAME}"
         gone = [file for file in vfs.list_dir(directory) if file.endswith(TEMP_SUFFIX)]
-        if vfs.exists(manifest) and not is_sealed_file(vfs, manifest):
+        if vfs.exists(manifest) and sealed_with(vfs, manifest) != newest:
             gone.append(MANIFEST_NAME)
         _unlink(vfs, directory, gone)
         chunks = f"{directory}/chunks"

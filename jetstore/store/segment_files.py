@@ -307,6 +307,10 @@ class SegmentReader:
         plain = self.verify(segment, head, payload)
         return decode_item(plain[body_offset(head) :], head.count, position)
 
+    def byte_at(self, segment: SegmentFile, offset: int) -> int:
+        """One byte of the file; 0 if it cannot be read. Raises ``Corruption`` if the file does not open."""
+        return int.from_bytes(pread_salvaged(self.vfs, self._open(segment), 1, offset))
+
     def verify(self, segment: SegmentFile, head: FrameHead, payload: bytes) -> bytes:
         """The plain payload. Raises ``Corruption`` unless the stored one is what the header says."""
         try:

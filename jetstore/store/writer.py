@@ -15,7 +15,7 @@ leave_journal_file     number → uids with live entries in that damaged file, w
 leave_older_files      number → uids with live entries in files before it, whether such a file is left (``leave_older``)
 leave_uncounted        uids: exactly these groups get no publishes; files that only they need do not fill the journal
 ``seal_file``          uid, kind, path → why it cannot be sealed, or ""
-``end_mixed``          nothing plain is left in the store: KEYS says so, durably
+``end_sealing``        the newest key seals all there is: KEYS says so, durably
 others                 what the owner of another file class registered (``index_commit`` …)
 =====================  ==============================================================================================
 
@@ -34,7 +34,7 @@ from jetstore.store import checkpoint_files
 from jetstore.store.checkpoint_files import FULL_ERRNOS, KIND_MANIFEST, write_framed
 from jetstore.store.install_manifest import manifest_path
 from jetstore.store.journal.append import Journal
-from jetstore.store.key_file import end_mixed
+from jetstore.store.key_file import end_sealing
 from jetstore.store.ports import JournalStatus, Record
 from jetstore.store.vfs import Vfs
 from jetstore.types import Buffer, GroupUid
@@ -90,7 +90,7 @@ class Writer:
             "leave_older_files": self.journal.leave_older,
             "leave_uncounted": self.journal.leave_uncounted,
             "seal_file": self.seal_file,
-            "end_mixed": self.end_mixed,
+            "end_sealing": self.end_sealing,
         }
         self._own = frozenset(self._commands)
         for name, command in (commands or {}).items():
@@ -232,11 +232,11 @@ class Writer:
         """See ``checkpoint_files.seal_file``."""
         return checkpoint_files.seal_file(self.vfs, uid, kind, path)
 
-    def end_mixed(self) -> None:
-        """Both copies of KEYS say that nothing plain is left."""
+    def end_sealing(self) -> None:
+        """Both copies of KEYS have the newest key alone."""
         keys = self.vfs.keys
-        if keys is not None and keys.is_mixed:
-            end_mixed(self.vfs, keys.when_sealed)
+        if keys is not None and keys.is_due:
+            end_sealing(self.vfs, keys.when_sealed)
             keys.all_sealed()
 
     def forget_groups(self, uids: Iterable[GroupUid]) -> None:

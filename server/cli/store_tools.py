@@ -164,6 +164,8 @@ def _show(report: StoreReport, root: Path, keys: Keys | None) -> None:
     click.echo(f"store       {root}")
     if keys is not None:
         state = "; what was stored before is not all encrypted yet" if keys.is_mixed else ""
+        if keys.is_due and not state:
+            state = "; what was stored before is not all under the newest key yet"
         click.echo(f"encryption  {keys.cipher_name}{state}")
     if report.identity is not None:
         who = report.identity

@@ -197,7 +197,7 @@ def _engine_families(engine: EngineCounters) -> Iterable[Metric]:
         ("journal_max_bytes", "What they may take.", engine.journal_max_bytes),
         ("accepts_publishes", "1 while disk and journal have room for publishes.", int(engine.accepts_publishes)),
         ("damaged_places", "Places in stored files that are known to be damaged.", engine.damaged_places),
-        ("plain_left", "1 while there is a key and something stored may not be encrypted yet.", int(engine.plain_left)),
+        ("encrypting", "1 while what was stored before there was this key is being encrypted.", int(engine.encrypting)),
     ):
         yield GaugeMetricFamily(f"jetstore_{name}", text, value=value)
     yield _histogram(

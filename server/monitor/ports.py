@@ -196,8 +196,8 @@ class EngineCounters:
     damaged_places: int = 0
     """Damaged places known now."""
     index_rebuilds: int = 0
-    plain_left: bool = False
-    """There is a key, and something that was stored before may not be encrypted yet."""
+    encrypting: bool = False
+    """There is a key, and something that was stored before may not be encrypted with it yet."""
 
 
 @dataclass(frozen=True, slots=True)

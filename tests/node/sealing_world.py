@@ -149,7 +149,7 @@ def cut(vfs: SimVfs, at: int, given: Secrets | None = None) -> SimVfs:
     return left[0]
 
 
-def operations(vfs: SimVfs) -> int:
+def operations(vfs: SimVfs, given: Secrets | None = None) -> int:
     """How many disk operations the whole of it takes, about."""
     counted: list[int] = []
 
@@ -157,7 +157,7 @@ def operations(vfs: SimVfs) -> int:
         await sealed(world)
         counted.append(world.machine.vfs.boundaries)
 
-    play_over(vfs, story, secrets=Given())
+    play_over(vfs, story, secrets=given or Given())
     return counted[0] - vfs.boundaries
 
 

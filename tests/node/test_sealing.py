@@ -45,9 +45,9 @@ from jetstore.node.storage import Storage
 from jetstore.store.checkpoint_files import (
     KIND_KEYS,
     KIND_MANIFEST,
-    is_sealed_file,
     read_chunk,
     read_framed,
+    sealed_with,
     write_framed,
 )
 from jetstore.store.install_manifest import encode_manifest, manifest_path
@@ -127,9 +127,9 @@ def test_nothing_shows_what_is_stored_and_everything_is_there(plain: SimVfs, don
 @pytest.mark.parametrize("last", [ALL, FEW])
 def test_nothing_plain_is_left_when_keys_say_so(last: int, plain: SimVfs, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[dict[bytes, list[str]]] = []
-    genuine = Writer.end_mixed
+    genuine = Writer.end_sealing
 
-    def end_mixed(writer: Writer) -> None:
+    def end_sealing(writer: Writer) -> None:
         assert isinstance(writer.vfs, SimVfs)
         looks.append(shows(writer.vfs))
         genuine(writer)
@@ -141,7 +141,7 @@ def test_nothing_plain_is_left_when_keys_say_so(last: int, plain: SimVfs, monkey
         if next(late) > 3:
             leave(storage, groups)
 
-    monkeypatch.setattr(Writer, "end_mixed", end_mixed)
+    monkeypatch.setattr(Writer, "end_sealing", end_sealing)
     monkeypatch.setattr(Storage, "leave_file", leave_file)
     convert(plain if last == ALL else plain_journal(), last=last, limits=ROOMY)
     assert looks == [{}]
@@ -169,7 +169,7 @@ def half(plain: SimVfs, at: int = 150) -> SimVfs:
     left = cut(plain, at)
     assert keys_of(left).is_mixed
     assert b"......" in shows(left)
-    assert any(is_sealed_file(left, path) for path in left.files())
+    assert any(sealed_with(left, path) for path in left.files())
     return left
 
 
@@ -184,10 +184,54 @@ def test_what_does_not_fit_is_refused_in_the_middle_of_it_and_harms_nothing(plai
 def test_another_secret_and_cipher_in_the_middle_of_it(plain: SimVfs) -> None:
     left = convert(half(plain), Given("new", "aes", "s3cret"))
     keys = keys_of(left, Given("new"))
-    assert (keys.is_mixed, keys.newest, keys.data_keys[2].cipher) == (False, 2, "aes")
+    assert (keys.is_due, list(keys.data_keys), keys.data_keys[2].cipher) == (False, [2], "aes")
     assert shows(left) == {}
     assert look(left, Given("new")).is_sound
     assert "does not open" in refused(left, Given())
+
+
+def test_a_new_secret_or_cipher_and_all_is_written_anew(done: SimVfs) -> None:
+    """The data key before is gone from KEYS: what is left of it in old copies opens nothing that is stored now."""
+    for given in (Given("new", previous="s3cret"), Given(cipher="aes")):
+        left = convert(done, given)
+        keys = keys_of(left, given)
+        assert (keys.is_due, list(keys.data_keys)) == (False, [2])
+        assert look(left, given).is_sound
+        left = convert(left, given)
+        assert list(keys_of(left, given).data_keys) == [2]
+
+
+def test_no_key_goes_that_something_in_quarantine_may_need(done: SimVfs) -> None:
+    async def story(world: World, client: Client) -> None:
+        await asyncio.sleep(60)
+        assert sealing(world).reasons == ["quarantine may hold what only older keys open"]
+        vfs = world.machine.vfs
+        vfs.unlink("quarantine/7-1/HEAD.a")
+        vfs.rmdir("quarantine/7-1")
+        await sealed(world)
+
+    left = done.clone()
+    left.mkdir("quarantine")
+    put_file(left, "quarantine/7-1/HEAD.a", done.peek("groups/2/HEAD.a"))
+    given = Given("new", previous="s3cret")
+    left, _ = play_over(left, story, secrets=given)
+    assert list(keys_of(left, given).data_keys) == [2]
+
+
+def test_a_power_cut_at_any_boundary_while_a_new_secret_takes_effect(done: SimVfs) -> None:
+    given = Given("new", "aes", "s3cret")
+    total = operations(done, given)
+    assert total > 100
+    both = 0
+    for at in range(1, total + 1, STEP):
+        left = cut(done, at, given)
+        assert wrong(look(left, given)) <= CHECKPOINT_CUT_OFF, at
+        both += len(keys_of(left, given).data_keys) == 2
+        left = cut(left, at // 2 + 1, given)  # and once more, elsewhere
+        left = convert(left, given)
+        assert list(keys_of(left, Given("new")).data_keys) == [2]
+        assert wrong(look(left, Given("new"))) <= CHECKPOINT_CUT_OFF, at
+    assert both > total // STEP // 2
 
 
 def test_a_plain_store_without_the_room_is_refused_and_stays_plain(plain: SimVfs) -> None:
@@ -204,10 +248,10 @@ def test_it_waits_for_room_and_goes_on_by_itself(plain: SimVfs) -> None:
         await put(client, ALL + 1, ALL + 3)
         await check_all(client, ALL + 3)
         assert sealing(world).is_due
-        assert engine_counters(current_server(world).node).plain_left
+        assert engine_counters(current_server(world).node).encrypting
         world.machine.vfs.capacity_bytes = 64 * MIB
         await sealed(world)
-        assert not engine_counters(current_server(world).node).plain_left
+        assert not engine_counters(current_server(world).node).encrypting
         await check_all(client, ALL + 3)
 
     full = cut(plain, 60)

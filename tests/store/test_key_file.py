@@ -9,7 +9,7 @@ import pytest
 from jepsen.sim.faults import SimCrash
 from jepsen.sim.vfs import SimVfs
 from jetstore.errors import Corruption, OperatingError
-from jetstore.store.key_file import NAMES, end_mixed, open_keys, read_keys
+from jetstore.store.key_file import NAMES, end_sealing, open_keys, read_keys
 from jetstore.store.keys import DataKey, Encryption, Keys
 
 CHEAP = 16
@@ -77,6 +77,7 @@ def test_a_new_secret_seals_all_keys_anew_and_adds_one() -> None:
     assert keys.data_keys[1] == old[1]
     assert keys.newest == 2
     assert keys.data_keys[2].cipher == "chacha"
+    assert keys.is_due, "what is under the first one is to be written anew"
     assert opened(vfs, Encryption("second", cost=CHEAP)) == keys.data_keys, "the previous one is not needed any more"
     assert opened(vfs, SECOND) == keys.data_keys, "nor does it harm"
     with pytest.raises(OperatingError):
@@ -163,9 +164,10 @@ def test_a_plain_store_gets_keys_that_say_so_until_they_are_told_otherwise() -> 
     assert [vfs.peek(name) for name in NAMES] == before, "nothing was written"
     second = mixed(vfs, SECOND, seed=3)
     assert (second.is_mixed, len(second.data_keys)) == (True, 2), "another secret changes nothing of that"
-    end_mixed(vfs, second.when_sealed)
+    end_sealing(vfs, second.when_sealed)
     third = mixed(vfs, Encryption("second", cost=CHEAP), seed=4)
-    assert (third.is_mixed, third.data_keys) == (False, second.data_keys)
+    assert (third.is_mixed, third.is_due) == (False, False)
+    assert third.data_keys == {2: second.data_keys[2]}, "the newest seals all there is"
 
 
 def test_no_room_to_begin_with_changes_nothing() -> None:
@@ -189,7 +191,7 @@ def test_a_power_cut_at_every_boundary_of_the_end() -> None:
             twin = vfs.clone()
             twin.crash_at(twin.boundaries + point)
             try:
-                end_mixed(twin, keys.when_sealed)
+                end_sealing(twin, keys.when_sealed)
             except SimCrash:
                 twin.crash(Random(seed))
             else:

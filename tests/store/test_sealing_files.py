@@ -16,11 +16,11 @@ from jetstore.store.checkpoint_files import (
     chunk_path,
     group_dir,
     head_hash,
-    is_sealed_file,
     make_group_dir,
     read_chunk,
     read_heads,
     seal_file,
+    sealed_with,
     write_chunks,
     write_head,
 )
@@ -38,7 +38,12 @@ BODIES = [b"first body", b"second body", b"third body"]
 
 
 def keys(*, is_mixed: bool = True) -> Keys:
-    return Keys({1: DataKey("chacha", bytes(32))}, Random(1).randbytes, when_sealed=b"then" if is_mixed else b"")
+    return Keys(
+        {1: DataKey("chacha", bytes(32))},
+        Random(1).randbytes,
+        is_mixed=is_mixed,
+        when_sealed=b"then" if is_mixed else b"",
+    )
 
 
 def plain() -> SimVfs:
@@ -54,10 +59,10 @@ def test_a_sealed_file_is_the_same_but_for_its_form() -> None:
     before = read_heads(vfs, UID)
     vfs.keys = keys()
     assert read_heads(vfs, UID) == before, "plain forms are read"
-    assert not is_sealed_file(vfs, HEAD)
+    assert not sealed_with(vfs, HEAD)
     assert seal_file(vfs, UID, KIND_HEAD, HEAD) == ""
     assert seal_file(vfs, UID, KIND_CHUNK, chunk_path(UID, "a")) == ""
-    assert is_sealed_file(vfs, HEAD)
+    assert sealed_with(vfs, HEAD)
     assert b"content" not in vfs.peek(HEAD) + vfs.peek(chunk_path(UID, "a"))
     copies, findings = read_heads(vfs, UID)
     assert ([copies[0], copies[1]], findings) == before
@@ -79,7 +84,7 @@ def test_what_is_damaged_or_missing_stays_so() -> None:
     before = vfs.peek(HEAD)
     assert "checksum" in seal_file(vfs, UID, KIND_HEAD, HEAD)
     assert vfs.peek(HEAD) == before
-    assert not is_sealed_file(vfs, HEAD)
+    assert not sealed_with(vfs, HEAD)
     assert seal_file(vfs, UID, KIND_CHUNK, chunk_path(UID, "nowhere")) == ""
 
 
