@@ -59,6 +59,8 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag(("DVV",), bool, "", "-D and -VV"),
     Flag(("log_size_limit",), int, "BYTES", "Size at which the log file is set aside (never)"),
     Flag(("max_traced_msg_len",), int, "BYTES", "How much of a payload is traced (all)"),
+    Flag(("s", "syslog"), bool, "", "Log to the machine's syslog"),
+    Flag(("r", "remote_syslog"), str, "URL", "Log to the syslog at udp://, tcp:// or unix://"),
     Flag(("js", "jetstream"), bool, "", "Enable JetStream"),
     Flag(("sd", "store_dir"), str, "DIR", "Parent directory of the JetStream store"),
     Flag(("user",), str, "USER", "User that clients must present"),
@@ -80,8 +82,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
 
 REFUSED: Final[dict[str, bool]] = {
     # name → takes a value
-    **dict.fromkeys(("s", "syslog", "no_advertise"), False),
-    **dict.fromkeys(("r", "remote_syslog"), True),
+    "no_advertise": False,
     **dict.fromkeys(("connect_retries", "profile"), True),
 }
 
@@ -172,6 +173,8 @@ def apply_flags(options: Options, flags: Flags) -> Options:
         "m": "http_port",
         "ms": "https_port",
         "l": "log_file",
+        "s": "syslog",
+        "r": "remote_syslog",
         "T": "logtime",
         "logtime_utc": "logtime_utc",
         "D": "debug",

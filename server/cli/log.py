@@ -14,12 +14,16 @@ import sys
 import traceback
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from functools import partialmethod
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 
 from server.config.options import Options
+
+if TYPE_CHECKING:
+    from server.cli.syslog import SyslogSink
 
 LEVELS: Final = {"debug": "DBG", "info": "INF", "warning": "WRN", "error": "ERR", "critical": "FTL", "trace": "TRC"}
 ROTATED: Final = "[0-9][0-9][0-9][0-9].[0-9][0-9].[0-9][0-9].[0-9][0-9].[0-9][0-9].[0-9][0-9].[0-9]*"
@@ -29,6 +33,9 @@ Event = MutableMapping[str, Any]  # Any: structlog's own event type
 
 class LogSink:
     """Where lines go: standard error or a file."""
+
+    is_plain = False
+    """Lines come with process id, time and level."""
 
     def __init__(self, path: str = "", bytes_max: int = 0, files_max: int = 0) -> None:
         """``bytes_max``: at this size the file is set aside; ``files_max``: how many are kept with it; 0 = no limit."""
@@ -45,7 +52,7 @@ class LogSink:
         self._bytes = path.stat().st_size if path.exists() else 0
         return path.open("a", encoding="utf-8")
 
-    def write(self, line: str) -> None:
+    def write(self, line: str, level: str = "info") -> None:
         """One line, out at once."""
         self._file.write(line + "\n")
         self._file.flush()
@@ -88,6 +95,8 @@ class LineRenderer:
 
     def __init__(self, options: Options, pid: int) -> None:
         self.options = options
+        self.is_plain = False
+        """Whether lines are their text alone."""
         self._pid = pid
 
     def __call__(self, _logger: object, method: str, event: Event) -> str:
@@ -104,6 +113,8 @@ class LineRenderer:
 
     def line(self, level: str, text: str) -> str:
         """A finished line."""
+        if self.is_plain:
+            return text
         stamp = ""
         if self.options.logtime:
             now = datetime.now(UTC) if self.options.logtime_utc else datetime.now()
@@ -133,15 +144,17 @@ class Logging:
         """``OSError`` if the log file cannot be opened."""
         self._sink = _sink_of(options)
         self.renderer = LineRenderer(options, os.getpid())
+        self.renderer.is_plain = self._sink.is_plain
 
-    def write(self, line: str) -> None:
+    def write(self, line: str, level: str = "info") -> None:
         """One finished line."""
-        self._sink.write(line)
+        self._sink.write(line, level)
 
     def apply(self, options: Options) -> None:
         """Log as these options say. ``OSError``, and nothing has changed, if the file cannot be opened."""
-        if options.log_file != self.renderer.options.log_file:
+        if _where(options) != _where(self.renderer.options):
             sink, self._sink = self._sink, _sink_of(options)
+            self.renderer.is_plain = self._sink.is_plain
             sink.close()
         self.renderer.options = options
         logging.getLogger().setLevel(logging.DEBUG if options.debug else logging.WARNING)
@@ -155,12 +168,20 @@ class Logging:
         self._sink.close()
 
 
-def _sink_of(options: Options) -> LogSink:
+def _where(options: Options) -> tuple[str, str, bool]:
+    return options.log_file, options.remote_syslog, options.syslog
+
+
+def _sink_of(options: Options) -> LogSink | SyslogSink:
+    if not options.log_file and (options.remote_syslog or options.syslog):
+        from server.cli.syslog import LOCAL, SyslogSink  # start-up time: few want it
+
+        return SyslogSink(options.remote_syslog or LOCAL)
     return LogSink(options.log_file, options.log_file_bytes_max, options.log_files_max)
 
 
 class _StandardHandler(logging.Handler):
-    def __init__(self, renderer: LineRenderer, write: Callable[[str], None]) -> None:
+    def __init__(self, renderer: LineRenderer, write: Callable[[str, str], None]) -> None:
         super().__init__()
         self._renderer = renderer
         self._write = write
@@ -169,19 +190,24 @@ class _StandardHandler(logging.Handler):
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text += "\n" + _traceback(record.exc_info)
-        self._write(self._renderer.line(record.levelname.lower(), text))
+        level = record.levelname.lower()
+        self._write(self._renderer.line(level, text), level)
 
 
 class _SinkLogger:
-    """structlog's innermost logger: every level writes the rendered line."""
+    """structlog's innermost logger: every level writes the rendered line, and says which it is."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str, str], None]) -> None:
         self._write = write
 
-    def _log(self, line: str) -> None:
-        self._write(line)
+    def _log(self, line: str, *, level: str) -> None:
+        self._write(line, level)
 
-    debug = info = warning = error = critical = exception = msg = _log
+    debug = partialmethod(_log, level="debug")
+    info = msg = partialmethod(_log, level="info")
+    warning = partialmethod(_log, level="warning")
+    error = exception = partialmethod(_log, level="error")
+    critical = partialmethod(_log, level="critical")
 
 
 def configure_logging(options: Options) -> Logging:

@@ -69,12 +69,6 @@ def _max_connections(_reader: Reader, name: str, entry: Entry) -> Fields:
     return {"max_connections": value if value > 0 else INT32_MAX} if value else {}
 
 
-def _no_syslog(_reader: Reader, name: str, entry: Entry) -> Fields:
-    if entry.value in (False, ""):
-        return {}
-    raise Mistake(f'"{name}" is not supported by this version of jetstore: log to standard error or to log_file')
-
-
 def _max_sub_tokens(_reader: Reader, name: str, entry: Entry) -> Fields:
     value = as_integer(name, entry)
     if value > SUB_TOKENS_MAX:
@@ -161,8 +155,8 @@ TOP_LEVEL: Final[Table] = {
     "log_size_limit": at_most("log_file_bytes_max", INT64_MAX),
     "logfile_max_num": at_most("log_files_max", INT32_MAX),
     "log_max_num": at_most("log_files_max", INT32_MAX),
-    "syslog": _no_syslog,
-    "remote_syslog": _no_syslog,
+    "syslog": boolean("syslog"),
+    "remote_syslog": text("remote_syslog"),
     "pid_file": text("pid_file"),
     "pidfile": text("pid_file"),
     "ports_file_dir": text("ports_file_dir"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from jetstore.limits import KIB, MIB, Limits, file_bytes_for
 from jetstore.model.infos import AccountLimits
@@ -58,6 +59,10 @@ class Options:
     logtime_utc: bool = False
     log_file: str = ""
     """"" = standard error."""
+    syslog: bool = False
+    """Lines go to the machine's, where there is no log file."""
+    remote_syslog: str = ""
+    """``udp://``, ``tcp://`` or ``unix://`` address of one to go to instead."""
     log_file_bytes_max: int = 0
     """At this size the log file is set aside and a new one begun; 0 = never."""
     log_files_max: int = 0
@@ -156,6 +161,8 @@ def start_problem(options: Options) -> str:
         return f"can't specify both HTTP ({options.http_port}) and HTTPs ({options.https_port}) ports"
     if options.https_port and options.tls is None:
         return "TLS cert and key required for HTTPS"
+    if options.remote_syslog and (problem := _syslog_problem(options.remote_syslog)):
+        return problem
     if options.authorization.token and options.accounts.users:
         return "Can not have a token and accounts"
     if options.system_account not in ("", SYSTEM_ACCOUNT, *options.accounts.by_name):
@@ -215,4 +222,14 @@ def _cluster_problem(options: Options) -> str:
         return "jetstream cluster requires `cluster.name` to be set"
     if not cluster.others:
         return "JetStream cluster requires configured routes or solicited leafnode for the system account"
+    return ""
+
+
+def _syslog_problem(where: str) -> str:
+    """What is wrong with the address of a syslog; "" if nothing is."""
+    parts = urlsplit(where)
+    if parts.scheme not in ("udp", "tcp", "unix"):
+        return f'error invalid network type: "{parts.scheme}"'
+    if (parts.scheme == "unix") != bool(parts.path) or (parts.scheme != "unix" and not parts.hostname):
+        return f'"{where}" names no syslog'
     return ""

@@ -41,6 +41,8 @@ LIVE: Final = {
     "cluster_name": "Cluster name updated to {}",
     "server_tags": "Reloaded: tags",
     "server_metadata": "Reloaded: metadata",
+    "syslog": "Reloaded: syslog = {}",
+    "remote_syslog": "Reloaded: remote_syslog = {}",
 }
 """Option → what is logged when it changed."""
 _AUTHORIZATION: Final = frozenset({"authorization", "no_auth_user"})
