@@ -39,7 +39,7 @@ from server.config.accounts import SYSTEM_ACCOUNT
 from server.config.options import Options
 from server.events import SystemEvents
 from server.jsapi.handler import ApiHandler
-from server.jsapi.table import ANSWERED
+from server.jsapi.table import ANSWERED, is_never_answered
 from server.jsapi.without import without_jetstream
 from server.monitor.cluster_ports import ClusterFacts
 from server.monitor.cluster_view import LocalStreams, cluster_counters
@@ -280,6 +280,8 @@ class Server:
                         is_refusing=True,
                     )
                     self._refusals.append(refusal)
+                if not account.is_system:
+                    account.router.leave_unanswered(is_never_answered)
 
     async def start(self, host: str | None = None) -> int:
         """Open the store's streams, then listen; the port in use."""

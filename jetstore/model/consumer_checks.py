@@ -62,6 +62,12 @@ def check_consumer_name(name: str) -> None:
         raise api_error("JSConsumerNameTooLongErrF", max=NAME_BYTES_MAX)
 
 
+def check_consumer_replicas(config: ConsumerConfig, server: ServerLimits) -> None:
+    """What a lone server refuses before it looks for the stream: 10074."""
+    if config.num_replicas > 1 and server.replicas_max == 1:
+        raise api_error("JSStreamReplicasNotSupportedErr")
+
+
 def checked_consumer(
     config: ConsumerConfig,
     stream: StreamConfig,
@@ -75,8 +81,7 @@ def checked_consumer(
     config = _with_defaults(config, stream, pedantic, account, server)
     if config.durable_name and len(config.durable_name.encode()) > NAME_BYTES_MAX:
         raise api_error("JSConsumerNameTooLongErrF", max=NAME_BYTES_MAX)
-    if config.num_replicas > 1 and server.replicas_max == 1:
-        raise api_error("JSStreamReplicasNotSupportedErr")
+    check_consumer_replicas(config, server)
     if config.num_replicas > stream.num_replicas:
         raise api_error("JSConsumerReplicasExceedsStream")
     is_limits = stream.retention is RetentionPolicy.LIMITS

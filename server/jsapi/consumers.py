@@ -10,7 +10,7 @@ from pydantic import Field
 from jetstore.errors import ApiError
 from jetstore.model.api_errors import api_error
 from jetstore.model.consumer import ConsumerAction, ConsumerConfig
-from jetstore.model.consumer_checks import check_consumer_name
+from jetstore.model.consumer_checks import check_consumer_name, check_consumer_replicas
 from jetstore.model.infos import ConsumerInfo, consumer_info_json, pause_state_json
 from jetstore.model.json import GoEnum, GoStruct, Int, Time, Uint64
 from jetstore.model.names import consumer_name
@@ -55,6 +55,7 @@ def _decode_create(backend: Backend, request: Request) -> _CreateRequest:
 
 
 async def _create(backend: Backend, asked: _CreateRequest, name: str) -> JsonDict:
+    check_consumer_replicas(asked.config, backend.server_limits)
     check_consumer_name(name)
     config = asked.config.model_copy(update={"name": name})
     info = await backend.node.create_consumer(asked.stream_name, config, asked.action, asked.pedantic)

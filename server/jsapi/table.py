@@ -1,7 +1,8 @@
 """The API table: for each subject its handler, response type, and the fields an error reply carries besides it.
 
 A subject is ``$JS.API.`` + words + names. Endpoints are found by their words, longest first. What is not in the table
-gets no reply at all, as in nats-server; pull requests (``CONSUMER.MSG.NEXT``) are answered by the delivery code.
+gets no reply at all, not even a 503, as in nats-server; pull requests (``CONSUMER.MSG.NEXT``) are answered by the
+delivery code.
 """
 
 from __future__ import annotations
@@ -127,6 +128,15 @@ DIRECT_PATTERN: Final = "$JS.API.DIRECT.GET.>"
 
 ANSWERED: Final[tuple[str, ...]] = (*SUBSCRIBED, DIRECT_PATTERN, *SYSTEM_SUBSCRIBED)
 """All patterns that a node's own handlers listen to."""
+
+
+_UNHEARD: Final = (b"$JS.API.CONSUMER.MSG.NEXT.", b"$JS.API.DIRECT.GET")
+_API: Final = PREFIX.encode()
+
+
+def is_never_answered(subject: bytes) -> bool:
+    """Whether it is a request to the API, but no pull and no direct get: where nobody takes those, there is a 503."""
+    return subject.startswith(_API) and not subject.startswith(_UNHEARD)
 
 
 def needs_cluster(endpoint: Endpoint) -> bool:

@@ -49,6 +49,8 @@ class Delivery:
         """``no_fast_producer_stall``: a client's messages to a congested consumer are dropped."""
         self.is_congested = False
         """Set when some consumer's output is nearly full; reset by the owner."""
+        self.is_never_answered: Callable[[bytes], bool] = lambda subject: False
+        """Whether requests on a subject stay without any answer where nobody gets them."""
         self._sublist = sublist
         self._rng = rng
         self._unsubscribe = unsubscribe
@@ -190,7 +192,7 @@ class Delivery:
     def no_responders(self, client: Sink, columns: Columns) -> None:
         """Tell a client that nobody got its requests, where it subscribes to the reply."""
         for subject, reply in zip(columns.subjects, columns.replies, strict=True):
-            if not reply:
+            if not reply or self.is_never_answered(subject):
                 continue
             match = self._sublist.match(reply)
             own = [sub for sub in match.plain if sub.sink is client]

@@ -101,6 +101,10 @@ class Router:
     def drops_when_congested(self, drops: bool) -> None:
         self._delivery.drops_when_congested = drops
 
+    def leave_unanswered(self, is_never_answered: Callable[[bytes], bool]) -> None:
+        """Requests on these subjects stay without any answer where nobody gets them: no 503."""
+        self._delivery.is_never_answered = is_never_answered
+
     # -- subscriptions ----------------------------------------------------------------------------------------------
 
     def subscribe_client(self, sink: Sink, subject: bytes, queue: bytes, sid: bytes) -> Subscription:
