@@ -208,7 +208,10 @@ def test_no_key_goes_that_something_in_quarantine_may_need(done: SimVfs) -> None
         vfs = world.machine.vfs
         vfs.unlink("quarantine/7-1/HEAD.a")
         vfs.rmdir("quarantine/7-1")
+        assert vfs.keys is not None
+        assert list(vfs.keys.data_keys) == [1, 2]
         await sealed(world)
+        assert list(vfs.keys.data_keys) == [2], "not in memory, either"
 
     left = done.clone()
     left.mkdir("quarantine")
@@ -342,14 +345,19 @@ def test_damage_keeps_it_from_ending_and_is_not_hidden(plain: SimVfs) -> None:
     assert look(left).is_sound
 
 
-def test_what_was_half_received_goes_and_is_asked_for_again(plain: SimVfs) -> None:
+@pytest.mark.parametrize("given", [Given(), Given("new", previous="s3cret")])
+def test_what_was_half_received_goes_and_is_asked_for_again(given: Secrets, plain: SimVfs, done: SimVfs) -> None:
+    """A plain one, and one under the key before."""
     left = plain.clone()
+    if given.given().previous:
+        left = done.clone()
+        left.keys = keys_of(left)
     row = ["00000000000000000900.seg", 900, 910, 11, 500, 0, 0, 1]
     fields = {"storage": "file", "number": 1, "first_seq": 1, "covered_seq": 910, "missing": [], "files": [row]}
     write_framed(left, GroupUid(2), KIND_MANIFEST, manifest_path(2), encode_manifest(fields))
     put_file(left, f"groups/2/segments/{row[0]}", b"......")
     put_file(left, "groups/2/chunks/index-9.tmp", b"......")
-    left = convert(left)
+    left = convert(left, given)
     assert shows(left) == {}
     assert not [path for path in left.files() if path.endswith((str(row[0]), "INSTALL", ".tmp"))]
 
