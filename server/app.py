@@ -159,22 +159,17 @@ class Server:
         """Where clients connect; known once it listens."""
         self.reload: Callable[[], str] = lambda: NO_FILE
         """Read the configuration again: "" or why everything stays as it was. ``server/run.py`` puts its own here."""
+        system = self.accounts[options.system_name].router
         self.system = SystemServices(
             self.server_id,
-            self.accounts[options.system_name].router,
+            system,
             [account.router for account in self.accounts if not account.is_system],
             self.monitor_source,
             self.clients.connections.get,
             lambda: self.reload(),
             Random(f"{seed} system"),
         )
-        self.events = SystemEvents(
-            self.server_id,
-            self.accounts[options.system_name].router,
-            self.accounts,
-            lambda: self.system.pages,
-            world.loop,
-        )
+        self.events = SystemEvents(self.server_id, system, self.accounts, lambda: self.system.pages, world.loop)
         self.clients.events = self.events
         tracing = Tracing(
             options.system_name, lambda: self.system.pages.server(), world.clock.wall_ns, Random(f"{seed} traces")
@@ -250,7 +245,6 @@ class Server:
             for other, other_limits in options.jetstream_accounts.items():
                 if other != name:
                     self._add_jetstream(other, other_limits, seed)
-            system = self.accounts[options.system_name].router
             system_api = ApiHandler(
                 self.streams,
                 system,
