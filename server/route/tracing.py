@@ -47,6 +47,8 @@ _PARENT: Final = b"traceparent"
 _CLIENT_KIND: Final = 0
 _ROUTER_KIND: Final = 1
 _PERCENT: Final = 100
+_SMALL_BYTES: Final = 128
+"""Messages up to this size, on average, are searched as a whole."""
 
 
 class Begun(NamedTuple):
@@ -217,14 +219,19 @@ class Tracing:
 
 
 def marked(columns: Columns, *, has_dest: bool) -> list[int]:
-    """Which messages may ask for a trace; ``has_dest``: the account has a destination for those that ask for none."""
-    if has_dest:
-        lens = columns.header_lens
-        blocks = [payload[:length] for payload, length in zip(columns.payloads, lens, strict=True)]
-        return [at for at, block in enumerate(blocks) if DEST in block or _PARENT in block.lower()]
-    if not [payload for payload in columns.payloads if DEST in payload]:
+    """Which messages may ask for a trace; ``has_dest``: the account has a destination for those that ask for none.
+
+    One search in all that is joined: it is far faster than one for each message, and it finds nothing nearly always.
+    """
+    payloads, lens = columns.payloads, columns.header_lens
+    if sum(map(len, payloads)) <= _SMALL_BYTES * len(payloads):
+        joined = b"".join(payloads)
+    else:
+        joined = b"".join([payload[:length] for payload, length in zip(payloads, lens, strict=True)])
+    if DEST not in joined and not (has_dest and _PARENT in joined.lower()):
         return []
-    return [at for at, payload in enumerate(columns.payloads) if DEST in payload[: columns.header_lens[at]]]
+    blocks = [payload[:length] for payload, length in zip(payloads, lens, strict=True)]
+    return [at for at, block in enumerate(blocks) if DEST in block or (has_dest and _PARENT in block.lower())]
 
 
 def publish_traced(router: Router, client: Sink, columns: Columns, asking: Sequence[int]) -> None:
