@@ -48,6 +48,7 @@ from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, 
 from server.net.accounts import Accounts
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
+from server.net.stats import client_info
 from server.net.tls import context_of
 from server.protocol.client import ProtocolOptions
 from server.protocol.info import ServerInfo
@@ -477,15 +478,9 @@ class Server:
         if stats is None:
             return {}
         shown = stats()
-        return {
-            "host": shown.ip,
-            "id": shown.cid,
-            "acc": shown.account,
-            "name": shown.name,
-            "lang": shown.lang,
-            "ver": shown.version,
-            "server": self.server_name,
-        }
+        rtt = {"rtt": shown.rtt_ns} if shown.rtt_ns else {}
+        kind = {"server": self.server_name, "kind": "Client", "client_type": shown.client_type}
+        return client_info(shown) | rtt | kind
 
 
 def cluster_facts(options: Options, cluster: Cluster) -> ClusterFacts:

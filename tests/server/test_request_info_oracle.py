@@ -1,4 +1,4 @@
-"""Who asks a service of another account: the header ``Nats-Request-Info`` as nats-server makes it."""
+"""Who asks: the header ``Nats-Request-Info`` for services of other accounts, and what advisories of the API say."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ async def answers(directory: Path, *command: str) -> list[Json]:
             for client, subject in ((c, "shared"), (c, "plain"), (c, "chain"), (a, "plain")):
                 answer = await client.request(subject, b"x", timeout=5, headers=headers)
                 found.append([(name, shown(value)) for name, value in json.loads(answer.data)])
+        audit = await a.subscribe("$JS.EVENT.ADVISORY.API")
         await a.request("$JS.API.STREAM.CREATE.S", json.dumps({"name": "S", "subjects": ["s.*"]}).encode())
+        found.append(shown(json.dumps(json.loads((await audit.next_msg(timeout=5)).data)["client"])))
         found += [json.loads((await c.request("s.1", b"x", timeout=5, headers=each)).data) for each in HEADERS]
         for seq in (1, 2):
             stored = await a.request("$JS.API.STREAM.MSG.GET.S", json.dumps({"seq": seq}).encode())

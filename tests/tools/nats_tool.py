@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +45,8 @@ class Step:
     """One command line. ``background`` is started, and joined (with its output) at the step ``Join``."""
 
     line: str
+    code: int = 0
+    """The exit code that it ends with, whatever the server; below 0: the signal."""
     stdin: str = ""
     system: bool = False
     """As the system account's user."""
@@ -55,6 +60,8 @@ class Step:
     """Numbers in the output are not compared."""
     drop: str = ""
     """Regular expression of lines that are left out, with the reason beside it."""
+    terminal: bool = False
+    """The command wants one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class Join:
 
     stop: bool = False
     """Send it SIGINT first."""
+    until: str = ""
+    """Regular expression of what its output holds before that."""
 
 
 @dataclass
@@ -70,6 +79,8 @@ class Transcript:
     """What each step said."""
 
     entries: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """Steps that ended with another exit code than they should have, with all they said."""
 
     def add(self, title: str, text: str) -> None:
         """Another step."""
@@ -90,11 +101,12 @@ RULES: list[tuple[str, str]] = [
     (r"127\.0\.0\.1:\d+", "<address>"),
     (r"\b127\.0\.0\.1\b", "<host>"),
     (r"\b2\.15\.\d+\b", "<version>"),
+    (r"\bcid: ?\d+", "cid:<cid>"),
     (r"\bgo1\.\d+(\.\d+)?\b", "<go>"),
     (r"[─━═╌-]{2,}", "--"),
     (r"hosted at level \d", "hosted at level <level>"),
     (r'"_nats.level": "\d"', '"_nats.level": "<level>"'),
-    (r"handler \d+", "handler <pid>"),
+    (r"([Hh]andler:?) \d+", r"\1 <pid>"),
     (r"done! \[.*\]", ""),
     (r"[\s\xa0]*\n[\s\xa0]*", "\n"),
     (r"[ \t\xa0]+", " "),
@@ -108,6 +120,13 @@ def normalised(text: str, secrets: dict[str, str]) -> str:
     for pattern, replacement in RULES:
         text = re.sub(pattern, replacement, text)
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _await(pattern: str, process: subprocess.Popen[str], output: Path) -> None:
+    """Until a background command has said it, has ended, or has had its time."""
+    deadline = time.monotonic() + STEP_SECONDS
+    while not re.search(pattern, output.read_text()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 class Tool:
@@ -149,6 +168,9 @@ class Tool:
         return self.transcript
 
     def _one(self, step: Step) -> None:
+        if step.terminal:
+            self._note(step, *self._on_terminal(step))
+            return
         try:
             done = subprocess.run(
                 self.argv(step),
@@ -166,6 +188,24 @@ class Tool:
             return
         self._note(step, done.returncode, done.stdout)
 
+    def _on_terminal(self, step: Step) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            self.argv(step), stdin=theirs, stdout=theirs, stderr=theirs, env=self._environment, cwd=self._home
+        ) as process:
+            os.close(theirs)
+            late = threading.Timer(STEP_SECONDS, process.kill)
+            late.start()
+            try:
+                said = bytearray()
+                with contextlib.suppress(OSError):  # what Linux says when the other side is closed
+                    while data := os.read(ours, 65_536):
+                        said += data
+                return process.wait(), said.decode(errors="replace")
+            finally:
+                late.cancel()
+                os.close(ours)
+
     def _start(self, step: Step) -> None:
         output = self._home / f"background{len(self.transcript.entries)}.txt"
         with output.open("w") as sink:
@@ -179,12 +219,11 @@ class Tool:
                 cwd=self._home,
             )
         self._running.append((step, process, output))
-        deadline = time.monotonic() + STEP_SECONDS
-        while step.background not in output.read_text() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        _await(re.escape(step.background), process, output)
 
     def _join(self, how: Join) -> None:
         step, process, output = self._running.pop(0)
+        _await(how.until, process, output)
         if how.stop:
             process.send_signal(2)
         try:
@@ -195,6 +234,8 @@ class Tool:
         self._note(step, code, output.read_text())
 
     def _note(self, step: Step, code: int, text: str) -> None:
+        if code != step.code:
+            self.transcript.failures.append(f"$ nats {step.line}\nexit {code} instead of {step.code}\n{text}")
         secrets = {str(self._home): "<home>", str(self._server.port): "<port>"}
         text = "" if step.exit_only else normalised(text, secrets)
         if step.figures:

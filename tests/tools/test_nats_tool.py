@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from nats_tool import CONFIGURATION, Join, Step, find_tool, tool_for
+from nats_tool import CONFIGURATION, Join, Step, Transcript, find_tool, tool_for
 
 from jepsen.real.process import JETSTORE, NATS_SERVER, ServerProcess, find_nats_server
 
@@ -39,11 +39,12 @@ EXPORTED = {
     "allow_direct": True,
     "mirror_direct": False,
     "consumer_limits": {},
+    "metadata": {"_nats.level": "5", "_nats.req.level": "2", "_nats.ver": "2.15.1"},
     "allow_msg_ttl": True,
-    "allow_msg_counter": False,
     "allow_atomic": True,
     "allow_msg_schedules": True,
 }
+"""The configuration that ``stream info --json`` shows of a stream of nats-server 2.15.1."""
 
 PRODUCT = "Git Commit|Go Version|Storage Directory|Always sync|Write sync"
 """Lines of ``server info`` that tell one product from the other (docs/compatibility.md)."""
@@ -59,7 +60,7 @@ AREAS: dict[str, list[Step | Join]] = {
         S("pub greet hello"),
         S("pub greet -H Name:value hello"),
         Join(),
-        S("reply help 'I can {{.Request}}' --count 2", background="Listening"),
+        S("reply help 'I can {{.Request}}' --count 2", code=1, background="Listening"),  # so the tool ends
         S("req help fly"),
         S("req help swim --raw"),
         Join(),
@@ -70,7 +71,7 @@ AREAS: dict[str, list[Step | Join]] = {
     "streams": [
         S("stream add --config {home}/exported.json"),
         S("stream add ORDERS --subjects orders.> --defaults"),
-        S("stream add ORDERS --subjects orders.> --defaults --max-msgs 5"),
+        S("stream add ORDERS --subjects orders.> --defaults --max-msgs 5", code=1),
         S("stream add MEM --subjects mem --storage memory --defaults --max-age 1h --dupe-window 10s"),
         S("pub filed.a one -J"),
         S("pub filed.b two -J"),
@@ -85,10 +86,12 @@ AREAS: dict[str, list[Step | Join]] = {
         S("stream report"),
         S("stream find --subject filed.a"),
         S("stream edit ORDERS --max-msgs 10 -f"),
-        S("stream edit ORDERS --retention work -f"),
+        S("stream edit ORDERS --retention work -f", code=1),
         S("stream get FILED 1"),
         S("stream get FILED --last-for filed.b"),
-        S("stream get FILED 99"),
+        S("stream get FILED 99", code=1),
+        S("stream view FILED", terminal=True),
+        S("stream view FILED --subject filed.b --raw", terminal=True),
         S("stream copy FILED COPIED --subjects copied.>"),
         S("stream gaps FILED"),
         S("stream backup FILED {home}/backup --no-progress", exit_only=True),
@@ -101,7 +104,7 @@ AREAS: dict[str, list[Step | Join]] = {
         S("stream purge FILED -f"),
         S("stream seal COPIED -f"),
         S("stream rm ORDERS -f"),
-        S("stream info ORDERS"),
+        S("stream info ORDERS", code=1),
         S("stream rm MEM -f"),
         S("stream ls"),
         S("stream rm FILED -f"),
@@ -119,6 +122,12 @@ AREAS: dict[str, list[Step | Join]] = {
         S("consumer state EVENTS PULL"),
         S("consumer next EVENTS PULL --count 2"),
         S("consumer next EVENTS PULL --no-ack"),
+        S("consumer sub EVENTS PUSH", background="Subscribing", code=-2),
+        Join(stop=True, until="m 3"),
+        S("consumer add EVENTS ACKED --target acked --ack explicit --deliver all --defaults"),
+        S("consumer sub EVENTS ACKED --ack", background="Subscribing", code=-2),
+        Join(stop=True, until="m 3"),
+        S("consumer rm EVENTS ACKED -f"),
         S("consumer report EVENTS"),
         S("consumer find EVENTS --pull"),
         S("consumer edit EVENTS PULL --max-pending 7 -f"),
@@ -132,7 +141,7 @@ AREAS: dict[str, list[Step | Join]] = {
         S("consumer info EVENTS PAUSED"),
         S("consumer reset EVENTS PULL -f"),
         S("consumer rm EVENTS PULL -f"),
-        S("consumer rm EVENTS NONE -f"),
+        S("consumer rm EVENTS NONE -f", code=1),
         S("stream rm EVENTS -f"),
     ],
     "kv": [
@@ -140,13 +149,18 @@ AREAS: dict[str, list[Step | Join]] = {
         S("kv put CFG a 1"),
         S("kv put CFG a 2"),
         S("kv create CFG b 1"),
-        S("kv create CFG b 2"),
+        S("kv create CFG b 2", code=1),
         S("kv update CFG a 3 2"),
-        S("kv update CFG a 4 2"),
+        S("kv update CFG a 4 2", code=1),
         S("kv get CFG a"),
         S("kv get CFG a --raw"),
-        S("kv get CFG none"),
+        S("kv get CFG none", code=1),
         S("kv history CFG a"),
+        S("kv revert CFG a 1 --force"),
+        S("kv edit CFG --history 7 --description 'seven of each'"),
+        S("kv watch CFG", background="PUT", code=-2),
+        S("kv put CFG c 5"),
+        Join(stop=True, until="c: 5"),
         S("kv ls"),
         S("kv ls CFG", sorted_lines=True),
         S("kv del CFG b -f"),
@@ -155,7 +169,7 @@ AREAS: dict[str, list[Step | Join]] = {
         S("kv status CFG"),
         S("kv compact CFG -f"),
         S("kv rm CFG -f"),
-        S("kv info CFG"),
+        S("kv info CFG", code=1),
     ],
     "object": [
         S("object add FILES --description things"),
@@ -165,6 +179,11 @@ AREAS: dict[str, list[Step | Join]] = {
         S("object ls FILES"),
         S("object info FILES"),
         S("object info FILES one"),
+        S("object edit FILES --description 'other things'"),
+        S("object watch FILES", background="PUT", code=-2),
+        S("object put FILES {home}/timed.json --name two -f --no-progress"),
+        S("object del FILES two -f"),
+        Join(stop=True, until="DEL"),
         S("object get FILES big -O {home}/back.bin -f --no-progress"),
         S("object rm FILES one -f"),
         S("object ls FILES"),
@@ -188,7 +207,17 @@ AREAS: dict[str, list[Step | Join]] = {
         S("server check connection"),
         S("server check jetstream"),
         S("server check stream --stream ONE"),
-        S("server check stream --stream NONE"),
+        S("server check stream --stream NONE", code=2),
+        S("pub one body -J"),
+        S("consumer add ONE C --pull --defaults"),
+        S("server check consumer --stream ONE --consumer C", figures=True),
+        S("server check message --stream ONE --subject one --body-timestamp", code=2, figures=True),
+        S("server check kv --bucket NONE", code=2, figures=True),
+        S("server check request --subject nobody --payload x", code=2, figures=True),
+        S("server check meta --expect 1 --lag-critical 1 --seen-critical 1s", system=True, code=2, figures=True),
+        S("server report routes", system=True),
+        S("server report gateways", system=True),
+        S("server report leafnodes", system=True),
         S("server check server --name n1", system=True, figures=True),
         S("server request variables", system=True, exit_only=True),
         S("server request jetstream", system=True, exit_only=True),
@@ -200,30 +229,54 @@ AREAS: dict[str, list[Step | Join]] = {
         S("stream rm ONE -f"),
     ],
     "services": [
-        S("service serve echoer", background="Requests Log"),
+        S("service serve echoer", background="Requests Log", code=-2),
         S("service list"),
+        S("micro list"),
         S("service info echoer"),
         S("service stats echoer"),
         S("service ping echoer"),
-        S("service request echoer hi"),
+        S("service request echoer echo hi", sorted_lines=True),
+        S("service request echoer none hi", code=1),
         Join(stop=True),
     ],
     "events": [
-        S("events --js-advisory --no-srv-advisory --short", background="Listening", exit_only=True),
+        S("events --js-advisory --no-srv-advisory --short", background="Listening", sorted_lines=True, code=-2),
         S("stream add EV --subjects ev --defaults"),
         S("consumer add EV C --pull --defaults"),
         S("stream rm EV -f"),
-        Join(stop=True),
+        Join(stop=True, until=r"(?s)(?=.*STREAM\.DELETE\.EV)(?=.*Consumer Delete)(?=.*Stream Delete)"),
+        S("events --short", system=True, background="CLIENT.AUTH.ERR", figures=True, code=-2),
+        S("pub greet hello"),
+        Join(stop=True, until=r"\[Disconnection\]"),
     ],
     "schedules": [
         S("stream add TIMED --config {home}/timed.json"),
         S("pub timed.at --schedule-after 1h --schedule-dest timed.out later"),
         S("pub timed.every --schedule-every 1h --schedule-dest timed.out each"),
         S("pub timed.cron --schedule-cron '0 0 5 * * *' --schedule-dest timed.out daily"),
-        S("pub timed.wrong --schedule-cron 'x' --schedule-dest timed.out wrong"),
+        S("pub timed.wrong --schedule-cron 'x' --schedule-dest timed.out wrong", code=1),
         S("stream get TIMED 1", sorted_lines=True),
         S("pub timed.c --atomic --send-on newline --force-stdin", stdin="a\nb\nc\n"),
         S("stream rm TIMED -f"),
+    ],
+    "counters": [
+        S("stream add COUNTS --subjects counts.> --allow-counter --defaults"),
+        S("counter increment counts.a 5"),
+        S("counter decrement counts.a 2"),
+        S("counter increment counts.b 1"),
+        S("counter get counts.a"),
+        S("counter view counts.a"),
+        S("counter list --stream COUNTS", sorted_lines=True),
+        S("stream rm COUNTS -f"),
+    ],
+    "traces": [
+        S("stream add TRACED --subjects traced.> --defaults"),
+        S("sub traced.a", background="Subscribing", sorted_lines=True, code=-2),
+        S("trace traced.a body", sorted_lines=True),
+        S("trace traced.a body --deliver", sorted_lines=True),
+        S("trace nobody body"),
+        Join(stop=True, until="body"),
+        S("stream rm TRACED -f"),
     ],
     "bench": [
         S("bench sub subj --msgs 100 --no-progress", background="expecting", exit_only=True),
@@ -271,21 +324,23 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServerPro
 
 @pytest.mark.parametrize("area", AREAS)
 def test_area(area: str, binary: str, servers: list[ServerProcess], tmp_path: Path) -> None:
-    def transcript(server: ServerProcess) -> list[tuple[str, str]]:
+    def transcript(server: ServerProcess) -> Transcript:
         home = tmp_path / server.server
         home.mkdir()
         (home / "exported.json").write_text(json.dumps(EXPORTED))
         (home / "timed.json").write_text(json.dumps(EXPORTED | {"name": "TIMED", "subjects": ["timed.>"]}))
         (home / "big.bin").write_bytes(bytes(range(256)) * 1200)
         with tool_for(binary, home, server) as tool:
-            return tool.run(AREAS[area]).entries
+            return tool.run(AREAS[area])
 
     with ThreadPoolExecutor(len(servers)) as pool:  # much of the tool's time is waiting
         transcripts = list(pool.map(transcript, servers))
+    for server, each in zip(servers, transcripts, strict=True):
+        assert not each.failures, "\n".join([f"with {server.server}", *each.failures])
     if len(transcripts) == 1:
         return
     found = []
-    for (title, mine), (_, theirs) in zip(*transcripts, strict=True):
+    for (title, mine), (_, theirs) in zip(*(each.entries for each in transcripts), strict=True):
         changed = difflib.unified_diff(
             theirs.splitlines(), mine.splitlines(), "nats-server", "jetstore", lineterm="", n=2
         )
