@@ -192,8 +192,8 @@ class Delivery:
     def no_responders(self, client: Sink, columns: Columns) -> None:
         """Tell a client that nobody got its requests, where it subscribes to the reply."""
         for subject, reply in zip(columns.subjects, columns.replies, strict=True):
-            if not reply or self.is_never_answered(subject):
-                continue
+            if not reply or (client.trace is None and self.is_never_answered(subject)):
+                continue  # what is only traced was not passed to those who take it, and keep silent
             match = self._sublist.match(reply)
             own = [sub for sub in match.plain if sub.sink is client]
             if own:
