@@ -151,7 +151,7 @@ async def test_stream_create_update_list_delete(server: ServerProcess) -> None:
         config = again.config
         config.max_msgs = 10
         assert (await js.update_stream(config)).config.max_msgs == 10
-        assert sorted(info.config.name for info in await js.streams_info()) == ["ONE", "THREE", "TWO"]
+        assert sorted(str(info.config.name) for info in await js.streams_info()) == ["ONE", "THREE", "TWO"]
         assert await js.find_stream_name_by_subject("TWO.x") == "TWO"
         assert await js.delete_stream("TWO")
         with pytest.raises(NotFoundError):

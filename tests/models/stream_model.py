@@ -120,7 +120,7 @@ class StreamModel:
         stored = self.wanted(subject)
         if stored:
             self.last_time = time
-            expires = None
+            expires: int | str | None = None
             if ttl == "never":
                 expires = "never"
             elif ttl:

@@ -272,10 +272,10 @@ def test_what_becomes_due_while_we_look_is_not_forgotten(early_ns: int) -> None:
     (got,) = world.fetch(batch=1)
     world.request("in", {"batch": 1, "expires": 60 * S})
     world.ack(got, body=b"-NAK 1s")
-    world.clock.step_ns = 100_000
-    world.clock._stepped_ns = -early_ns
+    world.wall.step_ns = 100_000
+    world.wall._stepped_ns = -early_ns
     world.pass_s(1)
-    world.clock.step_ns = 0
+    world.wall.step_ns = 0
     world.pass_s(1)
     assert seqs(world.outlet.taken()) == [1]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 import pytest
 from deep import IS_DEEP
@@ -33,7 +34,7 @@ class Run:
         self.world = World(limits=Limits(delivery_batch_messages=batch), max_msgs_per_subject=-1)
         self.push = self.dice.random() < 0.4
         self.max_ack_pending = self.dice.choice([3, 20, 1000])
-        fields = {"ack_wait": round(ACK_WAIT_S * S), "max_ack_pending": self.max_ack_pending}
+        fields: dict[str, Any] = {"ack_wait": round(ACK_WAIT_S * S), "max_ack_pending": self.max_ack_pending}
         if self.push:
             fields |= {"deliver_subject": "to", "max_waiting": 0}
             self.world.outlet.listen(b"to")

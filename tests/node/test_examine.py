@@ -160,7 +160,9 @@ def test_the_whole_journal_gone() -> None:
 
 def test_a_damaged_index_is_a_note() -> None:
     report, files = examine(store(), LIMITS)
-    good = {g.uid: IndexState(g.index_stamp, g.index_digest) for g in report.groups if g.index_stamp}
+    good: dict[int, IndexState] = {
+        g.uid: IndexState(g.index_stamp, g.index_digest) for g in report.groups if g.index_stamp
+    }
     assert sorted(good) == [2, 3]
     verify(store(), LIMITS, report, lambda uids: good)
     assert not [note for note in report.notes if "index" in note]

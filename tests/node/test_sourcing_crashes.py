@@ -23,7 +23,7 @@ from jepsen.sim.world import World
 
 STEP = 1 if IS_DEEP else 5
 MESSAGES = 12
-COPIES = {
+COPIES: dict[str, dict[str, Any]] = {
     "mirror": {"name": "C", "mirror": {"name": "O"}},
     "source": {"name": "C", "sources": [{"name": "O", "filter_subject": "o.1"}]},
     "own": {"name": "C", "sources": [{"name": "O", "consumer": {"name": "own", "deliver_subject": "d"}}]},

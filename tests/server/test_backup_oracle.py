@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -36,7 +37,7 @@ STATE = archive.encode_entry(b"state.json", 1, b'{"first_seq":1,"last_seq":3,"co
 ONE = archive.encode_messages([Message(1, 1, b"s.1", b"", b"x")])
 STREAM = {"name": "S", "subjects": ["s.>"], "allow_msg_ttl": True, "allow_direct": True, "max_msgs_per_subject": 30}
 QUEUE = {"name": "Q", "subjects": ["q.>"], "retention": "interest"}
-CONSUMERS = [
+CONSUMERS: list[dict[str, Any]] = [
     {"durable_name": "explicit", "ack_policy": "explicit", "ack_wait": 60_000_000_000, "max_deliver": 5},
     {"durable_name": "filtered", "ack_policy": "explicit", "filter_subject": "s.2"},
     {"durable_name": "all", "ack_policy": "all", "backoff": [60_000_000_000, 90_000_000_000], "max_deliver": 3},

@@ -55,7 +55,9 @@ def run(tmp_path: Path, talk: Callable[[Server, Client, Client], Awaitable[None]
         server = Server(options, World(loop, RealClock(), Random(1), Limits(), ServerLimits()), None, lambda _: None)
         await server.clients.start("127.0.0.1", -1)
         server.system.start()
-        port = next(iter(server.clients._listeners)).sockets[0].getsockname()[1]
+        listener = next(iter(server.clients._listeners))
+        assert isinstance(listener, asyncio.Server)
+        port = listener.sockets[0].getsockname()[1]
         clients = []
         for user in ("admin", "a"):
             connection = await nats.connect(f"nats://{user}:x@127.0.0.1:{port}", allow_reconnect=False)

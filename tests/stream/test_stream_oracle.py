@@ -190,7 +190,7 @@ async def step(dice: Random, config: dict[str, Any], oracle: Oracle, driver: Dri
         await get(dice, oracle, driver, script)
     info = await oracle.api(f"STREAM.INFO.{oracle.name}", {"deleted_details": True, "subjects_filter": ">"})
     state, theirs = driver.stream.state(), info["state"]
-    names = ("messages", "bytes", "first_seq", "last_seq", "num_subjects", "num_deleted")
+    names: tuple[str, ...] = ("messages", "bytes", "first_seq", "last_seq", "num_subjects", "num_deleted")
     deleted = theirs.get("deleted", [])
     if not theirs["last_seq"]:  # after a purge of a stream that never had a message nats-server shows first_seq 1
         names, deleted = ("messages", "bytes", "last_seq", "num_subjects"), []

@@ -252,7 +252,7 @@ def test_a_route_that_is_no_host_does_not_end_the_dialling() -> None:
                 raise UnicodeError("label empty or too long")
             return await connect(factory, host, port, **options)
 
-        loop.create_connection = fails  # type: ignore[method-assign]
+        loop.create_connection = fails  # type: ignore[assignment, method-assign]
         await b.start()
         a.dial(b)
         await until(lambda: is_meshed(a, b))

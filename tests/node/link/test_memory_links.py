@@ -57,7 +57,7 @@ class Pair:
     def reset(self, loop: SimLoop) -> None:
         if self.kind == "real":
             for purpose in Purpose:
-                wires(loop, *self.real, purpose).abort()
+                wires(loop, self.real[0], self.real[1], purpose).abort()
         else:
             self.network.cut(*self.ids)
             self.network.join(*self.ids)
