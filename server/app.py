@@ -126,6 +126,8 @@ class Server:
             options.mappings,
             options.system_account or SYSTEM_ACCOUNT,
             lambda name: self._new_router(name, Random(f"{seed} {name}")),
+            lambda: world.clock.wall_ns() / 1e9,
+            world.loop.call_later,
         )
         self.info = ServerInfo(
             server_id=self.server_id,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
+from typing import Any
 
 from server.auth import secrets
 from server.auth.permissions import Permissions, ResponseRule
@@ -40,6 +41,8 @@ class User:
     user_expires_s: int = 0
     """When its claims and those of its account end, as seconds of the epoch; 0 = never."""
     account_expires_s: int = 0
+    claims: Mapping[str, Any] | None = None  # Any: JSON
+    """What of its claims services learn that may know all about it."""
 
     def may_connect_by(self, connection_type: str) -> bool:
         """Whether this kind of connection is allowed to the user."""

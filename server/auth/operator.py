@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from server.auth import secrets
 from server.auth.authenticator import STANDARD, Authenticator, SlowCheck, User, permissions_of
+from server.auth.templates import filled
 from server.auth.times import allowed_until_s
 from server.config.claims import AccountClaims, UserRules, user_rules
-from server.config.jwt import BadToken, Token, decode
+from server.config.jwt import BadToken, Token, decode, strings
 from server.config.operator import OperatorOptions
 from server.protocol.connect import ConnectOptions
 
@@ -77,6 +79,7 @@ class OperatorAuthenticator(Authenticator):
             max_payload_bytes=rules.max_payload_bytes,
             user_expires_s=until_s,
             account_expires_s=account.expires_s,
+            claims={"jwt": connect.jwt, "issuer_key": token.issuer, **_labels(token)},
         )
         return user if user.may_connect_by(connection_type) else None
 
@@ -85,14 +88,21 @@ def _rules_of(token: Token, account: AccountClaims, name: str) -> UserRules | No
     """The user's rules, or those of the key that signed it; None: that key may not, or may not say more."""
     own = user_rules(token)
     if token.issuer == name:
-        return own
+        return None if account.is_strict else own
     if token.issuer not in account.signing_keys:
         return None
     scope = account.signing_keys[token.issuer]
     if scope is None:
         return own
     says_more = own.permissions or own.networks or own.connection_types or own.is_bearer or own.hours or own.location
-    return None if says_more or max(own.max_subscriptions, own.max_payload_bytes) > 0 else scope
+    if says_more or max(own.max_subscriptions, own.max_payload_bytes) > 0:
+        return None
+    return replace(scope, permissions=filled(scope.permissions, token, account))
+
+
+def _labels(token: Token) -> dict[str, object]:
+    tags = list(strings(token.body, "tags"))
+    return {name: given for name, given in (("name_tag", token.name), ("tags", tags)) if given}
 
 
 def _is_from(host: str, networks: Sequence[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from jetstore.model.infos import AccountLimits
 from jetstore.model.subjects import is_subset, is_valid_literal, is_valid_subject
@@ -31,6 +31,9 @@ from server.config.values import (
     refusal,
     text,
 )
+
+if TYPE_CHECKING:
+    from server.config.activations import Activation, Activators
 
 SYSTEM_ACCOUNT: Final = "$SYS"
 RESPONSE_WAIT_NS: Final = 120 * SECOND
@@ -63,6 +66,8 @@ class Export:
     """Of a service: requests from other accounts are measured; None: they are not."""
     account_position: int = 0
     """Which token (from 1) of an import's subject must be the importing account; 0: none."""
+    activators: Activators | None = None
+    """Whose activation tokens importers need; None: they need none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ class Import:
     """The service learns all about who asks (``Nats-Request-Info``), not just the account."""
     allows_trace: bool = False
     """Of a stream: traces of the exporter's messages say who gets them here."""
+    activation: Activation | None = None
+    """What the exporter signed for this import, if it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,8 @@ class AccountOptions:
     """Where traces go of messages with a sampled ``traceparent``; "": nowhere."""
     trace_sampling: int = 0
     """Percent of them that are traced; 0 = all."""
+    is_complete: bool = True
+    """No import was left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,14 +459,16 @@ def export_among(given: Sequence[Export], importer: str, wanted: Import) -> Expo
     same = [each for each in exports if each.subject == wanted.subject]
     for export in same or exports:
         if is_subset(wanted.subject, export.subject):
-            return export if _may_import(export, importer, wanted.subject) else None
+            return export if _may_import(export, importer, wanted) else None
     return None
 
 
-def _may_import(export: Export, importer: str, subject: str) -> bool:
+def _may_import(export: Export, importer: str, wanted: Import) -> bool:
     if export.account_position:
-        tokens = subject.split(".")
+        tokens = wanted.subject.split(".")
         return export.account_position <= len(tokens) and tokens[export.account_position - 1] == importer
+    if export.activators is not None:
+        return export.activators.allow(wanted.activation, importer)
     return export.accounts is None or importer in export.accounts
 
 

@@ -6,7 +6,7 @@ What is not supported is refused by name: an account is never less restricted th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import time
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ from jetstore.model.infos import AccountLimits
 from jetstore.model.subjects import is_valid_literal, is_valid_subject
 from server.config import nkey
 from server.config.accounts import PERCENT_MAX, AccountOptions, Export, Import, MappingOptions, checked_mapping
+from server.config.activations import activation, activators
 from server.config.jwt import BadToken, Token, decode, strings, value
+from server.config.latency import BAD_SAMPLING, BY_HEADERS, EVERY, LatencyOptions
 from server.config.permissions import ANSWERS_EXPIRE_NS, ANSWERS_MAX, PermissionOptions, SubjectRules
 from server.config.values import refusal
 
@@ -63,6 +65,10 @@ class AccountClaims:
     """User → users issued until then are no longer let in."""
     default_permissions: PermissionOptions | None = None
     refuses_bearers: bool = False
+    name_tag: str = ""
+    tags: tuple[str, ...] = ()
+    is_strict: bool = False
+    """Its own key may not sign its users, signing keys must."""
 
     def is_revoked(self, user: str, issued_s: int) -> bool:
         """Whether a user of this age has been sent away."""
@@ -82,8 +88,9 @@ def account_claims(text: str, name: str) -> AccountClaims:
         if any(found.values()) if isinstance(found, dict) else found:
             raise BadToken(refusal(key))
     limits = value(body, "limits", {})
-    exports = tuple(_export(each) for each in _objects(body, "exports"))
-    imports = tuple(_import(each) for each in _objects(body, "imports"))
+    signing_keys = dict(_signing_key(each) for each in value(body, "signing_keys", []))
+    exports = tuple(_export(each, name, tuple(signing_keys)) for each in _objects(body, "exports"))
+    imports = tuple(_import(each, name) for each in _objects(body, "imports"))
     for what, count in (("exports", len(exports)), ("imports", len(imports))):
         if 0 <= value(limits, what, NO_LIMIT) < count:
             raise BadToken(f"the account contains more {what} than allowed by the operator")
@@ -106,10 +113,12 @@ def account_claims(text: str, name: str) -> AccountClaims:
         options,
         token.issuer,
         token.expires_s,
-        dict(_signing_key(each) for each in value(body, "signing_keys", [])),
+        signing_keys,
         {key: value(revocations, key, 0) for key in revocations},
         _permissions(value(body, "default_permissions", {})),
         value(limits, "disallow_bearer", False),
+        token.name,
+        strings(body, "tags"),
     )
 
 
@@ -118,11 +127,11 @@ def user_rules(token: Token) -> UserRules:
     return _rules(token.body, NO_LIMIT if token.version == 1 else 0)
 
 
-def _rules(body: Mapping[str, Any], absent: int) -> UserRules:
+def _rules(body: Mapping[str, Any], absent: int, *, has_templates: bool = False) -> UserRules:
     networks = body.get("src")
     given = tuple(networks.split(",")) if isinstance(networks, str) and networks else strings(body, "src")
     return UserRules(
-        _permissions(body),
+        _permissions(body, has_templates=has_templates),
         _limit(body, "subs", absent),
         _limit(body, "payload", absent),
         tuple(each.strip() for each in given) if networks else (),
@@ -145,12 +154,16 @@ def _time(body: Mapping[str, Any], name: str) -> time:
         raise BadToken(f'"{text}" is not a time of day') from None
 
 
-def _permissions(body: Mapping[str, Any]) -> PermissionOptions | None:
+def _permissions(body: Mapping[str, Any], *, has_templates: bool = False) -> PermissionOptions | None:
     """None where nothing is restricted."""
     answers = value(body, "resp", {})
+    pub = value(body, "pub", {})
+    publish = _subject_rules(pub, with_queue=False, has_templates=has_templates)
+    if publish.deny and pub.get("allow") == []:  # as with nats-server: an empty list is not the same as none
+        publish = replace(publish, deny=(*publish.deny, ">"))
     found = PermissionOptions(
-        publish=_subject_rules(value(body, "pub", {}), with_queue=False),
-        subscribe=_subject_rules(value(body, "sub", {}), with_queue=True),
+        publish=publish,
+        subscribe=_subject_rules(value(body, "sub", {}), with_queue=True, has_templates=has_templates),
         answers="resp" in body and body["resp"] is not None,
         answers_max=value(answers, "max", 0) or ANSWERS_MAX,
         answers_expire_ns=value(answers, "ttl", 0) or ANSWERS_EXPIRE_NS,
@@ -158,11 +171,11 @@ def _permissions(body: Mapping[str, Any]) -> PermissionOptions | None:
     return None if found == PermissionOptions() else found
 
 
-def _subject_rules(body: Mapping[str, Any], *, with_queue: bool) -> SubjectRules:
+def _subject_rules(body: Mapping[str, Any], *, with_queue: bool, has_templates: bool) -> SubjectRules:
     allow, deny = strings(body, "allow"), strings(body, "deny")
     for each in (*allow, *deny):
-        if "{{" in each:
-            raise BadToken(refusal("{{}} in permissions"))
+        if has_templates and "{{" in each:
+            continue  # judged when it has become a subject
         parts = each.split()
         if not 1 <= len(parts) <= (2 if with_queue else 1) or not is_valid_subject(parts[0]):
             raise BadToken(f'"{each}" is not a valid subject')
@@ -235,23 +248,43 @@ def _is_service(body: Mapping[str, Any]) -> bool:
     return bool(kind == "service")
 
 
-def _export(body: dict[str, Any]) -> Export:
-    for key in ("token_req", "account_token_position", "service_latency", "revocations"):
-        if body.get(key):
-            raise BadToken(refusal(f"{key} of an export"))
+def _export(body: dict[str, Any], account: str, signing_keys: tuple[str, ...]) -> Export:
+    needs_token = value(body, "token_req", False)
     return Export(
         _subject(body, "subject"),
         _is_service(body),
         is_single=value(body, "response_type", "") in ("", "Singleton"),
         threshold_ns=value(body, "response_threshold", 0),
         allows_trace=value(body, "allow_trace", False),
+        latency=_latency(value(body, "service_latency", {})),
+        account_position=value(body, "account_token_position", 0),
+        activators=activators(account, signing_keys, value(body, "revocations", {})) if needs_token else None,
     )
 
 
-def _import(body: dict[str, Any]) -> Import:
-    for key in ("token", "share"):
-        if body.get(key):
-            raise BadToken(refusal(f"{key} of an import"))
+def _latency(body: Mapping[str, Any]) -> LatencyOptions | None:
+    if not body:
+        return None
+    given = body.get("sampling")
+    by_headers = given is None or (isinstance(given, str) and given.lower() == "headers")
+    sampling = BY_HEADERS if by_headers else value(body, "sampling", BY_HEADERS)
+    if not BY_HEADERS <= sampling <= EVERY:
+        raise BadToken(BAD_SAMPLING)
+    return LatencyOptions(value(body, "results", ""), sampling)
+
+
+def _import(body: dict[str, Any], importer: str) -> Import:
+    found = replace(_import_of(body), is_shared=value(body, "share", False))
+    if found.is_shared and not found.is_service:
+        raise BadToken("share is for services")
+    token = value(body, "token", "")
+    if not token:
+        return found
+    given = activation(token, importer, found.account, found.subject, is_service=found.is_service)
+    return replace(found, activation=given)
+
+
+def _import_of(body: dict[str, Any]) -> Import:
     account, subject, is_service = value(body, "account", ""), _subject(body, "subject"), _is_service(body)
     local, to = value(body, "local_subject", ""), value(body, "to", "")
     allows_trace = value(body, "allow_trace", False) and not is_service
@@ -281,7 +314,7 @@ def _signing_key(given: object) -> tuple[str, UserRules | None]:
     if isinstance(given, dict):
         if given.get("kind") != "user_scope":
             raise BadToken(refusal(f"signing key of kind {given.get('kind')}"))
-        key, rules = given.get("key"), _rules(value(given, "template", {}), 0)
+        key, rules = given.get("key"), _rules(value(given, "template", {}), 0, has_templates=True)
     if not isinstance(key, str) or nkey.public_key(key, nkey.ACCOUNT) is None:
         raise BadToken("a signing key is not the public key of an account")
     return key, rules

@@ -65,7 +65,7 @@ def decode(text: str, kind: str) -> Token:
         raise BadToken("not a JWT signed with ed25519")
     body = value(claims, "nats", {})
     version = value(body, "version", 0) or 1
-    found = value(body, "type", "") or value(claims, "type", "")
+    found = value(claims, "type", "") or value(body, "type", "")
     if found != kind:
         raise BadToken(f"not {kind} claims but {found or 'others'}")
     if version > 2:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from server.config.tree import Entry
 from server.config.values import Fields, Mistake, Reader, Table, as_map, as_text, refusal
 
 if TYPE_CHECKING:
+    from server.config.accounts import AccountOptions, AccountsOptions
     from server.config.claims import AccountClaims
 
 
@@ -44,6 +45,7 @@ def _operator(_reader: Reader, name: str, entry: Entry) -> Fields:
     from server.config.jwt import BadToken, decode, strings, value  # only where it is wanted: start-up time
 
     keys: list[str] = []
+    strict: list[str] = []
     system = ""
     for item in _each(entry):
         text = as_text(name, item)
@@ -58,14 +60,20 @@ def _operator(_reader: Reader, name: str, entry: Entry) -> Fields:
             if token.expires_s or token.not_before_s:
                 raise BadToken(refusal("an operator for a limited time"))
             signing = strings(token.body, "signing_keys")
-            keys += signing if value(token.body, "strict_signing_key_usage", False) else (token.subject, *signing)
+            if value(token.body, "strict_signing_key_usage", False):
+                keys += signing
+                strict += signing
+            else:
+                keys += (token.subject, *signing)
             system = system or value(token.body, "system_account", "")
         except OSError as error:
             why = "no such file or directory" if error.errno == ENOENT else str(error.strerror).lower()
             raise Mistake(f"error parsing operator JWT: open {text}: {why}") from None
         except (UnicodeDecodeError, BadToken) as error:
             raise Mistake(f"error parsing operator JWT: {error}") from None
-    return {"operator_claims": (tuple(keys), system)}
+    if len(_each(entry)) > 1:
+        system = ""  # of several operators none says it, as with nats-server
+    return {"operator_claims": (tuple(keys), tuple(strict), system)}
 
 
 def _claims_in(text: str) -> str:
@@ -114,9 +122,12 @@ TOP_LEVEL: Final[Table] = {
 }
 
 
-def with_operator(fields: Fields) -> str:
-    """Put what these keys gave together, in place; what is wrong with it, or "" if nothing is."""
-    keys, system = fields.pop("operator_claims", ((), ""))
+def with_operator(fields: Fields, warn: Callable[[str], None]) -> str:
+    """Put what these keys gave together, in place; what is wrong with it, or "" if nothing is.
+
+    ``warn`` is told of imports that are left out because their exporter does not allow them.
+    """
+    keys, strict, system = fields.pop("operator_claims", ((), (), ""))
     bare = fields.pop("trusted_keys", ())
     has_resolver = fields.pop("has_resolver", False)
     preloaded: dict[str, AccountClaims] = fields.pop("preloaded", {})
@@ -135,8 +146,38 @@ def with_operator(fields: Fields) -> str:
     from server.config.accounts import AccountsOptions, sharing_problem
 
     believed = {key: claims for key, claims in preloaded.items() if claims.issuer in trusted}
-    fields["accounts"] = AccountsOptions(tuple(claims.options for claims in believed.values()))
+    believed |= {key: _strict(claims) for key, claims in believed.items() if claims.issuer in strict}
+    given = AccountsOptions(tuple(claims.options for claims in believed.values()))
+    fields["accounts"] = AccountsOptions(tuple(_allowed(given, each, warn) for each in given.accounts))
     fields["operator"] = OperatorOptions(trusted, system, believed, bool(keys), has_resolver)
     if not fields.get("system_account") and system in believed:
         fields["system_account"] = system
     return sharing_problem(fields["accounts"])
+
+
+def _strict(claims: AccountClaims) -> AccountClaims:
+    """The account's own key signs nothing but by its signing keys."""
+    exports = []
+    for each in claims.options.exports:
+        wanted = each.activators
+        if wanted is not None:
+            keys = tuple(key for key in wanted.keys if key != claims.options.name)
+            each = replace(each, activators=replace(wanted, keys=keys))
+        exports.append(each)
+    return replace(claims, options=replace(claims.options, exports=tuple(exports)), is_strict=True)
+
+
+def _allowed(given: AccountsOptions, account: AccountOptions, warn: Callable[[str], None]) -> AccountOptions:
+    """An account without the imports that nobody offers to it."""
+    from server.config.accounts import export_for
+
+    kept = []
+    for each in account.imports:
+        kind = "service" if each.is_service else "stream"
+        if each.account not in given.by_name:
+            warn(f"Can't locate account [{each.account}] for import of [{each.subject}] {kind} by [{account.name}]")
+        elif export_for(given, account.name, each) is None:
+            warn(f"Error adding {kind} import {each.subject} to account [{account.name}]: {kind} import not authorized")
+        else:
+            kept.append(each)
+    return replace(account, imports=tuple(kept), is_complete=len(kept) == len(account.imports))

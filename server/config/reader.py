@@ -53,7 +53,7 @@ def load_options(path: Path, environment: Mapping[str, str], *, is_test: bool = 
     if problems:
         raise ConfigProblems(sorted(problems, key=lambda problem: (problem.file != str(path), problem.line)))
     reader.warnings.extend(str(problem) for problem in reader.soft_problems)
-    problem = operator.with_operator(fields)
+    problem = operator.with_operator(fields, reader.warnings.append)
     if problem:
         raise ConfigError(f"{path}: {problem}\n")
     if "store_dir" in fields:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from jetstore.model.times import format_time
+from jetstore.types import Nanos
 from server.config.accounts import Export, Import, export_among
 from server.config.latency import BY_HEADERS, LatencyOptions
 from server.monitor.ports import AccountView, MonitorSource, SublistView
@@ -60,7 +61,7 @@ def account_detail(source: MonitorSource, name: str) -> JsonDict:
     has_jetstream = source.jetstream_of(name) is not None
     shown |= {
         "expired": False,
-        "complete": True,
+        "complete": options.is_complete,
         "jetstream_enabled": has_jetstream,
         "leafnode_connections": 0,
         "client_connections": account.connections,
@@ -92,12 +93,17 @@ def _destinations(source: str, destinations: tuple[tuple[str, int], ...]) -> lis
 
 def _export(export: Export) -> JsonDict:
     shown: JsonDict = {"subject": export.subject, "type": "service" if export.is_service else "stream"}
+    if export.activators is not None:
+        shown["token_req"] = True
     if export.is_service:
         shown["response_type"] = "Singleton" if export.is_single else "Streamed"
     if export.latency is not None:
         shown["service_latency"] = _latency(export.latency)
     if export.accounts is not None:
         shown["approved_accounts"] = list(export.accounts)
+    if export.activators is not None and export.activators.revocations:
+        revoked = export.activators.revocations
+        shown["revoked_activations"] = {key: format_time(Nanos(until_s * 10**9)) for key, until_s in revoked}
     return shown
 
 

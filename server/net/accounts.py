@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from random import Random
 
 from server.config.accounts import (
@@ -10,6 +11,7 @@ from server.config.accounts import (
     SYSTEM_ACCOUNT,
     AccountOptions,
     AccountsOptions,
+    Export,
     Import,
     MappingOptions,
     export_for,
@@ -77,8 +79,15 @@ class Accounts:
         mappings: Sequence[MappingOptions] = (),
         system_account: str = SYSTEM_ACCOUNT,
         new_router: Callable[[str], Router] | None = None,
+        now_s: Callable[[], float] = lambda: 0.0,
+        call_later: Callable[[float, Callable[[], None]], object] = lambda delay_s, callback: None,
     ) -> None:
-        """``new_router`` makes the router of an account by name. The options' sharing has been checked."""
+        """``new_router`` makes the router of an account by name. The options' sharing has been checked.
+
+        ``now_s`` is wall time, ``call_later`` the event loop's: imports end with their activation tokens.
+        """
+        self._now_s = now_s
+        self._call_later = call_later
         options = options or AccountsOptions()
         given = [AccountOptions(GLOBAL_ACCOUNT, mappings=tuple(mappings)), *options.accounts]
         if new_router is not None and system_account not in {each.name for each in given}:
@@ -112,17 +121,27 @@ class Accounts:
 
     def _share(self, options: AccountsOptions, importer: str, wanted: Import) -> None:
         home, source = self._by_name[importer].router, self._by_name[wanted.account].router
-        if not wanted.is_service:
-            home.stream_imports.append(
-                StreamImport(source, wanted.subject, wanted.local, allows_trace=wanted.allows_trace)
-            )
-            return
         export = export_for(options, importer, wanted)
         assert export is not None
+        token = wanted.activation if export.activators is not None and not export.account_position else None
+        now_s = self._now_s()
+        if token is not None and not token.is_valid_at(now_s):
+            return
+        if wanted.is_service:
+            end = self._import_service(home, source, wanted, export)
+        else:
+            stream = StreamImport(source, wanted.subject, wanted.local, allows_trace=wanted.allows_trace)
+            home.stream_imports.append(stream)
+            end = partial(home.end_stream_import, stream)
+        if token is not None and token.expires_s:
+            self._call_later(token.expires_s - now_s, end)
+
+    def _import_service(self, home: Router, source: Router, wanted: Import, export: Export) -> Callable[[], None]:
+        """What ends it."""
         measured = export.latency
         latency = LatencyRule(measured.subject.encode(), measured.sampling) if measured is not None else None
         rule = AnswerRule(export.is_single, (export.threshold_ns or RESPONSE_WAIT_NS) / 1e9)
-        home.import_service(
+        imported = home.import_service(
             ServiceImport(
                 source,
                 wanted.subject,
@@ -133,6 +152,7 @@ class Accounts:
                 latency=latency,
             )
         )
+        return partial(home.unsubscribe, imported)
 
 
 def _mappings(options: Sequence[MappingOptions], rng: Random) -> Mappings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ class ConnectionStats:
     """Why it closed, in the words of /connz."""
     client_type: str = "nats"
     """Or ``websocket``."""
+    claims: Mapping[str, Any] | None = None  # Any: JSON
+    """What it said of itself when it connected, where clients bring claims."""
 
 
 def stats_of(connection: ClientConnection) -> ConnectionStats:
@@ -84,6 +87,7 @@ def stats_of(connection: ClientConnection) -> ConnectionStats:
         stop_ns=server.clock.wall_ns() if connection.is_closed else 0,
         reason=connection.close_reason.value if connection.close_reason else "",
         client_type="websocket" if connection.connection_type == WEBSOCKET else "nats",
+        claims=user.claims,
     )
 
 
@@ -113,6 +117,6 @@ def request_info(stats: ConnectionStats, service: str, shared_by: str) -> bytes:
     """What ``Nats-Request-Info`` says of a client; ``shared_by``: the server that tells all of it, "" = not all."""
     rtt = {"rtt": stats.rtt_ns} if stats.rtt_ns else {}
     if shared_by:
-        kind = {"server": shared_by, "kind": "Client", "client_type": stats.client_type}
+        kind = {"server": shared_by, **(stats.claims or {}), "kind": "Client", "client_type": stats.client_type}
         return encode(client_info(stats, service) | rtt | kind)
     return encode({"acc": stats.account} | ({"svc": service} if service else {}) | rtt)

@@ -171,7 +171,7 @@ class Delivery:
             if shadow.matches is not None and not shadow.matches(seen):
                 return 0
             trace.exported(shadow.home.account, seen)
-            if not shadow.allows_trace:
+            if not shadow.made_by.allows_trace:
                 return 1 if trace.is_only else None
             subject = seen
         if not trace.reaches(subscription, publisher, subject, drops_when_congested=self.drops_when_congested):

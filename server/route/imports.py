@@ -43,26 +43,20 @@ def _text(subject: bytes) -> str:
 class Shadow:
     """How what a shadow is given becomes what its owner subscribed to."""
 
-    __slots__ = ("allows_trace", "home", "matches", "owner", "source", "transform")
+    __slots__ = ("home", "made_by", "matches", "owner", "transform")
 
     def __init__(
         self,
         owner: Subscription,
         home: Router,
-        source: Router,
-        transform: SubjectTransform | None,
+        made_by: StreamImport,
         matches: Callable[[bytes], bool] | None,
-        *,
-        allows_trace: bool = False,
     ) -> None:
         self.owner = owner
-        self.allows_trace = allows_trace
-        """Whether traces tell who gets it."""
-        self.source = source
-        """The exporter's, which has the shadow."""
+        self.made_by = made_by
         self.home = home
         """The importer's router, which has the owner."""
-        self.transform = transform
+        self.transform = made_by.transform
         self.matches = matches
         """Whether the owner wants a message with this (its own) subject; None: always."""
 
@@ -79,7 +73,9 @@ class StreamImport:
     def __init__(self, source: Router, subject: str, local: str, *, allows_trace: bool = False) -> None:
         """``local`` names the wildcards of ``subject`` by ``$n``, or has as many ``*``. Raises ``TransformError``."""
         self.source = source
-        self._allows_trace = allows_trace
+        """The exporter's router, which has the shadows."""
+        self.allows_trace = allows_trace
+        """Whether traces tell who gets it."""
         self.subject = subject
         local = local or subject
         dest = numbered(local, subject)
@@ -101,7 +97,7 @@ class StreamImport:
             else:
                 subject = narrowed
         shadow = Subscription(subject.encode("latin-1"), owner.queue, owner.sid, sink=owner.sink)
-        shadow.shadow = Shadow(owner, home, self.source, self.transform, matches, allows_trace=self._allows_trace)
+        shadow.shadow = Shadow(owner, home, self, matches)
         return shadow
 
     def carries(self, subject: bytes) -> bool:

@@ -136,7 +136,7 @@ class Router:
         self._watch.changed(subscription.subject)
         for shadow in subscription.shadows:
             assert shadow.shadow is not None
-            shadow.shadow.source.unsubscribe(shadow)
+            shadow.shadow.made_by.source.unsubscribe(shadow)
 
     def limit(self, subscription: Subscription, max_messages: int) -> None:
         """End a subscription after this many deliveries since it was made (0, or as many already: now)."""
@@ -348,10 +348,21 @@ class Router:
         finally:
             self.depth -= 1
 
-    def import_service(self, service: ServiceImport) -> None:
-        """From now on requests on its subject go to the other account."""
-        self.add(Subscription(service.pattern.encode("latin-1"), bridge=service))
+    def import_service(self, service: ServiceImport) -> Subscription:
+        """From now on, and until this is unsubscribed, requests on its subject go to the other account."""
+        bridge = Subscription(service.pattern.encode("latin-1"), bridge=service)
+        self.add(bridge)
         service.target.expect_answers()
+        return bridge
+
+    def end_stream_import(self, stream: StreamImport) -> None:
+        """From now on the other account's messages do not come any more."""
+        self.stream_imports = [each for each in self.stream_imports if each is not stream]
+        for subscription in list(self.sublist.all()):
+            ended = [each for each in subscription.shadows if each.shadow is not None and each.shadow.made_by is stream]
+            for shadow in ended:
+                subscription.shadows.remove(shadow)
+                stream.source.unsubscribe(shadow)
 
     def expect_answers(self) -> None:
         """Services here are asked from other accounts."""

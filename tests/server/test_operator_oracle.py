@@ -270,6 +270,10 @@ def of_accounts(*accounts: str, **keys: str) -> str:
     )
 
 
+def exported(**more: Json) -> Json:
+    return {"subject": "a", "type": "service", **more}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -278,11 +282,12 @@ def of_accounts(*accounts: str, **keys: str) -> str:
         (of_accounts(account(A, {"mappings": {"a": [{"subject": "b"}, {"subject": "c"}]}})), "total weight"),
         (of_accounts(account(A, {"mappings": {"a": [{"subject": "b", "weight": 1}] * 2}})), "duplicate entry"),
         (of_accounts(account(A, {"mappings": {"a..b": [{"subject": "b"}]}})), '"a..b" is not a valid subject'),
-        (of_accounts(account(A, {"exports": [{"subject": "a", "type": "stream", "token_req": True}]})), "token_req"),
-        (
-            of_accounts(account(A, {"imports": [{"subject": "a", "type": "stream", "token": "x"}]})),
-            "token of an import",
-        ),
+        (of_accounts(account(A, {"imports": [{"subject": "a", "type": "stream", "token": "x"}]})), "activation token"),
+        (of_accounts(account(A, {"imports": [{"subject": "a", "type": "stream", "share": True}]})), "share is for"),
+        (of_accounts(account(A, {"exports": [exported(service_latency={"results": "a"})]})), "invalid publish subject"),
+        (of_accounts(account(A, {"exports": [exported(service_latency={"sampling": 101})]})), "bad sampling"),
+        (of_accounts(account(A, {"exports": [exported(account_token_position=1)]})), "invalid subject"),
+        (of_accounts(account(A, {"exports": [exported(token_req=True, revocations={"*": "x"})]})), "not of type int"),
         (of_accounts(account(A, {"limits": {**FREE, "tiered_limits": {"R1": 1}}})), "R1 is not of type dict"),
         (of_accounts(account(A, {"authorization": {"auth_users": [U.public]}})), '"authorization" is not supported'),
         (of_accounts(account(B, {})), "the claims are those of"),
