@@ -98,9 +98,9 @@ async def direct_get(backend: Backend, request: Request, replies: Replies) -> No
     """Answer one request into ``replies``: the message(s), or one status."""
     stream = backend.node.direct_reader(request.names[0])
     if not stream:
-        replies.add(
-            request.reply, status_header("503", f"Nats-Subject: {request.subject.decode('utf-8', 'replace')}\r\n")
-        )
+        if getattr(request.client, "no_responders", True):  # as any other request that nobody takes
+            asked_on = request.subject.decode("utf-8", "replace")
+            replies.add(request.reply, status_header("503", f"Nats-Subject: {asked_on}\r\n"))
         return
     try:
         asked = _asked(request)

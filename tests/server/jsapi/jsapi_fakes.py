@@ -266,7 +266,7 @@ class FakeOutlet:
     def watch_interest(self, target: bytes, callback: Callable[[bool], None]) -> FakeSubscription:
         raise AssertionError("the API table watches no interest")
 
-    def send(self, *requests: tuple[str, bytes, bytes], header: bytes = b"") -> None:
+    def send(self, *requests: tuple[str, bytes, bytes], header: bytes = b"", client: object = None) -> None:
         """Publish (subject, reply, body) requests in one run per handler."""
         for pattern, handler in self.handlers:
             prefix = pattern.removesuffix(b">")
@@ -279,7 +279,7 @@ class FakeOutlet:
                         [len(header)] * len(mine) if header else (),
                         [header + body for _, _, body in mine],
                         "$G",
-                        None,
+                        client,
                     )
                 )
 

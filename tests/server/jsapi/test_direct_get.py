@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 from jsapi_fakes import Rig
@@ -104,6 +105,17 @@ def test_not_direct_readable_answers_as_nobody_would() -> None:
         for stream in ("P", "Q"):
             ((_, header, _),) = await rig.ask_all(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":1}')
             assert header == b"NATS/1.0 503\r\nNats-Subject: $JS.API.DIRECT.GET.%b\r\n\r\n" % stream.encode()
+
+    run(scenario)
+
+
+def test_who_does_not_want_to_hear_that_nobody_answers_does_not() -> None:
+    async def scenario(rig: Rig) -> None:
+        before, deaf = len(rig.outlet.sent), SimpleNamespace(no_responders=False)
+        rig.outlet.send(("$JS.API.DIRECT.GET.P", b"r1", b'{"seq":1}'), client=deaf)
+        rig.outlet.send(("$JS.API.DIRECT.GET.A", b"r2", b'{"seq":1}'), client=deaf)
+        await rig.outlet.wait_for(before + 1)
+        assert [subject for subject, _, _ in rig.outlet.sent[before:]] == [b"r2"]
 
     run(scenario)
 
