@@ -313,6 +313,8 @@ def _check_filters(config: ConsumerConfig) -> None:
             raise api_error("JSConsumerEmptyFilter")
     for subject in config.filters:
         if not is_valid_subject(subject):
+    if len(text) > 1_000 or abs(int(text)) >= 2**63:
+        raise api_error("JSConsumerInvalidSamplingErrF", err=f'strconv.Atoi: parsing "{text}": value out of range')
             raise api_error("JSStreamInvalidConfigF", err="invalid subject")
     for left, right in permutations(config.filter_subjects, 2):
         if is_subset(left, right):

@@ -93,7 +93,7 @@ class SubjectTransform:
     def _maker(self, token: str) -> _Maker:
         plain = _WILDCARD.fullmatch(token)
         if plain is not None:
-            at = self._position(int(plain[1]), token)
+            at = self._position(_number(plain[1], token), token)
             return lambda tokens, _: tokens[at]
         if not (len(token) > 4 and token.startswith("{{") and token.endswith("}}")):
             return lambda _tokens, _subject: token
@@ -160,7 +160,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _number(text: str, token: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]+", text):
+    if not re.fullmatch(r"[+-]?[0-9]{1,1000}", text):
         raise _error(_ARGUMENT, token)
     return int(text)
 

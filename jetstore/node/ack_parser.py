@@ -157,7 +157,7 @@ def _parse_waiting(subjects: Sequence[bytes], replies: Sequence[bytes]) -> dict[
 
 def _is_well_formed(subject: bytes) -> bool:
     parts = subject.rsplit(b".", 5)
-    return len(parts) == 6 and parts[2].isdigit() and 0 < int(parts[2]) <= SEQ_MAX
+    return len(parts) == 6 and parts[2].isdigit() and len(parts[2]) < 1_000 and 0 < int(parts[2]) <= SEQ_MAX
 
 
 def _parse_one(acks: ParsedAcks, payload: bytes, numbers: tuple[int, int, int], reply: bytes) -> None:

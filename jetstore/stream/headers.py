@@ -58,6 +58,8 @@ _UNIT_NS = {
 }
 _DURATION_PART = re.compile(rb"(\d*)(?:\.(\d*))?(ns|us|\xc2\xb5s|\xce\xbcs|ms|s|m|h)")
 _DURATION_MAX_NS = 2**63 - 1
+_DIGITS_MAX = 1_000
+"""Leading zeros count. Python reads a few thousand at most, and raises where there are more."""
 
 
 def value(header: bytes, name: bytes) -> bytes:
@@ -86,8 +88,8 @@ def asks_for_level(payload: bytes) -> bool:
 
 
 def sequence(text: bytes) -> int:
-    """A decimal number, or -1 for anything else (which no sequence equals)."""
-    return int(text) if text.isdigit() else -1
+    """A decimal number, or -1 for anything else (which no sequence equals), also for what is too long for one."""
+    return int(text) if text.isdigit() and len(text) <= _DIGITS_MAX else -1
 
 
 def duration_ns(text: bytes) -> int:

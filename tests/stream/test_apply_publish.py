@@ -344,3 +344,11 @@ def test_a_whole_frame_is_stored_as_it_came() -> None:
     outcome = driver.publish("a", ("b", {"Nats-Msg-Id": "1"}, "x"), cached=True)
     assert not outcome.exceptions
     assert driver.seqs() == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence"])
+def test_an_expected_sequence_of_thousands_of_digits_is_another(name: str) -> None:
+    driver = Driver()
+    outcome = driver.publish(("a", {name: "9" * 5_000}, ""), "a")
+    assert refusal(outcome.exceptions.pop(0))[1] == 10071
+    assert driver.seqs() == [1]

@@ -84,3 +84,9 @@ def test_markers() -> None:
     assert headers.is_marker(headers.marker_header(5))
     assert headers.is_marker(b"NATS/1.0\r\nKV-Operation: PURGE\r\n\r\n")
     assert not headers.is_marker(b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n")
+
+
+def test_a_number_that_python_does_not_read_is_none() -> None:
+    assert headers.sequence(b"0017") == 17
+    assert headers.sequence(b"-1") == headers.sequence(b"") == headers.sequence(b"x") == -1
+    assert headers.sequence(b"9" * 5_000) == -1
