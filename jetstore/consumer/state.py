@@ -398,6 +398,9 @@ class ConsumerState:
         """What an info reports, with deliveries that are ahead of the log."""
         if self.live is not None:
             at = Position(self.live.consumer_seq, self.live.stream_seq, self.live.active_ns)
+            if self.is_sourcing:  # it is acknowledged up to the logged position
+                left = self.live.cursor.num_pending
+                return Counters(at, self.ack_floor, self.cursor.num_pending - left, 0, left)
             return Counters(at, at._replace(last_active_ns=0), 0, 0, self.live.cursor.num_pending)
         return Counters(
             self.delivered,

@@ -19,7 +19,6 @@ from jetstore.model.consumer import (
     ConsumerConfig,
     DeliverPolicy,
     PriorityPolicy,
-    ReplayPolicy,
 )
 from jetstore.model.infos import AccountLimits
 from jetstore.model.levels import consumer_level
@@ -92,7 +91,7 @@ def checked_consumer(
     if metadata_bytes(config.metadata) > METADATA_BYTES_MAX:
         raise api_error("JSConsumerMetadataLengthErrF", limit=f"{METADATA_BYTES_MAX // 1024}KB")
     if config.ack_policy is AckPolicy.FLOW_CONTROL:
-        _check_flow_controlled(config, server)
+        _check_flow_controlled(config)
     if config.is_push:
         _check_push(config, stream)
     else:
@@ -181,8 +180,8 @@ def _default_max_ack_pending(stream: StreamConfig, account: AccountLimits, serve
     return min([wanted, *bounds])
 
 
-def _check_flow_controlled(config: ConsumerConfig, server: ServerLimits) -> None:
-    """Of a consumer that is made for a mirror or source: what nats-server refuses, and what nobody here would do."""
+def _check_flow_controlled(config: ConsumerConfig) -> None:
+    """Of a consumer that is acknowledged by its answers to flow control requests."""
     if not config.is_push:
         raise api_error("JSConsumerAckFCRequiresPushErr")
     if not config.flow_control:
@@ -195,17 +194,6 @@ def _check_flow_controlled(config: ConsumerConfig, server: ServerLimits) -> None
         raise api_error("JSConsumerAckFCRequiresNoAckWaitErr")
     if config.max_deliver > 0:
         raise api_error("JSConsumerAckFCRequiresNoMaxDeliverErr")
-    for is_asked, what in (
-        (server.replicas_max > 1, "on a cluster"),
-        (not config.is_durable, "of a consumer that is not durable"),
-        (config.inactive_threshold > 0, "with inactive_threshold"),
-        (config.headers_only, "with headers_only"),
-        (config.rate_limit_bps > 0, "with rate_limit_bps"),
-        (config.replay_policy is not ReplayPolicy.INSTANT, "with replay_policy original"),
-        (config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT, "with deliver_policy last_per_subject"),
-    ):
-        if is_asked:
-            raise unsupported(f"ack_policy flow_control {what}")
 
 
 def _check_push(config: ConsumerConfig, stream: StreamConfig) -> None:
@@ -313,8 +301,6 @@ def _check_filters(config: ConsumerConfig) -> None:
             raise api_error("JSConsumerEmptyFilter")
     for subject in config.filters:
         if not is_valid_subject(subject):
-    if len(text) > 1_000 or abs(int(text)) >= 2**63:
-        raise api_error("JSConsumerInvalidSamplingErrF", err=f'strconv.Atoi: parsing "{text}": value out of range')
             raise api_error("JSStreamInvalidConfigF", err="invalid subject")
     for left, right in permutations(config.filter_subjects, 2):
         if is_subset(left, right):
@@ -327,6 +313,8 @@ def _check_sampling(config: ConsumerConfig) -> None:
         return
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise api_error("JSConsumerInvalidSamplingErrF", err=f'strconv.Atoi: parsing "{text}": invalid syntax')
+    if len(text) > 1_000 or abs(int(text)) >= 2**63:
+        raise api_error("JSConsumerInvalidSamplingErrF", err=f'strconv.Atoi: parsing "{text}": value out of range')
     if int(text) < 0:
         raise api_error("JSConsumerInvalidSamplingErrF", err="<nil>")
 

@@ -13,7 +13,7 @@ API_LEVEL = 4
 """Highest JetStream API level whose features work here, but for those that are refused by name.
 
 1: message TTL, delete markers, consumer pause, priority groups. 2: atomic batches, counters, schedules. 3: nothing.
-4: fast batches, consumer reset; the acknowledgement policy ``flow_control``, for mirrors and sources of this server."""
+4: fast batches, consumer reset; the acknowledgement policy ``flow_control``."""
 
 
 def consumer_level(*, is_paused: bool, has_priority: bool, has_flow: bool = False) -> str:

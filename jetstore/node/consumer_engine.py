@@ -221,7 +221,7 @@ class ConsumerEngine(ABC):
                 if self.state.acks:
                     self._deliver_logged()
                 else:
-                    self.unlogged.deliver()
+                    self.deliver_unlogged()
             except Corruption as error:
                 self.reader.stand_still(error)
         elif not self._flights:
@@ -232,6 +232,10 @@ class ConsumerEngine(ABC):
         """Whether deliveries are paused now."""
         until = self.state.pause_until_ns
         return bool(until) and until > self.leader.clock.wall_ns()
+
+    def deliver_unlogged(self) -> None:
+        """Deliver what needs no entry."""
+        self.unlogged.deliver()
 
     # -- deliveries that count ----------------------------------------------------------------------------------------
 

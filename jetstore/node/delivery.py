@@ -14,6 +14,7 @@ from jetstore.model.infos import ConsumerInfo, SequenceInfo
 from jetstore.node.advisories import Advisories
 from jetstore.node.consumer_engine import ConsumerEngine
 from jetstore.node.delivery_ports import LedStream, StreamLeader
+from jetstore.node.flow_acks import FlowEngine
 from jetstore.node.ports import Outlet
 from jetstore.node.pull import PullEngine
 from jetstore.node.push import PushEngine
@@ -70,10 +71,12 @@ class Delivery:
     def _begin(self, state: ConsumerState) -> None:
         assert self._advisories is not None
         assert self._rng is not None
-        if state.is_sourcing:
+        if state.config.sourcing:
             self._engines[state.name] = SourcedEngine(state)
             return
-        kind = PushEngine if state.config.is_push else PullEngine
+        kind: type[ConsumerEngine] = PushEngine if state.config.is_push else PullEngine
+        if state.is_sourcing:
+            kind = FlowEngine
         engine = kind(self._leader, self._outlet, state, self._advisories, self._rng)
         self._engines[state.name] = engine
         engine.start()
@@ -130,10 +133,10 @@ class Delivery:
             priority_groups=engine.priority_groups if isinstance(engine, PullEngine) else (),
         )
 
-    def sourced(self, name: str) -> SourcedEngine | None:
-        """What stands for a consumer that a mirror or source moves."""
+    def sourced(self, name: str) -> SourcedEngine | FlowEngine | None:
+        """What stands for a consumer that a mirror or source may move."""
         engine = self._engines.get(name)
-        return engine if isinstance(engine, SourcedEngine) else None
+        return engine if isinstance(engine, SourcedEngine | FlowEngine) else None
 
     def unpin(self, name: str) -> None:
         """The pinned client of an existing consumer, if there is one, is pinned no more."""

@@ -162,6 +162,11 @@ class PushEngine(ConsumerEngine):
         self._asked_bytes = self._unconfirmed_bytes
         self.outlet.publish([self._sink.target], [len(FLOW_CONTROL)], [FLOW_CONTROL], [self._asked])
 
+    def on_flow_answers(self, batch: Inbound) -> None:
+        """A run of answers."""
+        for subject in batch.subjects:
+            self.on_flow_answer(subject)
+
     def on_flow_answer(self, subject: bytes) -> None:
         """The client answered; only the open question counts."""
         if subject != self._asked or self.stopped:
@@ -191,9 +196,13 @@ class PushEngine(ConsumerEngine):
             return
         self._heartbeat_due_s = now_s + self.state.config.idle_heartbeat / 1e9
         if self._bound:
-            at = self.state.counters().delivered
-            block = idle_heartbeat(at.consumer_seq, at.stream_seq, self._asked)
-            self.outlet.publish([self._sink.target], [len(block)], [block])
+            self.on_heartbeat()
+
+    def on_heartbeat(self) -> None:
+        """Say that the consumer is there, and how far it is."""
+        at = self.state.counters().delivered
+        block = idle_heartbeat(at.consumer_seq, at.stream_seq, self._asked)
+        self.outlet.publish([self._sink.target], [len(block)], [block])
 
 
 class FlowHandler:
@@ -204,5 +213,4 @@ class FlowHandler:
 
     def on_messages(self, batch: Inbound) -> None:
         """A run of answers."""
-        for subject in batch.subjects:
-            self._engine.on_flow_answer(subject)
+        self._engine.on_flow_answers(batch)

@@ -37,7 +37,7 @@ class SourcedEngine:
     paused_until_ns = 0
 
     def __init__(self, state: ConsumerState) -> None:
-        """Of a consumer with ``sourcing``, or one that somebody made for a mirror or source."""
+        """Of a consumer with ``sourcing``."""
         self.name = state.name
         self.state = state
         self._holder: object | None = None
@@ -54,7 +54,7 @@ class SourcedEngine:
         self._holder = holder
         return True
 
-    def release(self, holder: object) -> None:
+    def let_go(self, holder: object) -> None:
         """It had it, perhaps, and does no more."""
         if self._holder is holder:
             self._holder = None

@@ -16,7 +16,8 @@ from jetstore.consumer.state import ConsumerState
 from jetstore.errors import ApiError, Corruption, NotNow
 from jetstore.hot.frame import encode_frames
 from jetstore.model.api_errors import api_error
-from jetstore.model.consumer import AckPolicy
+from jetstore.model.consumer import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
+from jetstore.model.consumer_checks import unsupported
 from jetstore.model.infos import SourceInfo
 from jetstore.model.source_checks import MIRROR_KEY, origin_keys, origins_of, shown_origin
 from jetstore.model.stream import RetentionPolicy, StreamSource
@@ -161,7 +162,7 @@ class _Copier:
             self._origin.sourcing.sweep_soon()
             engine = self._origin.delivery.sourced(self.source.consumer.name) if self.source.consumer else None
             if engine is not None:
-                engine.release(self)
+                engine.let_go(self)
         if self._retry is not None:
             self._retry.cancel()
 
@@ -234,6 +235,9 @@ class _Copier:
             kind = "Mirror" if self.is_mirror else "Source"
             self.error = api_error(f"JS{kind}ConsumerRequiresAckFCErr")
             return False
+        if own is not None and (way := _uncopied(own.config)):
+            self.error = unsupported(f"a mirror or source by a consumer with {way}")
+            return False
         return own is not None
 
     def _is_heard(self, origin: StreamGroup, own: ConsumerState | None) -> bool:
@@ -246,7 +250,7 @@ class _Copier:
             return False
         config = own.config
         if config.deliver_subject != wanted.deliver_subject or config.deliver_group:
-            engine.release(self)
+            engine.let_go(self)
             return False
         if not engine.bind(self):
             self.error = api_error("JSSourceDurableConsumerDuplicateDetected")
@@ -415,6 +419,17 @@ class _Copier:
         return encode_frames(
             Columns(subjects, lens if any(lens) else (), payloads), time_ns, self.group.limits.frame_bytes_max
         )
+
+
+def _uncopied(config: ConsumerConfig) -> str:
+    """What a consumer is asked for that copying does not do; "" = nothing."""
+    if config.headers_only:
+        return "headers_only"
+    if config.rate_limit_bps:
+        return "rate_limit_bps"
+    if config.replay_policy is not ReplayPolicy.INSTANT:
+        return "replay_policy original"
+    return "deliver_policy last_per_subject" if config.deliver_policy is DeliverPolicy.LAST_PER_SUBJECT else ""
 
 
 def _kept(header: bytes) -> bytes:
