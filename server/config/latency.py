@@ -14,7 +14,7 @@ from server.config.values import Fields, Mistake, Reader
 BY_HEADERS: Final = 0
 EVERY: Final = 100
 BAD_SAMPLING: Final = "bad sampling percentage, should be 1-100"
-_WHOLE = re.compile(r"[+-]?[0-9]+")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)

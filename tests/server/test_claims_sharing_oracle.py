@@ -14,7 +14,7 @@ from claims_maker import FREE, USER, Json, Key, account_key, operator_key, token
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from system_script import oracle_binary, running
-from test_latency_oracle import Metrics
+from test_latency_oracle import Metrics, account_page, settled
 from test_operator_oracle import Try, said
 
 from server.config.errors import ConfigError
@@ -91,7 +91,7 @@ def words(title: str) -> str:
 
 
 def accounts() -> dict[Key, str]:
-    soon = int(time.time()) + 3
+    soon = int(time.time()) + 2
     return {
         SYS: account(SYS, {}),
         A: account(
@@ -318,19 +318,16 @@ async def shared(port: int) -> dict[str, Json]:
 
     for subject in ("priv.*", "revoked.*", "by.*.ask", "either.*", "all", "traced", "nothing"):
         await a.subscribe(subject, cb=answer)
-    await a.flush()
+    await settled(a)
     await guarded.subscribe("by.*", cb=answer_guarded)
-    await guarded.flush()
-    served["soon, first"] = await is_served(b, "priv.soon")
+    await settled(guarded)
     soon = await b.subscribe("news.soon")
-    await b.flush()
-    await a.publish("news.soon", b"")
-    await soon.next_msg(10)
+    await settled(b)
     subjects = [*(f"priv.{words(each)}" for each in PERMITS), *(f"revoked.{words(each)}" for each in REVOKED)]
     for subject in (*subjects, "by.me", "by.another", "either", "nothing", "nowhere", *GUARDS):
         served[subject] = await is_served(b, subject)
     heard = await b.subscribe("news.*")
-    await b.flush()
+    await settled(b)
     for subject in ("news.bad", "news.good"):
         await a.publish(subject, b"")
     served["news"] = (await heard.next_msg(10)).subject
@@ -349,7 +346,7 @@ async def shared(port: int) -> dict[str, Json]:
             await a.publish("news.soon", b"")
             await a.publish("news.good", b"")
             await heard.next_msg(10)
-            await b.flush()
+            await settled(b)
             if not heard.pending_msgs and not soon.pending_msgs:
                 break
             for each in (heard, soon):
@@ -364,9 +361,16 @@ async def shared(port: int) -> dict[str, Json]:
 GUARDS = ("by.signer", "by.itself")
 
 
+def pages(http: int) -> list[Json]:
+    """What monitoring shows of the exporter's exports, and whether the importer has all it wants."""
+    exporter, importer = [account_page(http, each.public) for each in (A, B)]
+    return [sorted(([*each.items()] for each in exporter["exports"]), key=str), importer["complete"]]
+
+
 async def told(directory: Path, *command: str) -> dict[str, Json]:
-    async with running(directory, configuration(), *command) as (port, _):
+    async with running(directory, configuration(), *command) as (port, http):
         found = await shared(port)
+        found["pages"] = await asyncio.to_thread(pages, http)
         tries = [*UNSCOPED, *(Try(each.title, each.jwt, U, each.lines) for each in CASES)]
         return found | {each.title: await said(port, each) for each in tries}
 
