@@ -13,6 +13,8 @@ GIB = 1024 * MIB
 
 SECTOR_BYTES = 512
 """What a disk writes whole or not at all."""
+SEQUENCE_MAX = 2**62
+"""Where a client may have a stream's sequences begin: what is counted on from there still has room in 64 bits."""
 BLOCK_ALIGN_BYTES = 4 * KIB
 """Journal blocks start on this boundary."""
 STREAM_TABLE_BYTES = 4 * KIB

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from jetstore.errors import ApiError
+from jetstore.limits import SEQUENCE_MAX
 from jetstore.model.api_errors import api_error
 from jetstore.model.catalogue import Catalogue
 from jetstore.model.consumer import ConsumerConfig
@@ -117,6 +118,8 @@ def checked_stream(
             changes["placement"] = None
     check_origins(config)
     refuse_unsupported(config)
+    if config.first_seq > SEQUENCE_MAX:
+        raise _invalid(f"a first sequence above {SEQUENCE_MAX} is not supported by this version of jetstore")
     subjects = changes["subjects"] = _checked_subjects(config)
     _check_transform(config)
     if config.republish is not None:

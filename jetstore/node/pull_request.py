@@ -177,6 +177,6 @@ def level_refusal(header: bytes) -> bytes:
     for line in header.split(b"\r\n"):
         if line.startswith(LEVEL_HEADER):
             level = line[len(LEVEL_HEADER) :].strip()
-            if not level.isdigit() or int(level) > API_LEVEL:
+            if not level.isdigit() or len(level) > INT_DIGITS_MAX or int(level) > API_LEVEL:
                 return b"412 Required Api Level"
     return b""

@@ -14,6 +14,7 @@ from struct import Struct
 from jetstore.errors import Corruption, FormatUnknown
 
 SECOND_NS = 1_000_000_000
+TIME_MAX_NS = 2**63 - 1
 TICK_NS = 50_000_000
 """Messages that expire within one tick go together, at its end."""
 _HEAD = Struct("<IIQ")
@@ -37,8 +38,8 @@ class TtlSchedule:
         return sum(map(len, self._by_tick.values()))
 
     def add(self, seq: int, expires_ns: int) -> None:
-        """Expire a message at this time, rounded up to a tick."""
-        tick = -(-expires_ns // TICK_NS)
+        """Expire a message at this time, rounded up to a tick; times that no clock will show are all the same."""
+        tick = -(-min(expires_ns, TIME_MAX_NS) // TICK_NS)
         bucket = self._by_tick.get(tick)
         if bucket is None:
             bucket = self._by_tick[tick] = array("Q")

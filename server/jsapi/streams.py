@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from jetstore.errors import ApiError, Corruption, LedElsewhere, NotNow, OutcomeUnknown
+from jetstore.limits import SEQUENCE_MAX
 from jetstore.model.api_errors import api_error
 from jetstore.model.infos import StreamInfo, stream_info_json
 from jetstore.model.json import GoStruct, Int, Uint64
@@ -187,6 +188,8 @@ async def purge_stream(backend: Backend, request: Request) -> JsonDict:
     asked = _PurgeRequest(**backend.decode_optional(_PurgeRequest, request.body, "JSApiStreamPurgeRequest"))
     if asked.seq and asked.keep:
         raise api_error("JSBadRequestErr")
+    if asked.seq > SEQUENCE_MAX:
+        raise api_error("JSStreamPurgeFailedF", err=f"sequences above {SEQUENCE_MAX} are not supported")
     purged = await backend.node.purge_stream(
         request.names[0], PurgeRequest(filter=asked.filter, seq=asked.seq, keep=asked.keep)
     )

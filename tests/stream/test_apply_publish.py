@@ -7,8 +7,11 @@ from stream_driver import SECOND, START_NS, Driver, frames_of
 
 from jetstore.errors import ApiError
 from jetstore.limits import Limits
+from jetstore.model.stream import StreamConfig
+from jetstore.model.stream_checks import checked_stream
 from jetstore.stream import entries
 from jetstore.stream.outcomes import Duplicate
+from jetstore.types import Term
 
 
 def refusal(outcome: object) -> tuple[int, int, str]:
@@ -352,3 +355,20 @@ def test_an_expected_sequence_of_thousands_of_digits_is_another(name: str) -> No
     outcome = driver.publish(("a", {name: "9" * 5_000}, ""), "a")
     assert refusal(outcome.exceptions.pop(0))[1] == 10071
     assert driver.seqs() == [1]
+
+
+@pytest.mark.parametrize("ttl", ["9" * 18, "9" * 19, "9" * 4_000, "9" * 5_000, "2562047h47m16s"])
+def test_a_time_to_live_beyond_all_clocks_is_for_ever(ttl: str) -> None:
+    """Whatever was asked: what apply took can be told by a checkpoint."""
+    driver = Driver(allow_msg_ttl=True)
+    taken = driver.put("a", "x", Nats_TTL=ttl)
+    driver.put("b", "y", Nats_TTL="1s")
+    driver.stream.checkpoint(Term(1))
+    assert isinstance(taken, ApiError) == (len(ttl) == 5_000)
+    assert driver.stream.ttls.next_ns() < 2**62
+
+
+def test_numbers_of_clients_leave_room_for_those_that_follow() -> None:
+    with pytest.raises(ApiError, match="a first sequence above 4611686018427387904 is not supported"):
+        checked_stream(StreamConfig(name="S", subjects=("a",), first_seq=2**62 + 1))
+    assert checked_stream(StreamConfig(name="S", subjects=("a",), first_seq=2**62)).first_seq == 2**62

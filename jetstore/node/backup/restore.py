@@ -21,6 +21,7 @@ import structlog
 from jetstore.errors import ApiError, ArchiveError, Corruption, JetstoreError, NotNow, OperatingError, OutcomeUnknown
 from jetstore.hot.columns import Columns
 from jetstore.hot.frame import HEADER_BYTES_MAX, encode_frames
+from jetstore.limits import SEQUENCE_MAX
 from jetstore.meta.state import encode_abandoned, encode_restored
 from jetstore.meta.stream_key import account_of, name_of
 from jetstore.model.api_errors import api_error
@@ -59,7 +60,6 @@ ROWS: Final = 4_096
 """Rows of a consumer's state in one entry, of either kind."""
 ROW_BYTES: Final = 256
 """What one of each takes in an entry, at most."""
-_SEQ_MAX: Final = 2**62
 
 OpenStream = Callable[[], Awaitable["StreamGroup"]]
 """Makes the stream, marked as being restored. Raises ``ApiError``."""
@@ -248,7 +248,7 @@ class RestoreSession:
             if size > limits.archive_consumer_bytes or size + self._consumer_bytes > limits.archive_consumers_bytes:
                 raise ArchiveError(f"entry {_shown(head.name)} is too large: {size} bytes")
             return
-        if head.seq > _SEQ_MAX:
+        if head.seq > SEQUENCE_MAX:
             raise ArchiveError(f"message sequence {head.seq} is too large")
         size = head.header_bytes + head.body_bytes
         if size > limits.max_payload_bytes or head.header_bytes > HEADER_BYTES_MAX:
@@ -427,7 +427,7 @@ def _decode_state(content: bytes) -> _State:
         state = _State(**decode_fields(_State, content, "StreamState", strict=False))
     except DecodeError as error:
         raise ArchiveError(f"error in state.json: {error}") from None
-    if max(state.first_seq - 1, state.last_seq) > _SEQ_MAX:
+    if max(state.first_seq - 1, state.last_seq) > SEQUENCE_MAX:
         raise ArchiveError("error in state.json: a sequence that is too large")
     return state
 
