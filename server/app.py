@@ -26,8 +26,6 @@ from jetstore.model.levels import API_LEVEL, NATS_VERSION
 from jetstore.model.requests import StreamInfoRequest
 from jetstore.model.server_limits import ServerLimits
 from jetstore.node.cluster_info import meta_cluster
-from jetstore.node.group_commit import SYNC_BUCKETS_S
-from jetstore.node.loop_lag import BUCKETS_S
 from jetstore.node.node import Node, NodeParts
 from jetstore.node.opening import Indexes
 from jetstore.node.rooms import RoomLimits
@@ -38,13 +36,13 @@ from server.auth.authenticator import ANONYMOUS, Authenticator, configured
 from server.config.accounts import SYSTEM_ACCOUNT
 from server.config.options import Options
 from server.events import SystemEvents
+from server.facts import cluster_facts, engine_counters
 from server.jsapi.handler import ApiHandler
 from server.jsapi.table import ANSWERED, is_never_answered
 from server.jsapi.without import without_jetstream
-from server.monitor.cluster_ports import ClusterFacts
 from server.monitor.cluster_view import LocalStreams, cluster_counters
 from server.monitor.health_view import engine_problem, meta_problem, stream_problem
-from server.monitor.ports import EngineCounters, JetStreamFacts, MonitorSource, ServerFacts
+from server.monitor.ports import JetStreamFacts, MonitorSource, ServerFacts
 from server.net.accounts import Accounts
 from server.net.client_server import ClientServer
 from server.net.options import NetOptions
@@ -105,7 +103,7 @@ class Server:
         self.started_ns = world.clock.wall_ns()
         self.server_id = make_server_id(world.rng)
         self.server_name = options.server_name or self.server_id
-        seed = world.rng.random()
+        seed = self._seed = world.rng.random()
         self.cluster = store.cluster if store is not None else None
         self.peers: Peers | None = None
         """Other nodes, as routers know them; None: there are none."""
@@ -174,15 +172,14 @@ class Server:
         )
         self.events = SystemEvents(self.server_id, system, self.accounts, lambda: self.system.pages, world.loop)
         self.clients.events = self.events
-        tracing = Tracing(
+        self._tracing = Tracing(
             options.system_name, lambda: self.system.pages.server(), world.clock.wall_ns, Random(f"{seed} traces")
         )
-        latencies = Latencies(
+        self._latencies = Latencies(
             world.clock.wall_ns, Random(f"{seed} latency"), world.loop.call_later, world.limits.latency_requests_max
         )
         for each in self.accounts:
-            each.router.tracing = tracing
-            each.router.latencies = latencies
+            self.equip(each.router)
         self.monitor: Monitor | None = None
         self._monitor_tls: ssl.SSLContext | None = None
         self.http_port = 0
@@ -191,9 +188,9 @@ class Server:
         self.api: ApiHandler | None = None
         self.jetstreams: dict[str, tuple[StreamsApi, ApiHandler]] = {}
         """By account: who has JetStream."""
-        self._outcasts: dict[str, Router] = {}
+        self.outcasts: dict[str, Router] = {}
         """Where streams of accounts are that have no JetStream any more: nobody hears of them."""
-        self._refusals: list[ApiHandler] = []
+        self.refusals: dict[str, ApiHandler] = {}
         """What answers in the system account, and in accounts without JetStream."""
         if store is not None:
             for each in self.accounts:
@@ -214,7 +211,7 @@ class Server:
                     rng=Random(world.rng.random()),
                     cluster=store.cluster,
                     on_poison=on_poison,
-                    outlet_of=self._outlet_of if has_several else None,
+                    outlet_of=self._outlet_of if store.cluster is None else None,
                     room=room_limits(options) if store.cluster is None else None,
                 )
             )
@@ -247,7 +244,7 @@ class Server:
             home.has_jetstream = True
             for other, other_limits in options.jetstream_accounts.items():
                 if other != name:
-                    self._add_jetstream(other, other_limits, seed)
+                    self.add_jetstream(other, other_limits)
             system_api = ApiHandler(
                 self.streams,
                 system,
@@ -263,20 +260,10 @@ class Server:
                 of_account=lambda account: found[0] if (found := self.jetstreams.get(account)) else None,
             )
             system.serve_requests = system_api.on_passed_on
-            self._refusals.append(system_api)
+            self.refusals[options.system_name] = system_api
             for account in self.accounts:
                 if account.name not in self.jetstreams and not account.is_system:
-                    refusal = ApiHandler(
-                        without_jetstream(),
-                        account.router,
-                        world.clock,
-                        Random(f"{seed} api {account.name}"),
-                        world.limits,
-                        server_name=self.server_name,
-                        client_info=self.client_info,
-                        is_refusing=True,
-                    )
-                    self._refusals.append(refusal)
+                    self.refuse_jetstream(account.name)
                 if not account.is_system:
                     account.router.leave_unanswered(is_never_answered)
 
@@ -284,10 +271,10 @@ class Server:
         """Open the store's streams, then listen; the port in use."""
         if self.node is not None and self.api is not None:
             await self.node.start()
-            for api in (*self._apis(), *self._refusals):
+            for api in (*self._apis(), *self.refusals.values()):
                 api.start()
-            if self._outcasts:
-                log.warning("streams of accounts without JetStream are kept", accounts=sorted(self._outcasts))
+            if self.outcasts:
+                log.warning("streams of accounts without JetStream are kept", accounts=sorted(self.outcasts))
         self.system.start()
         self.events.start()
         if self.cluster is not None and self.peers is not None:
@@ -321,8 +308,27 @@ class Server:
     def _apis(self) -> list[ApiHandler]:
         return [api for _, api in self.jetstreams.values()]
 
-    def _add_jetstream(self, account: str, limits: AccountLimits | None, seed: float) -> None:
-        """JetStream in one more account."""
+    def equip(self, router: Router) -> None:
+        """Give an account's router what all of them share."""
+        router.tracing, router.latencies = self._tracing, self._latencies
+
+    def refuse_jetstream(self, account: str) -> ApiHandler:
+        """What says no in an account without JetStream; not started."""
+        world = self.world
+        self.refusals[account] = api = ApiHandler(
+            without_jetstream(),
+            self.accounts[account].router,
+            world.clock,
+            Random(f"{self._seed} api {account}"),
+            world.limits,
+            server_name=self.server_name,
+            client_info=self.client_info,
+            is_refusing=True,
+        )
+        return api
+
+    def add_jetstream(self, account: str, limits: AccountLimits | None) -> ApiHandler:
+        """JetStream in one more account; its API is not started."""
         assert self.node is not None
         world, router = self.world, self.accounts[account].router
         streams = StreamsApi(self.node, world.server_limits, limits, account)
@@ -330,7 +336,7 @@ class Server:
             streams,
             router,
             world.clock,
-            Random(f"{seed} api {account}"),
+            Random(f"{self._seed} api {account}"),
             world.limits,
             server_name=self.server_name,
             client_info=self.client_info,
@@ -340,6 +346,7 @@ class Server:
         )
         self.jetstreams[account] = (streams, api)
         router.has_jetstream = True
+        return api
 
     def _requests_dropped(self, count: int) -> None:
         """So many requests of an account found no room."""
@@ -353,13 +360,28 @@ class Server:
 
     def _outlet_of(self, account: str) -> Router:
         """Where an account's streams are heard."""
-        if account in self.options.jetstream_accounts:
+        names = self.options.jetstream_accounts
+        if account == GLOBAL_ACCOUNT and len(names) == 1:
+            account = next(iter(names))  # streams with plain keys are its own
+        if account in names:
             return self.accounts[account].router
-        router = self._outcasts.get(account)
+        router = self.outcasts.get(account)
         if router is None:
             loop = self.world.loop
-            router = self._outcasts[account] = Router(account, Random(account), loop.call_soon, loop.time)
+            router = self.outcasts[account] = Router(account, Random(account), loop.call_soon, loop.time)
         return router
+
+    def new_router(self, account: str) -> Router:
+        """The router of an account that a reload brings."""
+        return self._new_router(account, Random(f"{self._seed} {account}"))
+
+    def prepare(self, router: Router) -> None:
+        """The same as all the others get at the start, for a router that clients come to now."""
+        self.equip(router)
+        router.drops_when_congested = self.options.no_fast_producer_stall
+        router.flush_output = self.clients.flush
+        if self.node is not None:
+            router.leave_unanswered(is_never_answered)
 
     def _new_router(self, account: str, rng: Random) -> Router:
         loop = self.world.loop
@@ -383,7 +405,7 @@ class Server:
         self.clients.stop_listening()
         self.events.close()
         await self.system.close()
-        for api in (*self._apis(), *self._refusals):
+        for api in (*self._apis(), *self.refusals.values()):
             await api.close()
         if self.node is not None:
             await self.node.stop()
@@ -485,18 +507,6 @@ class Server:
         return client_info(shown) | rtt | kind
 
 
-def cluster_facts(options: Options, cluster: Cluster) -> ClusterFacts:
-    """What monitoring shows of the ``cluster`` block."""
-    given = options.cluster
-    return ClusterFacts(
-        name=options.cluster_name,
-        host=given.host,
-        port=cluster.port,
-        auth_timeout_ns=given.timeout_ns,
-        urls=tuple(f"{route.host}:{route.port}" for route in given.routes),
-    )
-
-
 def room_limits(options: Options) -> RoomLimits:
     """What streams may hold: only what the configuration says, no default that follows from the machine."""
     accounts = options.jetstream_accounts
@@ -506,33 +516,6 @@ def room_limits(options: Options) -> RoomLimits:
         only=next(iter(accounts)) if len(accounts) == 1 else "",
         max_memory_bytes=given.max_memory_bytes or -1,
         max_storage_bytes=given.max_storage_bytes or -1,
-    )
-
-
-def engine_counters(node: Node) -> EngineCounters:
-    """The engine's counters now."""
-    commit, lag, status = node.commit, node.lag, node.commit.status
-    return EngineCounters(
-        journal_blocks=commit.blocks,
-        journal_records=commit.records,
-        journal_used_bytes=status.used_bytes if status else 0,
-        journal_max_bytes=node.limits.journal_bytes_max,
-        checkpoints=node.storage.checkpoints_total,
-        accepts_publishes=node.admission() is None,
-        publishes=sum(group.ingest.messages_total for group in node.streams.values()),
-        publish_entries=sum(group.ingest.entries_total for group in node.streams.values()),
-        sync_buckets_s=SYNC_BUCKETS_S,
-        sync_histogram=commit.sync_histogram,
-        sync_seconds_total=commit.sync_seconds_total,
-        lag_buckets_s=BUCKETS_S,
-        lag_histogram=lag.histogram,
-        lag_seconds_total=lag.seconds_total,
-        scrub_bytes=node.scrub.bytes_total,
-        scrub_rounds=node.scrub.rounds_total,
-        scrub_found=node.scrub.found_total,
-        encrypting=node.sealing.is_due,
-        damaged_places=len(node.scrub.damaged_copies) + sum(len(group.damage) for group in node.streams.values()),
-        index_rebuilds=sum(group.index_rebuilds for group in node.streams.values()),
     )
 
 

@@ -49,6 +49,7 @@ class SystemEvents:
         self._pages = pages
         self._loop = loop
         self._watches: list[InternalSubscription] = []
+        self._watched: set[bytes] = set()
         self._statsz_timer: asyncio.TimerHandle | None = None
         self._connections_timer: asyncio.TimerHandle | None = None
 
@@ -57,7 +58,14 @@ class SystemEvents:
         watch = self._system.watch_interest
         self._watches = [watch(f"{self._own}STATSZ".encode(), self._statsz_interest)]
         for account in self._accounts:
-            self._watches += [watch(subject, self._connections_interest) for subject in _connection_subjects(account)]
+            self.add(account)
+
+    def add(self, account: Account) -> None:
+        """Somebody may want to know how many connections it has. One that is removed is watched until the end."""
+        for subject in _connection_subjects(account):
+            if subject not in self._watched:
+                self._watched.add(subject)
+                self._watches.append(self._system.watch_interest(subject, self._connections_interest))
 
     def close(self) -> None:
         """Tell that the server ends, and nothing after. Idempotent."""

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from jetstore.node.hand_over import hand_over
+from server.account_reload import AccountReload, accounts_problem
 from server.app import NO_FILE, Server, advertised_address, authenticator, net_options
 from server.auth.authenticator import Authenticator
 from server.config.errors import ConfigError
@@ -39,6 +40,7 @@ class Operation:
         self.around = around
         self.is_lame_duck = False
         self.ports_file: Path | None = None
+        self._accounts = AccountReload(server)
         server.reload = self.reload
 
     # -- files ------------------------------------------------------------------------------------------------------
@@ -81,6 +83,9 @@ class Operation:
             raise ConfigError(problem)
         lines = reload_lines(old, new)
         self._check_journal(new)
+        problem = accounts_problem(server, old, new)
+        if problem:
+            raise ConfigError(problem)
         users = authenticator(new)
         if new.tls is not None:
             context_of(new.tls)
@@ -95,6 +100,7 @@ class Operation:
             log.info(line)
         self._apply_limits(old, new)
         if has_other_users(old, new):
+            self._accounts.apply(old, new)
             self._apply_users(users)
         self._apply_tls(old, new)
         self._apply_info(new)
@@ -131,6 +137,8 @@ class Operation:
         for account in clients.accounts:
             account.router.drops_when_congested = new.no_fast_producer_stall
         open_ones = list(clients.connections.values())
+        for connection in open_ones:
+            connection.limit_payload()
         if (old.ping_interval_ns, old.ping_max) != (new.ping_interval_ns, new.ping_max):
             for connection in open_ones:
                 if connection.protocol is not None:
@@ -146,6 +154,13 @@ class Operation:
         clients.info.auth_required = users.is_shown
         for connection in list(clients.connections.values()):
             connection.authorize_again()
+        for account in clients.accounts:
+            if account.is_overfull:
+                inside = [each for each in clients.connections.values() if each.is_in(account)]
+                for connection in inside[account.max_connections :]:
+                    connection.close(
+                        CloseReason.MAXIMUM_ACCOUNT_CONNECTIONS_EXCEEDED, reasons.MAXIMUM_ACCOUNT_CONNECTIONS_EXCEEDED
+                    )
 
     def _apply_tls(self, old: Options, new: Options) -> None:
         """Certificates are read again even where nothing else changed: they are renewed under the same names."""

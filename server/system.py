@@ -76,6 +76,8 @@ class SystemServices:
         self._pages: SystemPages | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[InternalSubscription] = []
+        self._members: dict[Router, list[InternalSubscription]] = {}
+        """For what members of an account may ask."""
 
     def start(self) -> None:
         """Begin to answer."""
@@ -92,15 +94,28 @@ class SystemServices:
         self._subscriptions = [self._system.subscribe(subject.encode(), here) for subject in subjects]
         for router in (self._system, *self._others):
             requests = _Requests(router, self, is_system=router is self._system)
-            self._subscriptions.append(router.subscribe(_USER_PATTERN, requests))
+            self._members[router] = [router.subscribe(_USER_PATTERN, requests)]
         for router in self._others:
-            self._subscriptions.append(router.subscribe(_OWN_PATTERN, _Requests(router, self)))
+            self._members[router].append(router.subscribe(_OWN_PATTERN, _Requests(router, self)))
+
+    def add(self, router: Router) -> None:
+        """One more account: its members may ask, too."""
+        self._others.append(router)
+        requests = _Requests(router, self)
+        self._members[router] = [router.subscribe(pattern, requests) for pattern in (_USER_PATTERN, _OWN_PATTERN)]
+
+    def remove(self, router: Router) -> None:
+        """Nobody asks there any more."""
+        self._others.remove(router)
+        for subscription in self._members.pop(router):
+            subscription.close()
 
     async def close(self) -> None:
         """Answer nothing more. Idempotent."""
-        for subscription in self._subscriptions:
+        for subscription in (*self._subscriptions, *(each for own in self._members.values() for each in own)):
             subscription.close()
         self._subscriptions.clear()
+        self._members.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

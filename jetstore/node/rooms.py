@@ -131,6 +131,13 @@ class Rooms:
             bounds.append((self._allowance(owner, of_account, in_memory), "JSAccountResourcesExceededErr"))
         return Room(bounds, key) if bounds else None
 
+    def change(self, limits: RoomLimits, in_memory: Callable[[str], bool]) -> None:
+        """Other bounds from now on, for streams that are there, too; ``in_memory`` tells by key where they are."""
+        self._limits = limits
+        self._allowances.clear()
+        for group in self._streams():
+            group.ingest.room = self.of(group.key, in_memory=in_memory(group.key))
+
     def _owner(self, key: str) -> str:
         account = account_of(key)
         return self._limits.only if self._limits.only and account == GLOBAL_ACCOUNT else account

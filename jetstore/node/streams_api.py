@@ -96,6 +96,11 @@ class StreamsApi:
         self.cluster = ClusterApi(node, node.cluster, self._found) if node.cluster is not None else None
         """What only a node of a cluster can be asked."""
 
+    def limit(self, account_limits: AccountLimits | None, *, is_only: bool) -> None:
+        """From now on these hold; what is there already stays."""
+        self._account_limits = account_limits or AccountLimits()
+        self._is_only = is_only
+
     # -- lookups ------------------------------------------------------------------------------------------------------
 
     def key(self, name: str) -> str:

@@ -129,6 +129,14 @@ class Authenticator:
         """Who a client without CONNECT is; None where CONNECT is required."""
         return None if self.is_required else self._fallback or ANONYMOUS
 
+    def knows(self, connect: ConnectOptions) -> bool:
+        """Whether there still is a user with the name or key that a client gave; one who gave none is not asked."""
+        if self._maps_names or not (self._users or self._nkeys):
+            return True
+        if connect.nkey:
+            return connect.nkey in self._nkeys
+        return not connect.user or connect.user in self._users
+
     def authenticate(
         self,
         connect: ConnectOptions,

@@ -6,11 +6,10 @@ An option that is in none of the tables cannot change while the server runs. Who
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Final
 
 from jetstore.model.times import format_duration
-from server.config.accounts import AccountsOptions
 from server.config.errors import ConfigError
 from server.config.options import Options
 
@@ -45,8 +44,8 @@ LIVE: Final = {
     "remote_syslog": "Reloaded: remote_syslog = {}",
 }
 """Option → what is logged when it changed."""
-_AUTHORIZATION: Final = frozenset({"authorization", "no_auth_user"})
-"""Who may connect: compared and applied as one, with the users of accounts."""
+_AUTHORIZATION: Final = frozenset({"authorization", "accounts", "mappings"})
+"""Who may connect, and what accounts are: compared and applied as one (``server/account_reload.py``)."""
 _BEFORE_AUTHORIZATION: Final = frozenset(list(LIVE)[:9])
 """nats-server says these first."""
 _TLS: Final = "tls"
@@ -70,6 +69,8 @@ GO_NAMES: Final = {
     "lame_duck_duration_ns": "LameDuckDuration",
     "lame_duck_grace_ns": "LameDuckGracePeriod",
     "allow_non_tls": "AllowNonTLS",
+    "no_auth_user": "NoAuthUser",
+    "system_account": "SystemAccount",
 }
 """How nats-server's messages name what cannot change."""
 
@@ -87,9 +88,6 @@ def reload_lines(old: Options, new: Options) -> list[str]:
     last: list[str] = []
     for option in (each.name for each in fields(Options)):
         before, after = getattr(old, option), getattr(new, option)
-        if option == "accounts":
-            _check_accounts(old.accounts, new.accounts)
-            continue
         if option == _TLS:
             if before is not None or after is not None:
                 last.append(f"Reloaded: tls = {'disabled' if after is None else 'enabled'}")
@@ -97,6 +95,8 @@ def reload_lines(old: Options, new: Options) -> list[str]:
         if before == after or option in _SAYS_NOTHING or option in _AUTHORIZATION:
             continue
         if option not in LIVE or (option == "cluster_name" and old.cluster.port):
+            if option == "system_account":
+                before, after = old.system_name, new.system_name
             raise _refusal(option, before, after)
         value = shown(option, after)
         if option == "no_fast_producer_stall":
@@ -106,16 +106,8 @@ def reload_lines(old: Options, new: Options) -> list[str]:
 
 
 def has_other_users(old: Options, new: Options) -> bool:
-    """Whether somebody else may connect, or may do something else."""
-    return any(getattr(old, option) != getattr(new, option) for option in (*_AUTHORIZATION, "accounts", _TLS))
-
-
-def _check_accounts(old: AccountsOptions, new: AccountsOptions) -> None:
-    """Users of accounts may come, go and change; what accounts are may not. Raises ``ReloadRefused``."""
-    before, after = ({each.name: replace(each, users=()) for each in given.accounts} for given in (old, new))
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            raise ReloadRefused(f'config reload not supported for account "{name}": only its users can change')
+    """Whether somebody else may connect, or accounts are not what they were."""
+    return any(getattr(old, option) != getattr(new, option) for option in (*_AUTHORIZATION, _TLS))
 
 
 def _authorization(old: Options, new: Options) -> list[str]:

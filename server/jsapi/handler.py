@@ -133,15 +133,24 @@ class ApiHandler:
     async def close(self) -> None:
         """Stop answering; requests that wait get no reply. Idempotent."""
         self._is_closed = True
-        for subscription in self._subscriptions:
-            subscription.close()
-        self._subscriptions.clear()
+        self.leave()
         self._lanes.clear()
         self._direct.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def leave(self) -> None:
+        """Take no more requests; what is under way comes to its end. Idempotent."""
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._subscriptions.clear()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._tasks
 
     # -- intake ---------------------------------------------------------------------------------------------------
 

@@ -22,11 +22,15 @@ from server.route.imports import AnswerRule, ServiceImport, StreamImport
 from server.route.latency import LatencyRule
 from server.route.mappings import PERCENT, Mapping, Mappings
 from server.route.router import Router
+from server.route.sharing import follow, import_nothing, move_clients
 from server.route.sublist import Sublist
 
 _API_IN_DOMAIN = ("INFO", "STREAM.>", "CONSUMER.>", "DIRECT.>", "META.>", "SERVER.>", "ACCOUNT.>")
 _IN_DOMAIN = [*((name, f"$JS.API.{name}") for name in _API_IN_DOMAIN), ("$KV.>", "$KV.>"), ("$OBJ.>", "$OBJ.>")]
 """Subjects behind ``$JS.<domain>.API.`` and what they mean."""
+
+_Shared = list[tuple[Router, Import, Export | None, Router]]
+"""What an account imports, where, the export that lets it, and the exporter's router."""
 
 
 class Account:
@@ -34,22 +38,23 @@ class Account:
 
     __slots__ = (
         *("closed", "connections", "is_system", "max_connections", "max_payload_bytes", "max_subscriptions"),
-        *("name", "options", "router"),
+        *("_domain", "name", "options", "router"),
     )
 
     def __init__(self, options: AccountOptions, router: Router, *, is_system: bool = False) -> None:
         self.name = options.name
-        self.options = options
         self.router = router
-        router.trace_dest, router.trace_sampling = options.trace_dest.encode(), options.trace_sampling
         self.is_system = is_system
-        self.max_connections = options.max_connections
-        """-1 = no limit, as with the others."""
-        self.max_subscriptions = options.max_subscriptions
-        self.max_payload_bytes = options.max_payload_bytes
+        self._domain = ""
         self.connections = 0
         self.closed = Totals()
         """What its closed connections sent and got, and how many of them were slow consumers."""
+        self.options = options
+        self.max_connections = -1
+        """-1 = no limit, as with the others."""
+        self.max_subscriptions = -1
+        self.max_payload_bytes = -1
+        self.change(options)
 
     @property
     def sublist(self) -> Sublist:
@@ -59,14 +64,43 @@ class Account:
     def use_domain(self, domain: str) -> None:
         """Its streams are in a JetStream domain ("" = in none): the API has a second name, which clients may use."""
         if domain:
-            self.router.domain = domain
+            self.router.domain = self._domain = domain
+            self._map()
+
+    def change(self, options: AccountOptions) -> None:
+        """From now on it is this, but for what it imports."""
+        before, self.options = self.options, options
+        self.max_connections = options.max_connections
+        self.max_subscriptions = options.max_subscriptions
+        self.max_payload_bytes = options.max_payload_bytes
+        router = self.router
+        router.trace_dest, router.trace_sampling = options.trace_dest.encode(), options.trace_sampling
+        if router.mappings is None or before.mappings != options.mappings:
+            self._map()
+
+    def move(self, to: Router) -> None:
+        """Another router stands for it: connections go there, and nothing is imported yet."""
+        move_clients(self.router, to)
+        to.domain, to.mappings = self.router.domain, self.router.mappings
+        to.trace_dest, to.trace_sampling = self.router.trace_dest, self.router.trace_sampling
+        self.router = to
+
+    def _map(self) -> None:
+        domain, mappings = self._domain, self.options.mappings
+        if domain:
             api = [MappingOptions(f"$JS.{domain}.API.{there}", ((here, PERCENT),)) for there, here in _IN_DOMAIN]
-            self.router.mappings = _mappings((*self.options.mappings, *api), self.router.rng)
+            mappings = (*mappings, *api)
+        self.router.mappings = _mappings(mappings, self.router.rng) if mappings else None
 
     @property
     def is_full(self) -> bool:
         """Whether it takes no more connections."""
         return 0 <= self.max_connections <= self.connections
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether it has more connections than it may: the limit was higher once."""
+        return 0 <= self.max_connections < self.connections
 
 
 class Accounts:
@@ -89,22 +123,18 @@ class Accounts:
         self._now_s = now_s
         self._call_later = call_later
         options = options or AccountsOptions()
-        given = [AccountOptions(GLOBAL_ACCOUNT, mappings=tuple(mappings)), *options.accounts]
-        if new_router is not None and system_account not in {each.name for each in given}:
-            given.append(AccountOptions(system_account))
         self._by_name: dict[str, Account] = {}
-        for each in given:
+        self._shared: dict[str, _Shared] = {}
+        """By importing account: what is in force."""
+        for each in all_accounts(options, mappings, system_account if new_router is not None else GLOBAL_ACCOUNT):
             if each.name == GLOBAL_ACCOUNT:
                 router = global_router
             else:
                 assert new_router is not None
                 router = new_router(each.name)
             self._by_name[each.name] = Account(each, router, is_system=each.name == system_account)
-            if each.mappings:
-                router.mappings = _mappings(each.mappings, router.rng)
         for each in options.accounts:
-            for wanted in each.imports:
-                self._share(options, each.name, wanted)
+            self._share_all(options, each)
 
     def __getitem__(self, name: str) -> Account:
         return self._by_name[name]
@@ -118,6 +148,45 @@ class Accounts:
     def get(self, name: str) -> Account | None:
         """The account of this name, if there is one."""
         return self._by_name.get(name)
+
+    # -- change -----------------------------------------------------------------------------------------------------
+
+    def put(self, options: AccountOptions, router: Router, domain: str) -> Account:
+        """One more account; it imports nothing before ``change``."""
+        account = self._by_name[options.name] = Account(options, router)
+        account.use_domain(domain)
+        return account
+
+    def drop(self, name: str) -> Account:
+        """It is an account no more; its connections are gone."""
+        account = self._by_name.pop(name)
+        import_nothing(account.router)
+        self._shared.pop(name, None)
+        return account
+
+    def change(self, options: AccountsOptions, mappings: Sequence[MappingOptions], system_account: str) -> None:
+        """From now on the accounts, all of which there are, are these. What did not change goes on undisturbed."""
+        for each in all_accounts(options, mappings, system_account):
+            self._by_name[each.name].change(each)
+            wanted = self._sharing(options, each)
+            if self._shared.get(each.name, []) != wanted:
+                import_nothing(self._by_name[each.name].router)
+                self._share_all(options, each)
+
+    def _sharing(self, options: AccountsOptions, importer: AccountOptions) -> _Shared:
+        home = self._by_name[importer.name].router
+        return [
+            (home, wanted, export_for(options, importer.name, wanted), self._by_name[wanted.account].router)
+            for wanted in importer.imports
+        ]
+
+    def _share_all(self, options: AccountsOptions, importer: AccountOptions) -> None:
+        home = self._by_name[importer.name].router
+        self._shared[importer.name] = self._sharing(options, importer)
+        for wanted in importer.imports:
+            self._share(options, importer.name, wanted)
+        for stream in home.stream_imports:
+            follow(home, stream)
 
     def _share(self, options: AccountsOptions, importer: str, wanted: Import) -> None:
         home, source = self._by_name[importer].router, self._by_name[wanted.account].router
@@ -153,6 +222,16 @@ class Accounts:
             )
         )
         return partial(home.unsubscribe, imported)
+
+
+def all_accounts(
+    options: AccountsOptions, mappings: Sequence[MappingOptions], system_account: str
+) -> list[AccountOptions]:
+    """The accounts of a configuration, with those that are always there. ``mappings`` are the global account's."""
+    given = [AccountOptions(GLOBAL_ACCOUNT, mappings=tuple(mappings)), *options.accounts]
+    if system_account not in {each.name for each in given}:
+        given.append(AccountOptions(system_account))
+    return given
 
 
 def _mappings(options: Sequence[MappingOptions], rng: Random) -> Mappings:

@@ -240,9 +240,7 @@ class ClientConnection(asyncio.Protocol):
         if options.max_sub_tokens and subject.count(b".") >= options.max_sub_tokens:
             protocol.refuse(reasons.too_many_tokens(subject))
             return
-        given = (options.max_subscriptions or -1, self.account.max_subscriptions, self.user.max_subscriptions)
-        limits = [limit for limit in given if limit >= 0]
-        if limits and len(self.subscriptions) >= min(limits):
+        if 0 <= self._subscriptions_max() <= len(self.subscriptions):
             protocol.refuse(reasons.MAXIMUM_SUBSCRIPTIONS_EXCEEDED)
             return
         if sid not in self.subscriptions:
@@ -251,6 +249,12 @@ class ClientConnection(asyncio.Protocol):
                 return
             self.router.subscribe_client(self, subject, queue, sid)
         protocol.accept()
+
+    def _subscriptions_max(self) -> int:
+        """-1 = no limit."""
+        options = self.server.options
+        given = (options.max_subscriptions or -1, self.account.max_subscriptions, self.user.max_subscriptions)
+        return min((limit for limit in given if limit >= 0), default=-1)
 
     def _authenticate(self, connect: ConnectOptions) -> User | Later | Denied | None:
         self.connect_rtt_ns = self.connect_rtt_ns or max(self.server.clock.wall_ns() - self.start_ns, 1)
@@ -296,6 +300,10 @@ class ClientConnection(asyncio.Protocol):
         if protocol.is_verifying:
             self.close(CloseReason.AUTHENTICATION_FAILURE, reasons.AUTHORIZATION_VIOLATION)
             return
+        connect = completed(protocol.connect, self.credentials)
+        if not self.server.authenticator.knows(connect):
+            self.close(CloseReason.CLIENT_CLOSED)
+            return
         found = self._user_of(protocol.connect)
         if isinstance(found, SlowCheck):
             self.server.check_elsewhere(found, self._authorized)
@@ -312,6 +320,9 @@ class ClientConnection(asyncio.Protocol):
             self.close(CloseReason.CLIENT_CLOSED)
             return
         self._become(user)
+        limit = self._subscriptions_max()
+        if 0 <= limit <= len(self.subscriptions):
+            self.send(reasons.error_line(reasons.MAXIMUM_SUBSCRIPTIONS_EXCEEDED))
         if self.permits is None:
             return
         for subscription in list(self.subscriptions.values()):
@@ -320,7 +331,8 @@ class ClientConnection(asyncio.Protocol):
                 self.router.unsubscribe(subscription)
                 shown = f'sub "{subject.decode("utf-8", "replace")}" (sid "{sid.decode("utf-8", "replace")}")'
                 log.info(f'Removed {shown} for User "{user.name}" - not authorized')
-                self.send(reasons.error_line(reasons.subscription_violation(subject, b"") + b' (sid "%b")' % sid))
+                violation = reasons.subscription_violation(subject, subscription.queue)
+                self.send(reasons.error_line(violation + b' (sid "%b")' % sid))
 
     def _admitted(self, user: User | None) -> User | Denied | None:
         """The user, if there is room in the account."""
@@ -339,14 +351,22 @@ class ClientConnection(asyncio.Protocol):
         self.router = self.account.router
         self.account.connections += 1
         self._is_counted = True
-        given = (self.account.max_payload_bytes, user.max_payload_bytes)
-        limit = min((each for each in given if each >= 0), default=-1)
-        if self.protocol is not None and 0 <= limit < self.server.options.protocol.max_payload_bytes:
-            self.protocol.limit_payload(limit)
+        self.limit_payload()
         self._arm_expiry(user)
         self.permits = permissions = user.permissions
         rule = permissions.responses if permissions is not None else None
         self.responses = Responses(rule, self.server.loop.time) if rule is not None else None
+
+    def limit_payload(self) -> None:
+        """Messages may be as large as server, account and user let them be."""
+        given = (self.account.max_payload_bytes, self.user.max_payload_bytes)
+        limit = min((each for each in given if each >= 0), default=-1)
+        if self.protocol is not None:
+            self.protocol.limit_payload(limit)
+
+    def is_in(self, account: Account) -> bool:
+        """Whether this is one of the account's open connections."""
+        return self._is_counted and self.account is account and not self.is_closed
 
     def _arm_expiry(self, user: User) -> None:
         """Claims end at a time: whoever was let in by them goes then."""

@@ -120,7 +120,7 @@ class ClientProtocol:
         self._before = self.state
         self._given = self.connect
         """The state to go back to while VERIFYING, and the CONNECT that came last."""
-        self._options = options
+        self._options = self._shared_options = options
         self._send = send
         self._authenticate = authenticate
         self._info = info
@@ -365,8 +365,10 @@ class ClientProtocol:
         return Unsubscribe(args[0], max(size_of(args[1]), 0) if len(args) == 2 else 0)
 
     def limit_payload(self, max_payload_bytes: int) -> None:
-        """From now on messages may be this large."""
-        self._options = replace(self._options, max_payload_bytes=max_payload_bytes)
+        """From now on messages may be this large, or as all may be if that is less; -1: as all may be."""
+        shared = self._shared_options
+        is_less = 0 <= max_payload_bytes < shared.max_payload_bytes
+        self._options = replace(shared, max_payload_bytes=max_payload_bytes) if is_less else shared
 
     # -- answers and time -------------------------------------------------------------------------------------------
 

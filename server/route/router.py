@@ -125,6 +125,11 @@ class Router:
         self.sublist.insert(subscription)
         self._watch.changed(subscription.subject)
 
+    def take_out(self, subscription: Subscription) -> None:
+        """The opposite of ``add``."""
+        self.sublist.remove(subscription)
+        self._watch.changed(subscription.subject)
+
     def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription. Idempotent."""
         if subscription.is_closed:

@@ -54,7 +54,7 @@ from jetstore.store.install_manifest import encode_manifest, manifest_path
 from jetstore.store.key_file import NAMES
 from jetstore.store.writer import Writer
 from jetstore.types import GroupUid
-from server.app import engine_counters
+from server.facts import engine_counters
 
 STEP = 1 if IS_DEEP else 11
 

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from server.config.accounts import AccountOptions, AccountsOptions
+from server.config.accounts import AccountOptions, AccountsOptions, MappingOptions
 from server.config.options import AuthorizationOptions, ClusterOptions, JetStreamOptions, Options, User
 from server.config.reload import GO_NAMES, LIVE, ReloadRefused, has_other_users, reload_lines
 from server.config.tls import TlsOptions
@@ -77,6 +77,8 @@ def test_what_is_said(new: dict[str, object], before: list[str], after: list[str
             {"jetstream": JetStreamOptions(enabled=True)},
             "config reload not supported for jetstream enabled: old=false, new=true",
         ),
+        ({"no_auth_user": "u"}, "config reload not supported for NoAuthUser: old=, new=u"),
+        ({"system_account": "A"}, "config reload not supported for SystemAccount: old=$SYS, new=A"),
         ({"debug": True, "port": 1}, "config reload not supported for Port: old=4222, new=1"),
     ],
 )
@@ -95,22 +97,20 @@ def test_certificates_are_read_again() -> None:
         reload_lines(on, replace(on, allow_non_tls=True))
 
 
-def test_users_of_accounts_change_and_accounts_do_not() -> None:
+def test_accounts_change() -> None:
     def options(*accounts: AccountOptions) -> Options:
         return replace(OLD, accounts=AccountsOptions(accounts))
 
     old = options(AccountOptions("A", users=(User("a", "x"),)), AccountOptions("B"))
-    new = options(AccountOptions("B", users=(User("b", "y"),)), AccountOptions("A"))
-    assert reload_lines(old, new) == ALWAYS
-    assert has_other_users(old, new)
-    assert not has_other_users(old, replace(old, debug=True))
     for other in (
+        options(AccountOptions("B", users=(User("b", "y"),)), AccountOptions("A")),
         options(AccountOptions("A")),
-        options(AccountOptions("A"), AccountOptions("B"), AccountOptions("C")),
         options(AccountOptions("A", max_connections=5), AccountOptions("B")),
+        replace(old, mappings=(MappingOptions("a", (("b", 100),)),)),
     ):
-        with pytest.raises(ReloadRefused, match=r'config reload not supported for account "[ABC]": only its users'):
-            reload_lines(old, other)
+        assert reload_lines(old, other) == ALWAYS
+        assert has_other_users(old, other)
+    assert not has_other_users(old, replace(old, debug=True))
 
 
 def test_the_name_of_a_cluster_that_is_one_stays() -> None:
