@@ -29,7 +29,7 @@ class MetaGroup(Group):
     """The last entry that was ever handed to the journal."""
     opened_last: RaftIndex
     """The last index of the log at start: nothing above it was applied before."""
-    on_current: Callable[[], None]
+    on_current: Callable[[], object]
     """Somebody leads whose term it is, and ``is_current`` holds without an entry being applied."""
 
     def _entry_records(self, entries: list[Entry], prev_term: Term) -> list[Record]:

@@ -306,7 +306,7 @@ class Node:
         meta.found, meta.founded_since = self.assignments.found, self.assignments.founded_since
         meta.written_last = (meta.core.log.last_term, meta.core.log.last_index)
         meta.opened_last = meta.core.log.last_index
-        meta.on_current = self.assignments.meta_current
+        meta.on_current = lambda: self.parts.loop.call_soon(self._meta_current)
         self.storage.add(meta)
         if lost is not None:
             meta.bar()
@@ -325,11 +325,21 @@ class Node:
             random_below=self.parts.rng.randrange,
         )
 
-    def _meta_applied(self, group: Group) -> None:
+    def _meta_current(self) -> None:
+        """Not from inside the step that told it: groups are opened now."""
+        if not self.meta.stopped and self.poisoned_by is None:
+            self._follow(self.assignments.meta_current)
+
+    def _follow(self, begin: Callable[[], None]) -> bool:
         try:
-            self.assignments.meta_applied()
+            begin()
         except Exception as error:  # noqa: BLE001 - whatever it is: this node does not have the groups it must have
             self.fail(error)
+            return False
+        return True
+
+    def _meta_applied(self, group: Group) -> None:
+        if not self._follow(self.assignments.meta_applied):
             return
         if group.core.log.bytes_above_checkpoint > META_CHECKPOINT_BYTES:
             self.storage.want_checkpoint(META_GROUP)

@@ -14,7 +14,7 @@ from jetstore.errors import Corruption
 from jetstore.store.footer import SealedTable
 from jetstore.store.install_files import Received
 from jetstore.store.install_records import Record
-from jetstore.store.segment import BadRange, decode_payload
+from jetstore.store.segment import BadRange, decode_payload, opened_frame
 from jetstore.store.segment_files import SegmentFile
 from jetstore.store.segment_table import SegmentTable
 
@@ -141,7 +141,8 @@ class SegmentRepair:
         made = Received(log.uid, self._limits, keys, storage=log.storage, number=self._number, first_seq=base)
         made.fixed_base = base
         made.begin(base, self.segment.last_seq)
-        for record in sorted([*self._good, *self._supplied], key=lambda found: found[0].first_seq):
+        good = [opened_frame(keys, *record) for record in self._good]  # as they leave the store: they are sealed again
+        for record in sorted([*good, *self._supplied], key=lambda found: found[0].first_seq):
             made.take(record)
         made.seal()
         self._made = made

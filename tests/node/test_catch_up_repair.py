@@ -9,16 +9,25 @@ from catch_up_world import KIB, Feed, Pipe, Replica, limits
 from test_catch_up import assert_same, close, damage
 
 from jepsen.sim.faults import SimCrash
+from jepsen.sim.vfs import SimVfs
 from jetstore.errors import Corruption, OutcomeUnknown
 from jetstore.node.catch_up.repair import damaged_ranges
 from jetstore.store.install_splice import SegmentRepair
+from jetstore.store.keys import DataKey, Keys
 
 pytestmark = pytest.mark.asyncio
 
 
-async def twins(*, messages: int = 20, compression: str = "none") -> tuple[Replica, Replica, Feed]:
+async def twins(
+    *, messages: int = 20, compression: str = "none", is_encrypted: bool = False
+) -> tuple[Replica, Replica, Feed]:
     """Two replicas with the same log and other files; checkpointed."""
-    one, other = await Replica(bounds=limits(3 * KIB)).open(), await Replica(bounds=limits(5 * KIB, 300)).open()
+    disks = SimVfs(), SimVfs()
+    if is_encrypted:
+        for number, vfs in enumerate(disks):
+            vfs.keys = Keys({1: DataKey("chacha", bytes([number]) * 32)}, Random(number).randbytes)
+    one = await Replica(disks[0], bounds=limits(3 * KIB)).open()
+    other = await Replica(disks[1], bounds=limits(5 * KIB, 300)).open()
     feed = Feed(compression=compression)
     script = [feed.configure(), *[feed.publish(20) for _ in range(messages)]]
     script += [feed.delete(seq) for seq in range(100, 140, 3)]
@@ -28,9 +37,10 @@ async def twins(*, messages: int = 20, compression: str = "none") -> tuple[Repli
     return one, other, feed
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True])
 @pytest.mark.parametrize("compression", ["none", "s2"])
-async def test_a_bad_frame_stops_being_bad(compression: str) -> None:
-    one, other, _ = await twins(compression=compression)
+async def test_a_bad_frame_stops_being_bad(compression: str, is_encrypted: bool) -> None:
+    one, other, _ = await twins(compression=compression, is_encrypted=is_encrypted)
     before = one.records()
     bad = [damage(one, seq) for seq in (40, 115, 301)]
     for first, _ in bad:

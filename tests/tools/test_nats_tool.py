@@ -342,10 +342,10 @@ def test_area(area: str, binary: str, servers: list[ServerProcess], tmp_path: Pa
         return
     found = []
     for (title, mine), (_, theirs) in zip(*(each.entries for each in transcripts), strict=True):
-        told = [theirs.splitlines(), mine.splitlines()]
+        there, here = theirs.splitlines(), mine.splitlines()
         if " events" in title:  # what happens at once is told by the tool in any order
-            told = [sorted(each) for each in told]
-        changed = difflib.unified_diff(*told, "nats-server", "jetstore", lineterm="", n=2)
+            there, here = sorted(there), sorted(here)
+        changed = difflib.unified_diff(there, here, "nats-server", "jetstore", lineterm="", n=2)
         found += [f"$ nats {title}", *lines] if (lines := list(changed)) else []
     assert not found, "\n".join(["", *found])
 
